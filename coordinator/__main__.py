@@ -1,0 +1,77 @@
+"""Runs a coordinator: gunicorn with the number of workers that the settings say."""
+
+import logging
+import sys
+import time
+from typing import Any
+
+from flask import Flask
+from gunicorn.app.base import BaseApplication
+
+from coordinator.http.app import create_app
+from coordinator.settings import Settings, SettingsError, load
+from coordinator.wiring import Process
+
+# How long a worker waits for map, shards and its own recovery before it answers that it is not
+# ready; and how long it goes on after SIGTERM with what it has taken.
+_START_PATIENCE_S = 10.0
+_STOP_PATIENCE_S = 20.0
+
+
+class Server(BaseApplication):  # type: ignore[misc]
+    """Gunicorn, configured by Tandem's settings alone."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._started_ms = time.time_ns() // 1_000_000
+        self._process: Process | None = None
+        super().__init__()
+
+    def load_config(self) -> None:
+        coordinator = self._settings.coordinator
+        options: dict[str, Any] = {
+            "bind": coordinator.listen,
+            "workers": coordinator.workers,
+            "threads": coordinator.threads,
+            "worker_class": "gthread",
+            "worker_connections": 4 * coordinator.threads,
+            "timeout": 60,
+            "graceful_timeout": int(_STOP_PATIENCE_S) + 5,
+            "keepalive": 75,
+            "proc_name": f"tandem-{coordinator.id}",
+            "worker_exit": self._on_worker_exit,
+            # A second way in would be a second thing to protect.
+            "control_socket_disable": True,
+        }
+        for name, value in options.items():
+            if name in self.cfg.settings:
+                self.cfg.set(name, value)
+
+    def load(self) -> Flask:
+        """Called in each worker, after the fork: threads and connections begin here."""
+        process = Process(self._settings, self._started_ms)
+        process.start(_START_PATIENCE_S)
+        self._process = process
+        return create_app(process)
+
+    def _on_worker_exit(self, server: object, worker: object) -> None:
+        if self._process:
+            self._process.stop(_STOP_PATIENCE_S)
+
+
+def main() -> int:
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger("kazoo").setLevel(logging.WARNING)
+    try:
+        settings = load()
+    except SettingsError as error:
+        print(f"tandem: {error}", file=sys.stderr)
+        return 2
+    Server(settings).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,389 @@
+"""Takes what waits, forms groups, and runs each through two-phase commit.
+
+    queue -> [ lock -> decide -> write and prepare -> commit point -> commit ] -> answer
+
+One thread runs one group at a time and has a packet under way on every shard of it at once.
+"""
+
+import logging
+import secrets
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from coordinator.participants import Participants
+from coordinator.planning import EMPTY_PLAN, Plan, Sorted, plan, sort_out
+from coordinator.protocols.two_phase_commit import Effect, Event, Phase, step
+from coordinator.queue import (
+    Excuse,
+    Group,
+    NotDone,
+    Queue,
+    Refused,
+    Settled,
+    Ticket,
+    pause_after,
+)
+from coordinator.recovery import Finisher, Unfinished
+from coordinator.shards import Shards
+from ledger.decide import refuse_reuse
+from ledger.ids import slot_of
+from ledger.model import Account
+from shard_client.branch import Locked, Writes
+from shard_client.errors import ConnectionLost, ShardError, ShardUnavailable, StatementRefused
+from shard_client.prepared import DecisionOutcome
+from shard_client.transfers import StoredTransfer, make_durable
+from shard_client.xid import Gtrid
+
+log = logging.getLogger(__name__)
+
+_RELEASE_TIMEOUT_S = 1.0
+
+
+class Timeouts(NamedTuple):
+    """How long a shard may take, in seconds: to lock; to write, to decide, to commit."""
+
+    lock_s: float
+    write_s: float
+
+
+class Names(NamedTuple):
+    """What the gtrids of this coordinator begin with."""
+
+    cluster: str
+    coordinator: str
+
+    def gtrid(self, home: str) -> Gtrid:
+        """A new name for a group whose decision will be on `home`."""
+        now_ms = time.time_ns() // 1_000_000
+        return Gtrid(self.cluster, home, self.coordinator, now_ms, secrets.randbits(64))
+
+
+class Executors:
+    """The threads that run groups, until the queue is closed."""
+
+    def __init__(self, count: int, queue: Queue, run: Callable[[Group], None]) -> None:
+        self._queue = queue
+        self._run = run
+        self._threads = [
+            threading.Thread(target=self._work, name=f"executor-{i}", daemon=True)
+            for i in range(count)
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def _work(self) -> None:
+        while group := self._queue.take():
+            self._run(group)
+
+
+class GroupRun:
+    """One group on its way; `run` takes it to an end of the protocol's table."""
+
+    def __init__(
+        self,
+        group: Group,
+        *,
+        queue: Queue,
+        shards: Shards,
+        finisher: Finisher,
+        names: Names,
+        timeouts: Timeouts,
+    ) -> None:
+        self._group = group
+        self._queue = queue
+        self._shards = shards
+        self._finisher = finisher
+        self._timeouts = timeouts
+        involved = Counter(shard for ticket in group.tickets for shard in ticket.shards)
+        # The busiest shard as home: its part costs no prepare, and it is free again first.
+        home = min(involved, key=lambda shard: (-involved[shard], shard))
+        self._gtrid = names.gtrid(home)
+        self._shard_names = sorted(involved)
+        self._participants = Participants(shards, self._gtrid)
+        self._plan = EMPTY_PLAN
+        self._known: list[tuple[Ticket, StoredTransfer]] = []
+        self._again: list[Ticket] = []
+        self._phase = Phase.LOCKING
+
+    def run(self) -> None:
+        """Run the group. Whatever happens, each of its tickets then is answered, or waits again,
+        or is with the finisher.
+        """
+        try:
+            event: Event | None = self._lock()
+            while event is not None:
+                self._phase, effect = step(self._phase, event)
+                event = self._perform(effect)
+            self._answer_known()
+        except Exception:
+            # A bug of ours. What was written is not known, so the ids are to decide.
+            log.exception("group %s broke while %s", self._gtrid, self._phase)
+            self._again = [ticket for ticket in self._group.tickets if ticket.answer is None]
+            self._delay(self._again)
+            for branch in self._participants.branches.values():
+                branch.connection.close()
+        finally:
+            self._participants.close()
+            self._queue.finished(self._group, self._again)
+
+    def _perform(self, effect: Effect) -> Event | None:
+        """Carry out an effect; None when the group's way ends with it."""
+        effects: dict[Effect, Callable[[], Event | None]] = {
+            Effect.WRITE_ALONE: self._write_alone,
+            Effect.COMMIT_ALONE: self._commit_alone,
+            Effect.WRITE_AND_PREPARE: self._write_and_prepare,
+            Effect.INSERT_DECISION: self._insert_decision,
+            Effect.ARBITRATE: self._leave_to_finisher,
+            Effect.COMMIT_BRANCHES: self._commit_branches,
+            Effect.ROLL_BACK_BRANCHES: self._roll_back_branches,
+            Effect.ANSWER: self._answer,
+            Effect.RUN_AGAIN: self._run_again,
+        }
+        return effects[effect]()
+
+    # --- lock and decide --------------------------------------------------------------------
+
+    def _lock(self) -> Event:
+        deadline = time.monotonic() + self._timeouts.lock_s
+        parts = self._participants
+        parts.open(self._shard_names, deadline)
+        self._wait_in_line(deadline)
+        accounts, ids = self._wanted()
+        locked = parts.ask(
+            list(parts.branches), lambda b: b.lock(accounts[b.shard], ids[b.shard], deadline)
+        )
+        absent = self._absent(accounts, locked, deadline)
+        sorted_ = sort_out(self._group.tickets, locked, absent)
+        self._known = sorted_.known
+        self._put_off(sorted_, locked)
+        if self._gtrid.home not in parts.branches:
+            self._again += sorted_.ready
+            return Event.LOCKS_LOST
+        return self._decide(sorted_.ready, locked)
+
+    def _wanted(self) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
+        """The accounts and the transfer ids that each shard is asked for."""
+        accounts: dict[str, set[str]] = defaultdict(set)
+        ids: dict[str, set[str]] = defaultdict(set)
+        for ticket in self._group.tickets:
+            source_shard, destination_shard = ticket.shards
+            accounts[source_shard].add(ticket.transfer.source)
+            accounts[destination_shard].add(ticket.transfer.destination)
+            ids[source_shard].add(ticket.transfer.id)
+        return accounts, ids
+
+    def _wait_in_line(self, deadline: float) -> None:
+        """Lock the accounts of a ticket that was passed over too often, waiting for each, in one
+        global order, so that waiters cannot wait for each other in a circle (rule R9).
+        """
+        ticket = self._group.in_line
+        if ticket is None:
+            return
+        accounts = (ticket.transfer.source, ticket.transfer.destination)
+        for shard, account in sorted(zip(ticket.shards, accounts, strict=True)):
+            if shard in self._participants.branches:
+                self._participants.ask([shard], lambda b, a=account: b.wait_for([a], deadline))
+
+    def _absent(
+        self, accounts: Mapping[str, set[str]], locked: Mapping[str, Locked], deadline: float
+    ) -> set[str]:
+        """Which accounts do not exist, of those that the lock packets did not bring."""
+        missing = {
+            shard: names
+            for shard, answer in locked.items()
+            if (names := accounts[shard] - answer.accounts.keys())
+        }
+        existing = self._participants.ask(
+            list(missing), lambda b: b.existing(missing[b.shard], deadline)
+        )
+        return {name for shard, found in existing.items() for name in missing[shard] - found}
+
+    def _put_off(self, sorted_: Sorted, locked: Mapping[str, Locked]) -> None:
+        """See to the tickets that cannot be decided now."""
+        for ticket in sorted_.passed_over:
+            ticket.skips += 1
+        for answer in locked.values():
+            if not answer.is_writable:
+                shard = next(name for name, other in locked.items() if other is answer)
+                self._shards.note(ShardUnavailable(shard, "it is read only"))
+        if any(self._has_moved(ticket, locked) for ticket in sorted_.displaced):
+            self._shards.look_again()
+        self._again += sorted_.passed_over + sorted_.displaced
+        self._delay(self._again)
+
+    def _has_moved(self, ticket: Ticket, locked: Mapping[str, Locked]) -> bool:
+        accounts = (ticket.transfer.source, ticket.transfer.destination)
+        return any(
+            shard in locked and not locked[shard].owns(slot_of(account))
+            for shard, account in zip(ticket.shards, accounts, strict=True)
+        )
+
+    def _decide(self, ready: list[Ticket], locked: Mapping[str, Locked]) -> Event:
+        """Decide what can be decided; says how many shards have something to write."""
+        claimed = self._queue.claim_for_writing(ready, str(self._gtrid))
+        withdrawn = {id(ticket) for ticket in ready} - {id(ticket) for ticket in claimed}
+        self._again += [ticket for ticket in ready if id(ticket) in withdrawn]
+        accounts: dict[str, Account] = {}
+        for answer in locked.values():
+            accounts.update(answer.accounts)
+        now = time.time_ns() // 1000
+        self._plan = plan(claimed, accounts, now, str(self._gtrid))
+        writers = self._plan.writes.keys()
+        if not writers:
+            return Event.NOTHING_TO_WRITE
+        # The home of several writers stays, for the decision, also when it has no rows to write.
+        needed = writers if len(writers) == 1 else writers | {self._gtrid.home}
+        deadline = time.monotonic() + _RELEASE_TIMEOUT_S
+        self._participants.release(self._participants.branches.keys() - needed, deadline)
+        return Event.ONE_SHARD_WRITES if len(writers) == 1 else Event.SEVERAL_SHARDS_WRITE
+
+    # --- one shard --------------------------------------------------------------------------
+
+    def _write_alone(self) -> Event:
+        deadline = self._write_deadline()
+        writes = self._plan.writes
+        answers = self._participants.ask(
+            writes, lambda b: b.write_unprepared(writes[b.shard], deadline)
+        )
+        return Event.ALL_VOTED_YES if answers else Event.VOTE_LOST
+
+    def _commit_alone(self) -> Event:
+        deadline = self._write_deadline()
+        answers = self._participants.ask(self._plan.writes, lambda b: b.commit_alone(deadline))
+        return Event.DECIDED if answers else Event.DECISION_UNKNOWN
+
+    # --- several shards ---------------------------------------------------------------------
+
+    def _write_and_prepare(self) -> Event:
+        deadline = self._write_deadline()
+        nothing = Writes([], [], [])
+        voters = list(self._participants.branches)
+        votes = self._participants.ask(
+            voters, lambda b: b.write(self._plan.writes.get(b.shard, nothing), deadline)
+        )
+        return Event.ALL_VOTED_YES if len(votes) == len(voters) else Event.VOTE_LOST
+
+    def _insert_decision(self) -> Event:
+        deadline = self._write_deadline()
+        home = self._gtrid.home
+        now = time.time_ns() // 1000
+        answers = self._participants.ask(
+            [home], lambda b: b.decide(self._remote_shards(), now, deadline)
+        )
+        if answers:
+            return Event.DECIDED
+        error = self._participants.lost[home]
+        was_refused = error.statement == 0 and not isinstance(error, ConnectionLost)
+        return Event.DECISION_REFUSED if was_refused else Event.DECISION_UNKNOWN
+
+    def _remote_shards(self) -> list[str]:
+        """The shards that have, or may have, a prepared branch of this group."""
+        return [shard for shard in self._plan.writes if shard != self._gtrid.home]
+
+    def _commit_branches(self) -> Event:
+        deadline = self._write_deadline()
+        remote = self._remote_shards()
+        done = self._participants.ask(remote, lambda b: b.commit(deadline))
+        self._finish_later(Phase.COMMITTING, [shard for shard in remote if shard not in done])
+        return Event.FINISHED
+
+    def _roll_back_branches(self) -> Event:
+        deadline = self._write_deadline()
+        done = self._participants.ask(
+            list(self._participants.branches), lambda b: b.roll_back(deadline)
+        )
+        # Before the write packets nothing was prepared, and the server forgets it by itself.
+        maybe_prepared = self._remote_shards() if len(self._plan.writes) > 1 else []
+        self._finish_later(Phase.ABORTING, [name for name in maybe_prepared if name not in done])
+        return Event.FINISHED
+
+    def _finish_later(self, phase: Phase, shards: list[str]) -> None:
+        if shards:
+            self._finisher.add(Unfinished(self._gtrid, shards, phase))
+
+    def _leave_to_finisher(self) -> None:
+        """The answer to the commit point is lost: what became of it, home will say (rule R1)."""
+        plan, queue = self._plan, self._queue
+
+        def settled(outcome: DecisionOutcome) -> None:
+            if outcome is DecisionOutcome.COMMITTED:
+                _answer(queue, plan)
+            else:
+                queue.reopen(plan.tickets)
+                queue.put_back(plan.tickets)
+
+        for branch in self._participants.branches.values():
+            branch.connection.close()
+        self._finisher.add(
+            Unfinished(self._gtrid, self._remote_shards(), Phase.ARBITRATING, settled)
+        )
+
+    # --- answer -----------------------------------------------------------------------------
+
+    def _answer(self) -> None:
+        _answer(self._queue, self._plan)
+
+    def _run_again(self) -> None:
+        """The group has written nothing, or nobody knows: its tickets run again."""
+        tickets = list(self._plan.tickets)
+        if self._phase is Phase.ABORTED:
+            self._queue.reopen(tickets)
+            tickets = self._without_spoilers(tickets)
+        if not self._plan.writes:
+            _answer(self._queue, self._plan)
+        self._delay(tickets)
+        self._again += tickets
+
+    def _without_spoilers(self, tickets: list[Ticket]) -> list[Ticket]:
+        """After a statement was refused, which one member may have caused, the members run in
+        smaller groups; one that was alone is answered.
+        """
+        refused = [e for e in self._participants.lost.values() if isinstance(e, StatementRefused)]
+        if not refused:
+            return tickets
+        log.warning("group %s of %d was refused: %s", self._gtrid, len(tickets), refused[0])
+        if len(tickets) == 1:
+            detail = f"the database refused it, nothing was written: {refused[0]}"
+            self._queue.settle(tickets[0], NotDone(Excuse.INTERNAL_ERROR, detail))
+            return []
+        for ticket in tickets:
+            ticket.limit = len(tickets) // 2
+        return tickets
+
+    def _answer_known(self) -> None:
+        """Answer the tickets whose transfers have had their outcome before."""
+        if not self._known:
+            return
+        try:
+            deadline = self._write_deadline()
+            for shard in {ticket.shards[0] for ticket, _ in self._known}:
+                with self._shards[shard].connection(deadline) as connection:
+                    make_durable(connection, deadline)
+        except ShardError as error:
+            self._shards.note(error)
+            self._again += [ticket for ticket, _ in self._known]
+            return
+        for ticket, stored in self._known:
+            refusal = refuse_reuse(stored.transfer, ticket.transfer)
+            is_replay = stored.gtrid != ticket.gtrid
+            self._queue.settle(ticket, Refused(refusal) if refusal else Settled(stored, is_replay))
+
+    def _delay(self, tickets: list[Ticket]) -> None:
+        now = time.monotonic()
+        for ticket in tickets:
+            ticket.not_before = now + pause_after(ticket.skips)
+
+    def _write_deadline(self) -> float:
+        return time.monotonic() + self._timeouts.write_s
+
+
+def _answer(queue: Queue, plan: Plan) -> None:
+    """Give the tickets of a group that has committed, or had nothing to write, their answers."""
+    for ticket, result in zip(plan.tickets, plan.results, strict=True):
+        is_stored = isinstance(result, StoredTransfer)
+        queue.settle(ticket, Settled(result, False) if is_stored else Refused(result))

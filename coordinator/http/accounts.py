@@ -1,0 +1,159 @@
+"""The routes of accounts."""
+
+import time
+
+import msgspec
+from flask import Blueprint, Response, request
+
+from coordinator.accounts import Accounts, Opened
+from coordinator.http import reading, schemas
+from coordinator.http.problems import Refuse
+from ledger.model import Refusal, Status
+from shard_client.accounts import AccountState, Terms
+from shard_client.errors import ShardError, ShardUnavailable
+
+
+def blueprint(accounts: Accounts) -> Blueprint:
+    """The routes, on these accounts."""
+    routes = Blueprint("accounts", __name__)
+
+    @routes.put("/v1/accounts/<account>")
+    def open_account(account: str) -> Response:
+        name = reading.check_account(account)
+        terms = reading.body(schemas.AccountTerms)
+        opened = accounts.open_all([Terms(name, terms.currency, terms.overdraft_limit)])[0]
+        if isinstance(opened, ShardError):
+            raise opened
+        difference = _difference(opened.state, Terms(name, terms.currency, terms.overdraft_limit))
+        if difference:
+            raise Refuse(409, "account-exists", difference)
+        view = schemas.account_view(opened.state, opened.shard)
+        return reading.json(view, 201 if opened.is_new else 200)
+
+    @routes.patch("/v1/accounts/<account>")
+    def change_account(account: str) -> Response:
+        name = reading.check_account(account)
+        status = Status(reading.body(schemas.AccountChange).status)
+        changed, shard = accounts.set_status(name, status)
+        if isinstance(changed, Refusal):
+            raise Refuse(409, changed.reason, f"{changed.detail}; nothing was changed")
+        if changed is None:
+            raise _unknown(name)
+        return reading.json(schemas.account_view(changed, shard))
+
+    @routes.post("/v1/accounts/batch")
+    def open_batch() -> Response:
+        return reading.json(schemas.AccountResults(_open_batch(accounts)))
+
+    @routes.get("/v1/accounts/<account>")
+    def show_account(account: str) -> Response:
+        found = accounts.get(reading.check_account(account))
+        if found is None:
+            raise _unknown(account)
+        return reading.json(schemas.account_view(*found))
+
+    @routes.get("/v1/accounts/<account>/entries")
+    def show_entries(account: str) -> Response:
+        return reading.json(_statement(accounts, reading.check_account(account)))
+
+    @routes.get("/v1/accounts/<account>/balance")
+    def show_balance(account: str) -> Response:
+        return reading.json(_balance_at(accounts, reading.check_account(account)))
+
+    @routes.get("/v1/balances")
+    def show_balances() -> Response:
+        names = [reading.check_account(name) for name in request.args.getlist("account")]
+        if not 1 <= len(names) <= schemas.BALANCES_MAX:
+            detail = f"{len(names)} accounts are named, not 1 to {schemas.BALANCES_MAX}"
+            raise Refuse(400, "malformed", detail)
+        found = accounts.at_one_moment(names)
+        for name in names:
+            if name not in found:
+                raise _unknown(name)
+        views = [schemas.balance_view(found[name]) for name in names]
+        return reading.json(schemas.Balances(views))
+
+    return routes
+
+
+def _unknown(account: str) -> Refuse:
+    return Refuse(404, "account-not-found", f"there is no account {account}")
+
+
+def _difference(state: AccountState, asked: Terms) -> str | None:
+    """How an account that exists differs from what was asked for; None if it does not."""
+    account = state.account
+    differences = [
+        f"{field} is {getattr(account, field)}, not {getattr(asked, field)}"
+        for field in ("currency", "overdraft_limit")
+        if getattr(account, field) != getattr(asked, field)
+    ]
+    if not differences:
+        return None
+    return f"account {asked.id} exists: its {', its '.join(differences)}; nothing was changed"
+
+
+def _open_batch(accounts: Accounts) -> list[schemas.AccountResult]:
+    batch = reading.body(schemas.AccountBatch).accounts
+    if len(batch) > schemas.BATCH_MAX:
+        detail = f"{len(batch)} accounts are more than {schemas.BATCH_MAX}; nothing has happened"
+        raise Refuse(413, "too-large", detail)
+    results: dict[int, schemas.AccountResult] = {}
+    terms: dict[int, Terms] = {}
+    decoder = msgspec.json.Decoder(schemas.AccountItem)
+    for index, raw in enumerate(batch):
+        try:
+            item = decoder.decode(raw)
+            terms[index] = Terms(item.id, item.currency, item.overdraft_limit)
+        except (ValueError, RecursionError) as error:
+            detail = reading.explain(raw, error)
+            results[index] = schemas.AccountResult(None, "rejected", "malformed", detail)
+    opened = accounts.open_all(list(terms.values()))
+    for index, result in zip(terms, opened, strict=True):
+        results[index] = _result(result, terms[index])
+    return [results[index] for index in range(len(batch))]
+
+
+def _result(opened: Opened | ShardError, asked: Terms) -> schemas.AccountResult:
+    if isinstance(opened, ShardError):
+        is_down = isinstance(opened, ShardUnavailable)
+        reason = "shard-unavailable" if is_down else "account-busy"
+        return schemas.AccountResult(asked.id, "failed", reason, str(opened))
+    difference = _difference(opened.state, asked)
+    if difference:
+        return schemas.AccountResult(asked.id, "rejected", "account-exists", difference)
+    return schemas.AccountResult(asked.id, "created" if opened.is_new else "exists")
+
+
+def _statement(accounts: Accounts, account: str) -> schemas.Statement:
+    limit = reading.integer("limit", 100, 1, 1000) or 100
+    after = reading.integer("after", None, 0, 2**63 - 1)
+    order = request.args.get("order", "asc")
+    if order not in ("asc", "desc"):
+        raise Refuse(400, "malformed", f"order is {reading.shown(order)}, not asc or desc")
+    # One more than asked for tells whether there is a next page.
+    entries = accounts.entries(account, after, limit + 1, newest_first=order == "desc")
+    if entries is None:
+        raise _unknown(account)
+    page = entries[:limit]
+    cursor = str(page[-1].number) if len(entries) > limit else None
+    return schemas.Statement([schemas.entry_view(entry) for entry in page], cursor)
+
+
+def _balance_at(accounts: Accounts, account: str) -> schemas.BalanceAt:
+    text = request.args.get("at")
+    now = time.time_ns() // 1000
+    try:
+        at = schemas.parse_time(text) if text is not None else now
+    except (ValueError, OverflowError) as error:
+        detail = f"at is {reading.shown(text)}, not a time such as 2026-11-22T10:00:00Z: {error}"
+        raise Refuse(400, "malformed", detail) from None
+    if at > now:
+        raise Refuse(
+            400, "malformed", f"at is {text}, a time to come; it is {schemas.time_text(now)}"
+        )
+    found = accounts.balance_at(account, at)
+    if found is None:
+        raise _unknown(account)
+    state, balance = found
+    return schemas.BalanceAt(state.id, state.currency, balance, schemas.time_text(at))

@@ -1,0 +1,75 @@
+"""The Flask application: routes, request ids, problem documents."""
+
+import logging
+import re
+import uuid
+
+from flask import Blueprint, Flask, Response, g, redirect, request
+from flask_swagger_ui import get_swaggerui_blueprint
+
+from coordinator.http import accounts, problems, reading, schemas, transfers
+from coordinator.http.openapi import document
+from coordinator.wiring import Process
+
+log = logging.getLogger(__name__)
+
+_REQUEST_ID = re.compile(r"[!-~]{1,128}")
+
+
+def create_app(process: Process) -> Flask:
+    """The application of one worker process."""
+    app = Flask("tandem", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = process.settings.coordinator.body_max_bytes
+    app.url_map.strict_slashes = False
+    problems.register(app)
+    app.before_request(_begin)
+    app.after_request(_end)
+    app.register_blueprint(accounts.blueprint(process.accounts))
+    app.register_blueprint(transfers.blueprint(process.transfers, process.settings.engine))
+    app.register_blueprint(_operation(process))
+    docs = get_swaggerui_blueprint("/docs", "/openapi.json", {"app_name": "Tandem"})
+    app.register_blueprint(docs)
+    return app
+
+
+def _begin() -> None:
+    given = request.headers.get("X-Request-Id", "")
+    g.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def _end(answer: Response) -> Response:
+    answer.headers["X-Request-Id"] = g.get("request_id", "")
+    if answer.status_code >= 500:
+        log.warning(
+            "%s %s answered %d (request %s)",
+            request.method,
+            request.path,
+            answer.status_code,
+            g.get("request_id", ""),
+        )
+    return answer
+
+
+def _operation(process: Process) -> Blueprint:
+    """The routes for whoever runs the service."""
+    routes = Blueprint("operation", __name__)
+
+    @routes.get("/healthz")
+    def healthz() -> Response:
+        return reading.json(schemas.Health("ok"))
+
+    @routes.get("/readyz")
+    def readyz() -> Response:
+        reasons = process.reasons_not_ready()
+        answer = schemas.Readiness(not reasons, reasons, process.troubles())
+        return reading.json(answer, 503 if reasons else 200)
+
+    @routes.get("/openapi.json")
+    def openapi() -> Response:
+        return reading.json(document())
+
+    @routes.get("/docs")
+    def docs() -> Response:
+        return redirect("/docs/")  # type: ignore[return-value]
+
+    return routes

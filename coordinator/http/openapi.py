@@ -1,0 +1,323 @@
+"""The OpenAPI 3.1 document, made from the types that validate the requests."""
+
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+
+from coordinator.http import schemas
+from ledger.ids import ACCOUNT_ID_PATTERN
+
+_Schema = dict[str, Any]
+
+_REF = "#/components/schemas/{name}"
+_COMPONENTS = (
+    schemas.AccountTerms,
+    schemas.AccountItem,
+    schemas.AccountChange,
+    schemas.TransferRequest,
+    schemas.TransferItem,
+    schemas.Problem,
+    schemas.AccountView,
+    schemas.AccountResults,
+    schemas.Statement,
+    schemas.BalanceAt,
+    schemas.Balances,
+    schemas.TransferView,
+    schemas.PendingTransfer,
+    schemas.TransferResults,
+    schemas.Health,
+    schemas.Readiness,
+)
+
+_REASONS = {
+    400: "Malformed; nothing has happened.",
+    404: "There is no such thing.",
+    413: "The request is too large; nothing has happened.",
+    415: "The body is not JSON; nothing has happened.",
+    422: "Refused for good, and so is every retry with this key.",
+    429: "Too much is waiting; nothing has happened. The same key may be sent again.",
+    500: "A fault of the service; send the same request again, with the same key.",
+    503: "Nothing has happened by this request. The same key may be sent again.",
+}
+
+
+def _ref(kind: type) -> _Schema:
+    return {"$ref": _REF.format(name=kind.__name__)}
+
+
+def _json(schema: _Schema) -> _Schema:
+    return {"application/json": {"schema": schema}}
+
+
+def _parameter(
+    where: str, name: str, schema: _Schema, description: str, *, required: bool = False
+) -> _Schema:
+    return {
+        "name": name,
+        "in": where,
+        "required": required,
+        "schema": schema,
+        "description": description,
+    }
+
+
+_ACCOUNT = _parameter(
+    "path",
+    "id",
+    {"type": "string", "pattern": ACCOUNT_ID_PATTERN, "minLength": 1, "maxLength": 64},
+    "the account's id",
+    required=True,
+)
+_TRANSFER = _parameter(
+    "path", "id", {"type": "string", "minLength": 1}, "the transfer's id", required=True
+)
+_KEY = _parameter(
+    "header",
+    "Idempotency-Key",
+    {"type": "string", "pattern": "^[!-~]([ -~]{0,126}[!-~])?$", "minLength": 1, "maxLength": 128},
+    "your name for this transfer, unique to its source account; kept for ever",
+    required=True,
+)
+_PREFER = _parameter(
+    "header",
+    "Prefer",
+    {"type": "string", "pattern": r"^wait=\d{1,2}$"},
+    "`wait=N`: wait up to N seconds for the outcome instead of answering that it is pending",
+)
+_QUERY: dict[str, _Schema] = {
+    "limit": _parameter(
+        "query",
+        "limit",
+        {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
+        "entries on a page",
+    ),
+    "after": _parameter(
+        "query", "after", {"type": "string", "pattern": r"^\d{1,18}$"}, "`next` of the page before"
+    ),
+    "order": _parameter(
+        "query",
+        "order",
+        {"type": "string", "enum": ["asc", "desc"], "default": "asc"},
+        "oldest or newest first",
+    ),
+    "at": _parameter(
+        "query",
+        "at",
+        {"type": "string", "format": "date-time"},
+        "a time that has passed; now, if it is missing",
+    ),
+    "account": _parameter(
+        "query",
+        "account",
+        {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": schemas.BALANCES_MAX,
+            "items": _ACCOUNT["schema"],
+        },
+        "an account; repeat it for more",
+        required=True,
+    ),
+}
+
+
+def _operation(
+    summary: str,
+    answers: dict[int, tuple[str, type]],
+    problems: tuple[int, ...],
+    *,
+    parameters: tuple[_Schema, ...] = (),
+    body: _Schema | None = None,
+    tag: str,
+) -> _Schema:
+    responses: dict[str, Any] = {
+        str(status): {"description": text, "content": _json(_ref(kind))}
+        for status, (text, kind) in answers.items()
+    }
+    for status in problems:
+        responses.setdefault(
+            str(status),
+            {
+                "description": _REASONS.get(status, "Refused; nothing has happened."),
+                "content": {"application/problem+json": {"schema": _ref(schemas.Problem)}},
+            },
+        )
+    operation: _Schema = {"summary": summary, "tags": [tag], "responses": responses}
+    if parameters:
+        operation["parameters"] = list(parameters)
+    if body is not None:
+        operation["requestBody"] = {"required": True, "content": _json(body)}
+    return operation
+
+
+def _batch(name: str, item: type) -> _Schema:
+    """A batch as it is meant: each item is checked by itself, so it may hold anything."""
+    return {
+        "type": "object",
+        "required": [name],
+        "additionalProperties": False,
+        "properties": {
+            name: {
+                "type": "array",
+                "maxItems": schemas.BATCH_MAX,
+                "description": f"each a {item.__name__}; one that is not is refused by itself",
+                "items": {"anyOf": [_ref(item), {}]},
+            }
+        },
+    }
+
+
+_WRITE = (400, 413, 415, 503)
+
+
+def _account_paths() -> _Schema:
+    view = schemas.AccountView
+    return {
+        "/v1/accounts/{id}": {
+            "put": _operation(
+                "Open an account",
+                {201: ("It is opened.", view), 200: ("It exists with these terms.", view)},
+                (*_WRITE, 409),
+                parameters=(_ACCOUNT,),
+                body=_ref(schemas.AccountTerms),
+                tag="accounts",
+            ),
+            "patch": _operation(
+                "Freeze, close or reopen an account",
+                {200: ("The account as it is now.", view)},
+                (*_WRITE, 404, 409),
+                parameters=(_ACCOUNT,),
+                body=_ref(schemas.AccountChange),
+                tag="accounts",
+            ),
+            "get": _operation(
+                "Read an account",
+                {200: ("The account.", view)},
+                (400, 404, 503),
+                parameters=(_ACCOUNT,),
+                tag="accounts",
+            ),
+        },
+        "/v1/accounts/batch": {
+            "post": _operation(
+                "Open up to 10,000 accounts",
+                {200: ("A result for each, in order.", schemas.AccountResults)},
+                _WRITE,
+                body=_batch("accounts", schemas.AccountItem),
+                tag="accounts",
+            )
+        },
+        "/v1/accounts/{id}/entries": {
+            "get": _operation(
+                "Read an account's statement, page by page",
+                {200: ("A page; `next` is where the next one begins.", schemas.Statement)},
+                (400, 404, 503),
+                parameters=(_ACCOUNT, _QUERY["limit"], _QUERY["after"], _QUERY["order"]),
+                tag="accounts",
+            )
+        },
+        "/v1/accounts/{id}/balance": {
+            "get": _operation(
+                "Read the balance as it was at a time",
+                {200: ("The balance then; it is final.", schemas.BalanceAt)},
+                (400, 404, 503),
+                parameters=(_ACCOUNT, _QUERY["at"]),
+                tag="accounts",
+            )
+        },
+        "/v1/balances": {
+            "get": _operation(
+                "Read many balances as of one moment",
+                {200: ("The balances, in the order asked for.", schemas.Balances)},
+                (400, 404, 503),
+                parameters=(_QUERY["account"],),
+                tag="accounts",
+            )
+        },
+    }
+
+
+def _transfer_paths() -> _Schema:
+    location = {"Location": {"schema": {"type": "string"}, "description": "where to ask"}}
+    post = _operation(
+        "Move money",
+        {
+            201: (
+                "Committed. `Idempotent-Replayed: true` says: by an earlier request.",
+                schemas.TransferView,
+            ),
+            202: ("Not known or not finished yet.", schemas.PendingTransfer),
+        },
+        (*_WRITE, 409, 422, 429, 500),
+        parameters=(_KEY, _PREFER),
+        body=_ref(schemas.TransferRequest),
+        tag="transfers",
+    )
+    post["responses"]["202"]["headers"] = location
+    either = {"anyOf": [_ref(schemas.TransferView), _ref(schemas.PendingTransfer)]}
+    get = _operation(
+        "Read a transfer",
+        {200: ("The transfer, or that it is pending.", schemas.TransferView)},
+        (404, 503),
+        parameters=(_TRANSFER, _PREFER),
+        tag="transfers",
+    )
+    get["responses"]["200"]["content"] = _json(either)
+    return {
+        "/v1/transfers": {"post": post},
+        "/v1/transfers/{id}": {"get": get},
+        "/v1/transfers/batch": {
+            "post": _operation(
+                "Move money up to 10,000 times; each item by itself, in order",
+                {200: ("A result for each, in order.", schemas.TransferResults)},
+                (*_WRITE, 429),
+                parameters=(_PREFER,),
+                body=_batch("transfers", schemas.TransferItem),
+                tag="transfers",
+            )
+        },
+    }
+
+
+def _operation_paths() -> _Schema:
+    ready = schemas.Readiness
+    return {
+        "/healthz": {
+            "get": _operation(
+                "Is the process alive?",
+                {200: ("It is.", schemas.Health)},
+                (),
+                tag="operation",
+            )
+        },
+        "/readyz": {
+            "get": _operation(
+                "Can it take transfers?",
+                {200: ("It can.", ready), 503: ("It cannot, for these reasons.", ready)},
+                (),
+                tag="operation",
+            )
+        },
+    }
+
+
+@cache
+def document() -> _Schema:
+    """The whole document."""
+    _, components = msgspec.json.schema_components(_COMPONENTS, ref_template=_REF)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Tandem",
+            "version": version("tandem"),
+            "description": (
+                "Moves money between accounts on different MySQL shards, on both or on neither. "
+                "Amounts are integers in the currency's minor unit."
+            ),
+        },
+        "servers": [{"url": "/"}],
+        "paths": {**_account_paths(), **_transfer_paths(), **_operation_paths()},
+        "components": {"schemas": components},
+    }

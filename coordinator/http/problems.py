@@ -1,0 +1,126 @@
+"""Refusals over HTTP: problem documents that say what was wrong and what has happened."""
+
+import logging
+from http import HTTPStatus
+
+import msgspec
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException
+
+from coordinator.http.schemas import Problem
+from coordinator.queue import Closed, Overloaded
+from coordinator.shards import NoShardMap
+from ledger.model import Reason
+from shard_client.errors import ShardError, ShardUnavailable
+
+log = logging.getLogger(__name__)
+
+# type -> title. The types are stable: clients tell refusals apart by them.
+TITLES = {
+    "malformed": "The request cannot be understood",
+    "not-found": "There is no such thing",
+    "method-not-allowed": "The method does not go with this address",
+    "content-type": "The body is not JSON",
+    "too-large": "The request is too large",
+    "account-exists": "The account exists with other terms",
+    "account-not-empty": "The account is not empty",
+    "idempotency-key-in-use": "A request with this key is being worked on",
+    "overloaded": "Too much is waiting",
+    "account-busy": "An account is busy",
+    "shard-unavailable": "A shard takes no work now",
+    "internal-error": "This is a fault of the service",
+    Reason.INSUFFICIENT_FUNDS: "The source has not enough funds",
+    Reason.ACCOUNT_NOT_FOUND: "There is no such account",
+    Reason.CURRENCY_MISMATCH: "The currencies differ",
+    Reason.ACCOUNT_FROZEN: "The account is frozen",
+    Reason.ACCOUNT_CLOSED: "The account is closed",
+    Reason.SAME_ACCOUNT: "Source and destination are the same",
+    Reason.BALANCE_OVERFLOW: "The balance would be too large",
+    Reason.IDEMPOTENCY_KEY_REUSED: "The key was used for another transfer",
+}
+
+RETRY_AFTER_S = 1
+
+
+class Refuse(Exception):
+    """Answer with a problem document; `kind` is one of TITLES."""
+
+    def __init__(self, status: int, kind: str, detail: str, transfer_id: str | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.kind = kind
+        self.detail = detail
+        self.transfer_id = transfer_id
+
+
+def problem(status: int, kind: str, detail: str, transfer_id: str | None = None) -> Response:
+    """A problem document as an answer."""
+    document = Problem(f"/problems/{kind}", TITLES[kind], status, detail, transfer_id)
+    answer = Response(
+        msgspec.json.encode(document), status, content_type="application/problem+json"
+    )
+    if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+        answer.headers["Retry-After"] = str(RETRY_AFTER_S)
+    return answer
+
+
+def register(app: Flask) -> None:
+    """Translate every exception that can reach the rim, in one place."""
+
+    @app.errorhandler(Refuse)
+    def refused(error: Refuse) -> Response:
+        return problem(error.status, error.kind, error.detail, error.transfer_id)
+
+    @app.errorhandler(Overloaded)
+    def overloaded(_: Overloaded) -> Response:
+        detail = "the queue of waiting transfers is full; nothing has happened, send it again later"
+        return problem(429, "overloaded", detail)
+
+    @app.errorhandler(Closed)
+    def closed(_: Closed) -> Response:
+        detail = "this coordinator is shutting down; nothing has happened, send it again"
+        return problem(503, "overloaded", detail)
+
+    @app.errorhandler(NoShardMap)
+    def no_map(error: NoShardMap) -> Response:
+        return problem(503, "shard-unavailable", f"{error}; nothing has happened")
+
+    @app.errorhandler(ShardError)
+    def shard_error(error: ShardError) -> Response:
+        kind = "shard-unavailable" if isinstance(error, ShardUnavailable) else "account-busy"
+        return problem(503, kind, f"{error}; it may be sent again")
+
+    @app.errorhandler(HTTPException)
+    def http_error(error: HTTPException) -> Response:
+        return _from_werkzeug(error)
+
+    @app.errorhandler(Exception)
+    def bug(error: Exception) -> Response:
+        log.exception("%s %s met a bug", request.method, request.path)
+        detail = (
+            "the service met a fault of its own; whether anything has happened is not known: send "
+            "the same request again, with the same key"
+        )
+        return problem(500, "internal-error", detail)
+
+
+def _from_werkzeug(error: HTTPException) -> Response:
+    kinds = {
+        404: "not-found",
+        405: "method-not-allowed",
+        413: "too-large",
+        415: "content-type",
+    }
+    status = error.code or 500
+    if status < 400:
+        return Response(status=status, headers=error.get_headers())
+    kind = kinds.get(status, "malformed" if status < 500 else "internal-error")
+    answer = problem(
+        status if status in kinds or status >= 500 else 400,
+        kind,
+        f"{request.method} {request.path}: {error.description}",
+    )
+    for name, value in error.get_headers():
+        if name == "Allow":
+            answer.headers[name] = value
+    return answer

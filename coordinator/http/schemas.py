@@ -1,0 +1,252 @@
+"""What comes in and goes out over HTTP. Requests are validated by these types, and the OpenAPI
+document is made from them.
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from ledger.ids import ACCOUNT_ID_PATTERN
+from ledger.model import AMOUNT_MAX, Account, Entry
+from shard_client.accounts import AccountState
+from shard_client.transfers import StoredTransfer
+
+BATCH_MAX = 10_000
+METADATA_MAX_BYTES = 4096
+BALANCES_MAX = 1000
+KEY_PATTERN = r"^[ -~]{1,128}$"
+
+AccountId = Annotated[str, Meta(pattern=ACCOUNT_ID_PATTERN, description="an account's id")]
+Currency = Annotated[str, Meta(pattern=r"^[A-Z0-9]{3,8}$", description="a currency's code")]
+Amount = Annotated[
+    int, Meta(ge=1, le=AMOUNT_MAX, description="in the currency's minor unit, such as cents")
+]
+OverdraftLimit = Annotated[int, Meta(ge=0, le=AMOUNT_MAX)] | None
+Key = Annotated[str, Meta(pattern=KEY_PATTERN, description="the client's name for the transfer")]
+Protocol = Literal["xa"]
+Time = Annotated[str, Meta(description="RFC 3339, UTC, microseconds")]
+
+
+class Request(Struct, forbid_unknown_fields=True, frozen=True):
+    """What a client sends: a field that is not known is an error."""
+
+
+class AccountTerms(Request):
+    currency: Currency
+    overdraft_limit: OverdraftLimit = 0
+
+
+class AccountItem(Request):
+    id: AccountId
+    currency: Currency
+    overdraft_limit: OverdraftLimit = 0
+
+
+class AccountChange(Request):
+    status: Literal["open", "frozen", "closed"]
+
+
+class AccountBatch(Request):
+    """Up to 10,000 accounts, each as AccountItem; a malformed one is refused by itself."""
+
+    accounts: list[msgspec.Raw]
+
+
+class TransferRequest(Request):
+    source: AccountId
+    destination: AccountId
+    amount: Amount
+    currency: Currency
+    metadata: dict[str, Any] | None = None
+    protocol: Protocol = "xa"
+
+
+class TransferItem(TransferRequest, kw_only=True):
+    idempotency_key: Key
+
+
+class TransferBatch(Request):
+    """Up to 10,000 transfers, each as TransferItem; a malformed one is refused by itself."""
+
+    transfers: list[msgspec.Raw]
+
+
+class Problem(Struct, omit_defaults=True):
+    """RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    transfer_id: str | None = None
+
+
+class AccountView(Struct):
+    id: AccountId
+    currency: Currency
+    balance: int
+    available: int
+    overdraft_limit: int | None
+    status: Literal["open", "frozen", "closed"]
+    shard: str
+    created_at: Time
+    updated_at: Time
+
+
+class AccountResult(Struct, omit_defaults=True):
+    id: str | None
+    status: Literal["created", "exists", "rejected", "failed"]
+    reason: str | None = None
+    detail: str | None = None
+
+
+class AccountResults(Struct):
+    results: list[AccountResult]
+
+
+class EntryView(Struct):
+    transfer_id: str
+    amount: int
+    balance: int
+    counterparty: AccountId
+    created_at: Time
+
+
+class Statement(Struct):
+    entries: list[EntryView]
+    next: str | None
+
+
+class BalanceAt(Struct):
+    account: AccountId
+    currency: Currency
+    balance: int
+    at: Time
+
+
+class BalanceView(Struct):
+    account: AccountId
+    currency: Currency
+    balance: int
+    available: int
+
+
+class Balances(Struct):
+    balances: list[BalanceView]
+
+
+class TransferView(Struct):
+    """A transfer that has its outcome."""
+
+    id: str
+    status: Literal["committed", "rejected"]
+    protocol: str
+    source: AccountId
+    destination: AccountId
+    amount: int
+    currency: Currency
+    metadata: dict[str, Any] | None
+    created_at: Time
+    committed_at: Time | msgspec.UnsetType = msgspec.UNSET
+    rejected_at: Time | msgspec.UnsetType = msgspec.UNSET
+    reason: str | msgspec.UnsetType = msgspec.UNSET
+    detail: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class PendingTransfer(Struct):
+    """A transfer that may have happened; its outcome is being settled."""
+
+    id: str
+    status: Literal["pending"] = "pending"
+
+
+class TransferResult(Struct, omit_defaults=True):
+    """`failed`: nothing has happened, the item may be sent again."""
+
+    id: str | None
+    status: Literal["committed", "rejected", "pending", "failed"]
+    reason: str | None = None
+    detail: str | None = None
+    replayed: bool = False
+
+
+class TransferResults(Struct):
+    results: list[TransferResult]
+
+
+class Health(Struct):
+    status: Literal["ok"]
+
+
+class Readiness(Struct):
+    """`reasons` is why not ready; `troubles` is what is wrong all the same."""
+
+    ready: bool
+    reasons: list[str]
+    troubles: list[str]
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def time_text(stamp: int) -> str:
+    """A stamp in microseconds as RFC 3339."""
+    moment = _EPOCH + timedelta(microseconds=stamp)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def parse_time(text: str) -> int:
+    """RFC 3339 with its offset as a stamp in microseconds. Raises ValueError."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError("the offset from UTC is missing: add Z or +00:00")
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def account_view(state: AccountState, shard: str) -> AccountView:
+    account = state.account
+    return AccountView(
+        id=account.id,
+        currency=account.currency,
+        balance=account.balance,
+        available=account.balance,
+        overdraft_limit=account.overdraft_limit,
+        status=account.status,  # type: ignore[arg-type]
+        shard=shard,
+        created_at=time_text(state.created_at),
+        updated_at=time_text(state.updated_at),
+    )
+
+
+def balance_view(account: Account) -> BalanceView:
+    return BalanceView(account.id, account.currency, account.balance, account.balance)
+
+
+def entry_view(entry: Entry) -> EntryView:
+    return EntryView(
+        entry.transfer, entry.amount, entry.balance, entry.counterparty, time_text(entry.stamp)
+    )
+
+
+def transfer_view(stored: StoredTransfer) -> TransferView:
+    transfer = stored.transfer
+    view = TransferView(
+        id=transfer.id,
+        status=stored.status,  # type: ignore[arg-type]
+        protocol=transfer.protocol,
+        source=transfer.source,
+        destination=transfer.destination,
+        amount=transfer.amount,
+        currency=transfer.currency,
+        metadata=msgspec.json.decode(transfer.metadata) if transfer.metadata else None,
+        created_at=time_text(transfer.created_at),
+    )
+    if stored.status == "committed":
+        view.committed_at = time_text(stored.decided_at)
+    else:
+        view.rejected_at = time_text(stored.decided_at)
+        view.reason = stored.reason or ""
+        view.detail = stored.detail or ""
+    return view

@@ -1,0 +1,165 @@
+"""The routes of transfers."""
+
+import time
+
+import msgspec
+from flask import Blueprint, Response
+
+from coordinator.http import reading, schemas
+from coordinator.http.problems import Refuse, problem
+from coordinator.queue import Answer, Excuse, NotDone, Refused, Settled
+from coordinator.settings import Engine
+from coordinator.transfers import Pending, Transfers
+from ledger.ids import transfer_id
+from ledger.model import Transfer
+from shard_client.transfers import StoredTransfer
+
+_POLL_S = 0.05
+
+
+def blueprint(transfers: Transfers, engine: Engine) -> Blueprint:
+    """The routes, on these transfers."""
+    routes = Blueprint("transfers", __name__)
+
+    @routes.post("/v1/transfers")
+    def transfer() -> Response:
+        key = reading.idempotency_key()
+        asked = _transfer(reading.body(schemas.TransferRequest), key, time.time_ns() // 1000)
+        at_work = transfers.being_worked_on(asked.id)
+        if at_work and at_work.is_pending_told:
+            return _pending(asked.id)
+        if at_work:
+            detail = (
+                f"a request with the key {reading.shown(key)} of {asked.source} is being worked on "
+                "at this moment; nothing has happened by this one"
+            )
+            raise Refuse(409, "idempotency-key-in-use", detail, asked.id)
+        timeout_s = engine.request_deadline_ms / 1000
+        tickets = transfers.submit([asked], timeout_s, is_batch=False)
+        answer = transfers.wait(tickets, reading.wait_preference())[0]
+        return _respond(asked.id, answer)
+
+    @routes.get("/v1/transfers/<transfer>")
+    def show_transfer(transfer: str) -> Response:
+        found = transfers.find(transfer)
+        give_up = time.monotonic() + reading.wait_preference()
+        while isinstance(found, Pending) and time.monotonic() < give_up:
+            time.sleep(_POLL_S)
+            found = transfers.find(transfer)
+        if found is None:
+            raise Refuse(404, "not-found", f"there is no transfer {reading.shown(transfer)}")
+        if isinstance(found, Pending):
+            return reading.json(schemas.PendingTransfer(transfer))
+        return reading.json(schemas.transfer_view(found))
+
+    @routes.post("/v1/transfers/batch")
+    def batch() -> Response:
+        return reading.json(schemas.TransferResults(_batch(transfers, engine)))
+
+    return routes
+
+
+def _transfer(asked: schemas.TransferRequest, key: str, now: int) -> Transfer:
+    """The transfer that a valid request wishes for. Raises Refuse."""
+    metadata = None
+    if asked.metadata is not None:
+        # Sorted, so that the same object always is the same text.
+        metadata = msgspec.json.encode(asked.metadata, order="sorted").decode()
+        size = len(metadata.encode())
+        if size > schemas.METADATA_MAX_BYTES:
+            detail = (
+                f"metadata takes {size} bytes, more than {schemas.METADATA_MAX_BYTES}; "
+                "nothing has happened"
+            )
+            raise Refuse(400, "malformed", detail)
+    return Transfer(
+        transfer_id(asked.source, key),
+        key,
+        asked.source,
+        asked.destination,
+        asked.amount,
+        asked.currency,
+        metadata,
+        asked.protocol,
+        now,
+    )
+
+
+def _pending(transfer: str) -> Response:
+    answer = reading.json(schemas.PendingTransfer(transfer), 202)
+    answer.headers["Location"] = f"/v1/transfers/{transfer}"
+    return answer
+
+
+def _respond(transfer: str, answer: Answer | Pending) -> Response:
+    """The answer to one transfer."""
+    if isinstance(answer, Pending):
+        return _pending(transfer)
+    if isinstance(answer, NotDone):
+        status = 500 if answer.excuse is Excuse.INTERNAL_ERROR else 503
+        detail = f"{answer.detail}; nothing has happened by this request"
+        return problem(status, answer.excuse.value, detail, transfer)
+    if isinstance(answer, Refused):
+        return problem(422, answer.refusal.reason, answer.refusal.detail, transfer)
+    return _respond_settled(answer)
+
+
+def _respond_settled(answer: Settled) -> Response:
+    stored = answer.stored
+    if stored.status == "committed":
+        response = reading.json(schemas.transfer_view(stored), 201)
+    else:
+        detail = stored.detail or ""
+        response = problem(422, stored.reason or "", detail, stored.transfer.id)
+    if answer.is_replay:
+        response.headers["Idempotent-Replayed"] = "true"
+    return response
+
+
+def _batch(transfers: Transfers, engine: Engine) -> list[schemas.TransferResult]:
+    batch = reading.body(schemas.TransferBatch).transfers
+    if len(batch) > schemas.BATCH_MAX:
+        detail = f"{len(batch)} transfers are more than {schemas.BATCH_MAX}; nothing has happened"
+        raise Refuse(413, "too-large", detail)
+    results: list[schemas.TransferResult | None] = [None] * len(batch)
+    places: list[int] = []
+    asked: list[Transfer] = []
+    decoder = msgspec.json.Decoder(schemas.TransferItem)
+    now = time.time_ns() // 1000
+    for index, raw in enumerate(batch):
+        try:
+            item = decoder.decode(raw)
+            asked.append(_transfer(item, item.idempotency_key, now))
+            places.append(index)
+        except Refuse as error:
+            results[index] = _malformed(error.detail)
+        except (ValueError, RecursionError) as error:
+            results[index] = _malformed(reading.explain(raw, error))
+    tickets = transfers.submit(asked, engine.batch_deadline_ms / 1000, is_batch=True)
+    answers = transfers.wait(tickets, reading.wait_preference())
+    for index, transfer, answer in zip(places, asked, answers, strict=True):
+        results[index] = _result(transfer.id, answer)
+    return [result for result in results if result is not None]
+
+
+def _malformed(detail: str) -> schemas.TransferResult:
+    return schemas.TransferResult(None, "rejected", "malformed", detail)
+
+
+def _result(transfer: str, answer: Answer | Pending) -> schemas.TransferResult:
+    """The answer to one item of a batch."""
+    if isinstance(answer, Settled):
+        stored: StoredTransfer = answer.stored
+        return schemas.TransferResult(
+            transfer,
+            stored.status,  # type: ignore[arg-type]
+            stored.reason,
+            stored.detail,
+            answer.is_replay,
+        )
+    if isinstance(answer, Refused):
+        reason, detail, _ = answer.refusal
+        return schemas.TransferResult(transfer, "rejected", reason, detail)
+    if isinstance(answer, NotDone):
+        return schemas.TransferResult(transfer, "failed", answer.excuse.value, answer.detail)
+    return schemas.TransferResult(transfer, "pending")

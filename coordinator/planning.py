@@ -1,0 +1,132 @@
+"""From what a group has locked to what it writes: pure, no I/O.
+
+`sort_out` tells which tickets can be decided now; `plan` decides them by the money rules and lays
+out what each shard is to write.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from coordinator.queue import Ticket
+from ledger.decide import decide
+from ledger.ids import slot_of
+from ledger.model import Account, Posting, Refusal, Transfer
+from shard_client.branch import Locked, Writes
+from shard_client.transfers import StoredTransfer, TransferStatus
+
+
+class Sorted(NamedTuple):
+    """What becomes of the tickets of a group after its lock packets."""
+
+    # To be decided now, in their order.
+    ready: list[Ticket]
+    # An account is locked by somebody else, or the same transfer is in the group already.
+    passed_over: list[Ticket]
+    # A shard is not what it should be: lost, read only, not the owner of a slot.
+    displaced: list[Ticket]
+    # They have an outcome from before.
+    known: list[tuple[Ticket, StoredTransfer]]
+
+
+def sort_out(
+    tickets: Sequence[Ticket], locked: Mapping[str, Locked], absent: frozenset[str] | set[str]
+) -> Sorted:
+    """Sort the tickets of a group by what its shards have answered.
+
+    `locked` holds the answers of the shards that have given one; `absent` are accounts that are
+    known not to exist.
+    """
+    result = Sorted([], [], [], [])
+    usable: dict[str, set[str]] = {shard: set(answer.accounts) for shard, answer in locked.items()}
+    seen: set[str] = set()
+    held: set[tuple[int, str]] = set()
+    for ticket in tickets:
+        transfer = ticket.transfer
+        accounts = (transfer.source, transfer.destination)
+        answers = [locked.get(shard) for shard in ticket.shards]
+        stored = _find(transfer, answers[0])
+        if stored:
+            result.known.append((ticket, stored))
+            continue
+        if not all(_takes(*place) for place in zip(accounts, answers, strict=True)):
+            result.displaced.append(ticket)
+        elif transfer.id in seen:
+            result.passed_over.append(ticket)
+            continue
+        elif any((id(ticket.batch), account) in held for account in accounts) or not all(
+            account in usable[shard] or account in absent
+            for account, shard in zip(accounts, ticket.shards, strict=True)
+        ):
+            result.passed_over.append(ticket)
+        else:
+            seen.add(transfer.id)
+            result.ready.append(ticket)
+            continue
+        # Whatever waits holds back what comes after it in its batch on the same accounts (R9).
+        if ticket.batch is not None:
+            held.update((id(ticket.batch), account) for account in accounts)
+    return result
+
+
+def _find(transfer: Transfer, answer: Locked | None) -> StoredTransfer | None:
+    """The transfer's outcome from before, on a shard that owns its source's slot."""
+    if answer is None or not answer.owns(slot_of(transfer.source)):
+        return None
+    return answer.known.get(transfer.id)
+
+
+def _takes(account: str, answer: Locked | None) -> bool:
+    return answer is not None and answer.is_writable and answer.owns(slot_of(account))
+
+
+class Plan(NamedTuple):
+    """What a group does: for each ticket its record, or a refusal that leaves none; and what each
+    shard writes.
+    """
+
+    tickets: Sequence[Ticket]
+    results: list[StoredTransfer | Refusal]
+    writes: dict[str, Writes]
+
+
+def plan(
+    tickets: Sequence[Ticket],
+    accounts: Mapping[str, Account],
+    now: int,
+    gtrid: str,
+) -> Plan:
+    """Decide tickets by the money rules and lay out the writes. `now` is a stamp."""
+    outcomes, changed = decide(accounts, [ticket.transfer for ticket in tickets], now)
+    writes: dict[str, Writes] = defaultdict(lambda: Writes([], [], []))
+    results: list[StoredTransfer | Refusal] = []
+    place: dict[str, str] = {}
+    for ticket, outcome in zip(tickets, outcomes, strict=True):
+        source_shard, destination_shard = ticket.shards
+        if isinstance(outcome, Posting):
+            writes[source_shard].entries.append(outcome.debit)
+            writes[destination_shard].entries.append(outcome.credit)
+            place[ticket.transfer.source] = source_shard
+            place[ticket.transfer.destination] = destination_shard
+            stored = _record(ticket.transfer, gtrid, None, outcome.debit.stamp)
+        elif outcome.is_recorded:
+            stored = _record(ticket.transfer, gtrid, outcome, now)
+        else:
+            results.append(outcome)
+            continue
+        writes[source_shard].transfers.append(stored)
+        results.append(stored)
+    for account in changed.values():
+        writes[place[account.id]].accounts.append(account)
+    return Plan(tickets, results, dict(writes))
+
+
+def _record(transfer: Transfer, gtrid: str, refusal: Refusal | None, stamp: int) -> StoredTransfer:
+    if refusal is None:
+        return StoredTransfer(transfer, gtrid, TransferStatus.COMMITTED.value, None, None, stamp)
+    reason, detail, _ = refusal
+    status = TransferStatus.REJECTED.value
+    return StoredTransfer(transfer, gtrid, status, reason.value, detail, stamp)
+
+
+EMPTY_PLAN = Plan([], [], {})

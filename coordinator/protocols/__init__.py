@@ -1,0 +1,1 @@
+"""How a group becomes one outcome on several shards: pure state machines."""

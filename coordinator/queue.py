@@ -1,0 +1,400 @@
+"""What waits to be executed, and which of it may run together.
+
+A ticket is one transfer on its way. Its state changes by compare-and-set under the queue's lock,
+so that a transfer that a client was told is withdrawn is never written.
+"""
+
+import itertools
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from enum import Enum
+from typing import NamedTuple
+
+from ledger.model import Refusal, Transfer
+from shard_client.transfers import StoredTransfer
+
+# The pause before a transfer that found its accounts taken is tried again, in seconds: random,
+# and growing with every try, so that groups that hold what the others need part ways.
+_PAUSE_MIN_S = 0.002
+_PAUSE_MAX_S = 0.1
+
+
+class State(Enum):
+    OPEN = "nothing was written for it"
+    SENT = "it may have been written"
+    DONE = "it has an answer"
+
+
+class Settled(NamedTuple):
+    """The transfer has its final outcome, and it is durable."""
+
+    stored: StoredTransfer
+    is_replay: bool
+
+
+class Refused(NamedTuple):
+    """Refused for good, without a record of its own."""
+
+    refusal: Refusal
+
+
+class Excuse(Enum):
+    """Why nothing has happened."""
+
+    ACCOUNT_BUSY = "account-busy"
+    SHARD_UNAVAILABLE = "shard-unavailable"
+    INTERNAL_ERROR = "internal-error"
+
+
+class NotDone(NamedTuple):
+    """Nothing has happened by this request; it may be sent again."""
+
+    excuse: Excuse
+    detail: str
+
+
+Answer = Settled | Refused | NotDone
+
+
+class Latch:
+    """Opens when it has been counted down to zero."""
+
+    def __init__(self, count: int) -> None:
+        self._left = count
+        self._lock = threading.Lock()
+        self._opened = threading.Event()
+        if count == 0:
+            self._opened.set()
+
+    def count_down(self) -> None:
+        with self._lock:
+            self._left -= 1
+            if self._left == 0:
+                self._opened.set()
+
+    def wait(self, deadline: float) -> bool:
+        """Wait until it is open, or the deadline; says whether it is open."""
+        return self._opened.wait(max(deadline - time.monotonic(), 0))
+
+
+class Ticket:
+    """One transfer on its way through the coordinator."""
+
+    __slots__ = (
+        "answer",
+        "batch",
+        "deadline",
+        "gtrid",
+        "is_pending_told",
+        "latch",
+        "limit",
+        "not_before",
+        "number",
+        "shards",
+        "skips",
+        "state",
+        "transfer",
+    )
+
+    def __init__(self, transfer: Transfer, deadline: float, latch: Latch, batch: object) -> None:
+        self.transfer = transfer
+        self.deadline = deadline
+        self.latch = latch
+        # Transfers of one batch that share accounts keep their order.
+        self.batch = batch
+        self.state = State.OPEN
+        self.answer: Answer | None = None
+        self.number = 0
+        self.shards: tuple[str, str] = ("", "")
+        self.skips = 0
+        self.not_before = 0.0
+        # How large a group it may be part of: halved when one member may have spoilt the group.
+        self.limit = 1 << 30
+        # The group that may have written it last: an outcome from there is no replay.
+        self.gtrid = ""
+        # Its client was told "pending" and may ask or send again.
+        self.is_pending_told = False
+
+    def __lt__(self, other: "Ticket") -> bool:
+        return self.number < other.number
+
+
+class Group(NamedTuple):
+    """Tickets to be committed together, in their order; `in_line` is the one among them that has
+    been passed over so often that its accounts are to be waited for.
+    """
+
+    tickets: list[Ticket]
+    in_line: Ticket | None
+
+    @property
+    def accounts(self) -> set[str]:
+        return {
+            account
+            for ticket in self.tickets
+            for account in (ticket.transfer.source, ticket.transfer.destination)
+        }
+
+
+class Overloaded(Exception):
+    """The queue is full; nothing was taken."""
+
+
+class Closed(Exception):
+    """The queue takes nothing more: the process is about to end."""
+
+
+class Queue:
+    """Transfers that wait, in the order of their arrival.
+
+    `shards_of` says where the accounts of a transfer are; `trouble_with` why a shard cannot be
+    used and since how many seconds, or None.
+    """
+
+    def __init__(
+        self,
+        *,
+        waiting_max: int,
+        group_max: int,
+        skips_max: int,
+        shard_patience_s: float,
+        shard_of: Callable[[str], str],
+        trouble_with: Callable[[str], tuple[str, float] | None],
+    ) -> None:
+        self._waiting_max = waiting_max
+        self._group_max = group_max
+        self._skips_max = skips_max
+        self._shard_patience_s = shard_patience_s
+        self._shard_of = shard_of
+        self._trouble_with = trouble_with
+        self._numbers = itertools.count()
+        self._changed = threading.Condition()
+        self._waiting: list[Ticket] = []
+        self._claimed: set[str] = set()
+        self._by_id: dict[str, Ticket] = {}
+        self._unsettled = 0
+        self._is_closed = False
+
+    # --- in ---------------------------------------------------------------------------------
+
+    def put(self, tickets: Sequence[Ticket]) -> None:
+        """Take tickets, all or none. Raises Overloaded, Closed."""
+        with self._changed:
+            if self._is_closed:
+                raise Closed
+            if len(self._waiting) + len(tickets) > self._waiting_max:
+                raise Overloaded
+            for ticket in tickets:
+                ticket.number = next(self._numbers)
+                self._by_id[ticket.transfer.id] = ticket
+            self._waiting.extend(tickets)
+            self._unsettled += len(tickets)
+            self._changed.notify()
+
+    def find(self, transfer: str) -> Ticket | None:
+        """The ticket of a transfer that is being worked on in this process."""
+        return self._by_id.get(transfer)
+
+    @property
+    def unsettled(self) -> int:
+        """How many tickets have no answer yet."""
+        return self._unsettled
+
+    # --- states -----------------------------------------------------------------------------
+
+    def withdraw(self, tickets: Iterable[Ticket], answer: NotDone) -> None:
+        """Answer those of which nothing was written; the others stay on their way."""
+        with self._changed:
+            for ticket in tickets:
+                if ticket.state is State.OPEN:
+                    self._settle(ticket, answer)
+
+    def claim_for_writing(self, tickets: Sequence[Ticket], gtrid: str) -> list[Ticket]:
+        """Those that may be written now, by the group `gtrid`: neither withdrawn nor too late.
+
+        From here until they are answered or reopened their client is never told that nothing has
+        happened (rule R5).
+        """
+        now = time.monotonic()
+        with self._changed:
+            kept = [
+                ticket
+                for ticket in tickets
+                if ticket.state is State.SENT
+                or (ticket.state is State.OPEN and ticket.deadline > now)
+            ]
+            for ticket in kept:
+                ticket.state = State.SENT
+                # Its source is locked and its id not there: earlier groups have written nothing.
+                ticket.gtrid = gtrid
+        return kept
+
+    def reopen(self, tickets: Iterable[Ticket]) -> None:
+        """The group that was to write these is known to have been undone."""
+        with self._changed:
+            for ticket in tickets:
+                if ticket.state is State.SENT:
+                    ticket.state = State.OPEN
+
+    def settle(self, ticket: Ticket, answer: Answer) -> None:
+        """Give a ticket its answer. The first one holds."""
+        with self._changed:
+            self._settle(ticket, answer)
+
+    def _settle(self, ticket: Ticket, answer: Answer) -> None:
+        if ticket.state is State.DONE:
+            return
+        ticket.state, ticket.answer = State.DONE, answer
+        self._unsettled -= 1
+        if self._is_closed and not self._unsettled:
+            self._changed.notify_all()
+        if self._by_id.get(ticket.transfer.id) is ticket:
+            del self._by_id[ticket.transfer.id]
+        ticket.latch.count_down()
+
+    # --- out --------------------------------------------------------------------------------
+
+    def take(self) -> Group | None:
+        """Wait for a group that may run now; None when the queue is closed and empty.
+
+        Its accounts are claimed until it is given to `finished`.
+        """
+        with self._changed:
+            while True:
+                group = self._pick()
+                if group:
+                    self._claimed |= group.accounts
+                    if self._waiting:
+                        self._changed.notify()
+                    return group
+                if self._is_closed and not self._unsettled:
+                    return None
+                self._changed.wait(self._pause())
+
+    def finished(self, group: Group, again: Iterable[Ticket]) -> None:
+        """A group has run; those of `again` wait once more, at their old places."""
+        with self._changed:
+            self._claimed -= group.accounts
+            self._put_back(again)
+            self._changed.notify_all()
+
+    def put_back(self, again: Iterable[Ticket]) -> None:
+        """Tickets of a group that has been settled after it was finished wait once more."""
+        with self._changed:
+            self._put_back(again)
+            self._changed.notify_all()
+
+    def _put_back(self, again: Iterable[Ticket]) -> None:
+        self._waiting.extend(ticket for ticket in again if ticket.state is not State.DONE)
+        self._waiting.sort()
+
+    def close(self, deadline: float) -> bool:
+        """Take nothing more and wait until all is answered, or the deadline; says whether it is."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+            return self._changed.wait_for(
+                lambda: not self._unsettled,
+                max(deadline - time.monotonic(), 0),
+            )
+
+    # --- which may run together -------------------------------------------------------------
+
+    def _pick(self) -> Group | None:
+        candidates = self._candidates()
+        if not candidates:
+            return None
+        chosen = _together(candidates, self._group_max)
+        late = (ticket for ticket in chosen if ticket.skips > self._skips_max)
+        in_line = next(late, None)
+        taken = set(map(id, chosen))
+        self._waiting = [ticket for ticket in self._waiting if id(ticket) not in taken]
+        return Group(chosen, in_line)
+
+    def _candidates(self) -> list[Ticket]:
+        """Those whose accounts are free in this process and whose shards can be used, in order."""
+        now = time.monotonic()
+        found: list[Ticket] = []
+        held: set[tuple[int, str]] = set()
+        gone = False
+        for ticket in self._waiting:
+            transfer = ticket.transfer
+            if self._is_over(ticket, now):
+                gone = True
+                continue
+            accounts = (transfer.source, transfer.destination)
+            batch = id(ticket.batch) if ticket.batch is not None else 0
+            is_held = batch and any((batch, account) in held for account in accounts)
+            if (
+                is_held
+                or ticket.not_before > now
+                or not self._claimed.isdisjoint(accounts)
+                or self._has_trouble(ticket)
+            ):
+                if batch:
+                    held.update((batch, account) for account in accounts)
+                continue
+            found.append(ticket)
+            if len(found) >= 2 * self._group_max:
+                break
+        if gone:
+            self._waiting = [t for t in self._waiting if t.state is not State.DONE]
+        return found
+
+    def _is_over(self, ticket: Ticket, now: float) -> bool:
+        """Whether a ticket has its answer; gives it one if its time has run out."""
+        if ticket.state is State.OPEN and ticket.deadline <= now:
+            detail = "its accounts stayed locked by other transfers until its deadline"
+            self._settle(ticket, NotDone(Excuse.ACCOUNT_BUSY, detail))
+        return ticket.state is State.DONE
+
+    def _has_trouble(self, ticket: Ticket) -> bool:
+        """Whether a shard of the ticket cannot be used; after some patience, answers it."""
+        transfer = ticket.transfer
+        ticket.shards = (self._shard_of(transfer.source), self._shard_of(transfer.destination))
+        for shard in ticket.shards:
+            trouble = self._trouble_with(shard)
+            if trouble:
+                reason, since_s = trouble
+                if ticket.state is State.OPEN and since_s > self._shard_patience_s:
+                    detail = f"shard {shard} takes no transfers now: {reason}"
+                    self._settle(ticket, NotDone(Excuse.SHARD_UNAVAILABLE, detail))
+                return True
+        return False
+
+    def _pause(self) -> float:
+        """How long nothing can change by itself, in seconds."""
+        if not self._waiting:
+            return 1.0
+        now = time.monotonic()
+        later = (t.not_before - now for t in self._waiting if t.not_before > now)
+        return max(min(later, default=_PAUSE_MAX_S), _PAUSE_MIN_S)
+
+
+def _together(candidates: Sequence[Ticket], group_max: int) -> list[Ticket]:
+    """Which candidates to commit together with the first of them.
+
+    Transfers across shards share one global transaction, and those within one of its shards ride
+    along. A first one within one shard that no other leaves takes only its likes: they cost one
+    local transaction. What is left out touches other shards, or comes after all that is chosen,
+    so no order among shared accounts is lost.
+    """
+    first = candidates[0]
+    crossing = {shard for t in candidates if t.shards[0] != t.shards[1] for shard in t.shards}
+    shards = crossing if crossing.intersection(first.shards) else set(first.shards)
+    chosen: list[Ticket] = []
+    limit = group_max
+    for ticket in candidates:
+        if shards.issuperset(ticket.shards):
+            limit = min(limit, ticket.limit)
+            if len(chosen) >= limit:
+                break
+            chosen.append(ticket)
+    return chosen
+
+
+def pause_after(skips: int, chance: Callable[[], float] = random.random) -> float:
+    """How long to leave a transfer alone that was passed over so many times, in seconds."""
+    return min(_PAUSE_MIN_S * 2 ** min(skips, 10), _PAUSE_MAX_S) * chance()

@@ -1,0 +1,200 @@
+"""What a user can configure: the file `config/tandem.toml` and the `TANDEM_...` variables.
+
+Every key has a type, a range and a default here; the file explains them.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import msgspec
+from msgspec import Meta
+
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9_-]{1,10}$")]
+Milliseconds = Annotated[int, Meta(ge=1, le=3_600_000)]
+Address = Annotated[str, Meta(pattern=r"^[^\s:]+:\d{1,5}$")]
+Hosts = Annotated[str, Meta(pattern=r"^[^\s:,]+:\d{1,5}(,[^\s:,]+:\d{1,5})*(/\S*)?$")]
+ShardAddress = Annotated[str, Meta(pattern=r"^[^\s:/]+:\d{1,5}/[A-Za-z0-9_]{1,64}$")]
+
+
+class SettingsError(Exception):
+    """The configuration cannot be used; the text names the key and what is allowed."""
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A table of the configuration file."""
+
+
+class Cluster(Section):
+    id: Name = "tandem"
+
+
+class Coordinator(Section):
+    id: Name = "c1"
+    listen: Address = "127.0.0.1:8080"
+    workers: Annotated[int, Meta(ge=1, le=64)] = 2
+    threads: Annotated[int, Meta(ge=1, le=1024)] = 64
+    body_max_bytes: Annotated[int, Meta(ge=1024, le=1 << 30)] = 8 << 20
+
+
+class ZooKeeper(Section):
+    hosts: Hosts = "127.0.0.1:2181"
+    session_timeout_s: Annotated[float, Meta(ge=1, le=120)] = 6.0
+
+
+class MySQL(Section):
+    user: str = "tandem"
+    password: str = ""
+    admin_user: str = ""
+    admin_password: str = ""
+    weak_durability: Literal["refuse", "flag"] = "refuse"
+    connect_timeout_ms: Milliseconds = 1000
+    idle_timeout_s: Annotated[int, Meta(ge=2, le=3600)] = 10
+
+
+class Engine(Section):
+    group_max: Annotated[int, Meta(ge=1, le=10_000)] = 1000
+    executors: Annotated[int, Meta(ge=1, le=64)] = 4
+    queue_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
+    request_deadline_ms: Milliseconds = 5000
+    batch_deadline_ms: Milliseconds = 30_000
+    lock_timeout_ms: Milliseconds = 2000
+    write_timeout_ms: Milliseconds = 5000
+    skips_max: Annotated[int, Meta(ge=0, le=1000)] = 3
+    sweep_interval_ms: Milliseconds = 2000
+    sweep_grace_ms: Milliseconds = 15_000
+
+
+class Settings(Section):
+    """The whole configuration, checked."""
+
+    cluster: Cluster = Cluster()
+    coordinator: Coordinator = Coordinator()
+    zookeeper: ZooKeeper = ZooKeeper()
+    mysql: MySQL = MySQL()
+    engine: Engine = Engine()
+    shards: dict[Name, ShardAddress] = {}
+
+
+SECTIONS: dict[str, type[Section]] = {
+    "cluster": Cluster,
+    "coordinator": Coordinator,
+    "zookeeper": ZooKeeper,
+    "mysql": MySQL,
+    "engine": Engine,
+}
+
+# Variables of the command line that are no keys of the file.
+NOT_SETTINGS = {"TANDEM_CONFIG", "TANDEM_URL", "TANDEM_DATA_DIR", "TANDEM_SERVERS"}
+DEFAULT_FILE = Path("config/tandem.toml")
+
+
+def load(
+    path: Path | None = None,
+    environ: Mapping[str, str] = os.environ,
+    defaults: Mapping[str, str] | None = None,
+) -> Settings:
+    """Read the configuration: the file at `path` (or at TANDEM_CONFIG, or config/tandem.toml),
+    under it `defaults` and over it `environ`, both as TANDEM_... variables.
+
+    Raises SettingsError, which names the file or variable, the key, the value and what is allowed.
+    """
+    named = path or (Path(environ["TANDEM_CONFIG"]) if environ.get("TANDEM_CONFIG") else None)
+    tables = _read_file(named or DEFAULT_FILE, required=named is not None)
+    sources = {
+        f"{section}.{key}": f"{named or DEFAULT_FILE}"
+        for section, values in tables.items()
+        for key in (values if isinstance(values, dict) else ())
+    }
+    for variables, what in ((defaults or {}, "local cluster"), (environ, "environment")):
+        for name, text in variables.items():
+            if name.startswith("TANDEM_") and name not in NOT_SETTINGS:
+                section, key, value = _from_variable(name, text)
+                if section == "shards":
+                    tables["shards"] = value
+                else:
+                    tables.setdefault(section, {})[key] = value
+                sources[f"{section}.{key}"] = f"{what}: {name}"
+    return _checked(tables, sources)
+
+
+def _read_file(path: Path, *, required: bool) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        if not required:
+            return {}
+        raise SettingsError(f"there is no configuration file {path}") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{path} cannot be read: {error}") from error
+
+
+def _from_variable(name: str, text: str) -> tuple[str, str, Any]:
+    """Section, key and value of one TANDEM_... variable."""
+    if name == "TANDEM_SHARDS":
+        pairs = [item.partition("=") for item in text.split(",") if item.strip()]
+        return "shards", "", {shard.strip(): address.strip() for shard, _, address in pairs}
+    section, _, key = name.removeprefix("TANDEM_").lower().partition("_")
+    if section not in SECTIONS or key not in SECTIONS[section].__struct_fields__:
+        known = ", ".join(
+            f"TANDEM_{s}_{k}".upper() for s, t in SECTIONS.items() for k in t.__struct_fields__
+        )
+        raise SettingsError(f"{name} is no setting; there are: {known}, TANDEM_SHARDS")
+    return section, key, text
+
+
+def _checked(tables: dict[str, Any], sources: dict[str, str]) -> Settings:
+    sections: dict[str, Any] = {}
+    for section, values in tables.items():
+        if section not in {*SECTIONS, "shards"}:
+            allowed = ", ".join([*SECTIONS, "shards"])
+            raise SettingsError(f"[{section}] is no section; there are: {allowed}")
+        if not isinstance(values, dict):
+            raise SettingsError(f"{section} must be a table, [{section}]; it is {values!r}")
+        if section == "shards":
+            sections[section] = {k: _value("shards", k, v, ShardAddress) for k, v in values.items()}
+            for name in values:
+                _value("shards", name, name, Name)
+            continue
+        types = msgspec.structs.fields(SECTIONS[section])
+        known = {field.name: field.type for field in types}
+        for key, value in values.items():
+            if key not in known:
+                where = sources.get(f"{section}.{key}", "")
+                raise SettingsError(
+                    f"{section}.{key} is no setting ({where}); [{section}] has: {', '.join(known)}"
+                )
+            values[key] = _value(section, key, value, known[key], sources)
+        sections[section] = SECTIONS[section](**values)
+    return Settings(**sections)
+
+
+def _value(
+    section: str, key: str, value: Any, allowed: Any, sources: Mapping[str, str] = {}
+) -> Any:
+    try:
+        # Variables are text, so numbers are taken from text there; a file says what it means.
+        from_text = not sources.get(f"{section}.{key}", "").endswith(".toml")
+        return msgspec.convert(value, allowed, strict=not from_text)
+    except msgspec.ValidationError as error:
+        shown = "(not shown)" if "password" in key else repr(value)
+        where = sources.get(f"{section}.{key}", "")
+        raise SettingsError(
+            f"{section}.{key} = {shown} cannot be used"
+            f"{f' ({where})' if where else ''}: {error}; allowed: {_allowed(allowed)}"
+        ) from None
+
+
+def _allowed(kind: Any) -> str:
+    """What a key takes, in words."""
+    if get_origin(kind) is Literal:
+        return " or ".join(repr(choice) for choice in get_args(kind))
+    if get_origin(kind) is not Annotated:
+        return {str: "text", int: "a whole number", float: "a number"}.get(kind, str(kind))
+    base, meta = get_args(kind)[:2]
+    if meta.pattern:
+        return f"text like {meta.pattern}"
+    noun = "a number" if base is float else "a whole number"
+    return f"{noun} from {meta.ge} to {meta.le}"

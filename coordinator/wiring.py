@@ -1,0 +1,112 @@
+"""The one place that builds a coordinator's process from its settings."""
+
+import logging
+import time
+
+from coordinator.accounts import Accounts
+from coordinator.cluster import MapWatcher
+from coordinator.executor import Executors, GroupRun, Names, Timeouts
+from coordinator.queue import Group, Queue
+from coordinator.recovery import Finisher, Sweeper
+from coordinator.settings import Settings
+from coordinator.shards import Shards
+from coordinator.transfers import Transfers
+
+log = logging.getLogger(__name__)
+
+# How long a transfer waits for a shard that has just failed before it is refused: long enough for
+# a broken connection to be replaced, short enough not to pile up.
+_SHARD_PATIENCE_S = 0.5
+
+
+class Process:
+    """Everything that one worker process of a coordinator consists of.
+
+    `started_ms` is when the coordinator, not this process, was started: prepared branches that
+    are older belong to an earlier life of it.
+    """
+
+    def __init__(self, settings: Settings, started_ms: int) -> None:
+        engine = settings.engine
+        self.settings = settings
+        self.shards = Shards(settings)
+        self.watcher = MapWatcher(settings, self.shards.use_map)
+        self.shards.look_again = self.watcher.look_again
+        self.queue = Queue(
+            waiting_max=engine.queue_max,
+            group_max=engine.group_max,
+            skips_max=engine.skips_max,
+            shard_patience_s=_SHARD_PATIENCE_S,
+            shard_of=self.shards.shard_of,
+            trouble_with=self.shards.trouble_with,
+        )
+        self.finisher = Finisher(self.shards)
+        self.sweeper = Sweeper(
+            self.shards,
+            self.finisher,
+            cluster=settings.cluster.id,
+            coordinator=settings.coordinator.id,
+            started_ms=started_ms,
+            interval_s=engine.sweep_interval_ms / 1000,
+            grace_s=engine.sweep_grace_ms / 1000,
+        )
+        self._names = Names(settings.cluster.id, settings.coordinator.id)
+        self._timeouts = Timeouts(engine.lock_timeout_ms / 1000, engine.write_timeout_ms / 1000)
+        self.executors = Executors(engine.executors, self.queue, self._run_group)
+        self.accounts = Accounts(self.shards)
+        self.transfers = Transfers(self.shards, self.queue)
+
+    def _run_group(self, group: Group) -> None:
+        GroupRun(
+            group,
+            queue=self.queue,
+            shards=self.shards,
+            finisher=self.finisher,
+            names=self._names,
+            timeouts=self._timeouts,
+        ).run()
+
+    def start(self, patience_s: float) -> None:
+        """Start everything, and wait, for `patience_s` at most, until it is ready."""
+        deadline = time.monotonic() + patience_s
+        self.watcher.start()
+        self.watcher.wait_for_map(deadline)
+        self.shards.admit_all()
+        self.finisher.start()
+        self.sweeper.sweep()
+        self.finisher.wait_for(lambda items: not self.sweeper.reasons_to_wait(), deadline)
+        self.shards.start()
+        self.sweeper.start()
+        self.executors.start()
+
+    def stop(self, patience_s: float) -> None:
+        """Take nothing more, finish and answer what is here, and end."""
+        if not self.queue.close(time.monotonic() + patience_s):
+            log.warning("%d transfers are left to whoever recovers them", self.queue.unsettled)
+        self.sweeper.stop()
+        self.finisher.stop()
+        self.watcher.stop()
+        self.shards.stop()
+
+    def reasons_not_ready(self) -> list[str]:
+        """Why this process cannot take transfers; none when it can."""
+        if self.watcher.current is None:
+            return [self.watcher.complaint or "no shard map"]
+        shards = self.shards.all()
+        if not any(shard.is_available for shard in shards):
+            return [f"shard {shard.id}: {shard.unavailable_because}" for shard in shards]
+        return self.sweeper.reasons_to_wait()
+
+    def troubles(self) -> list[str]:
+        """What is wrong, though transfers can be taken."""
+        found = [
+            f"shard {shard.id}: {shard.unavailable_because}"
+            for shard in self.shards.all()
+            if not shard.is_available
+        ]
+        if self.watcher.complaint:
+            found.append(self.watcher.complaint)
+        for shard in self.shards.all():
+            weak = shard.last_check.weak if shard.last_check else []
+            found += [f"shard {shard.id}: {text}" for text in weak]
+        return found

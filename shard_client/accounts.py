@@ -1,0 +1,195 @@
+"""Accounts on one shard: opening, changing, reading."""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from ledger.decide import change_status
+from ledger.ids import slot_of
+from ledger.model import Account, Entry, Refusal, Status
+from shard_client import statements as sql
+from shard_client.connection import Reply, Result, ShardConnection
+from shard_client.errors import SlotMoved
+
+_COLUMNS = (
+    "id, currency, balance, overdraft_limit, status, entry_count, stamp_floor,"
+    " created_at, updated_at"
+)
+_READ = f"SELECT {_COLUMNS} FROM accounts FORCE INDEX (PRIMARY) WHERE id IN ({{ids}})"
+# Locks a row until the transaction ends; one that is locked by somebody else is passed over.
+_READ_LOCKED = f"{_READ} ORDER BY id {{share}} SKIP LOCKED"
+# The same with waiting in line.
+_READ_IN_LINE = f"{_READ} ORDER BY id {{share}}"
+_LOCK_ONE = f"{_READ} FOR UPDATE"
+_INSERT = f"INSERT INTO accounts ({_COLUMNS}) VALUES "
+_ENTRIES = (
+    "SELECT account_id, number, transfer_id, amount, balance, counterparty, stamp FROM entries"
+)
+_ONE_ENTRY = "SELECT stamp, balance FROM entries WHERE account_id = %s AND number = %s"
+_RAISE_FLOOR = "UPDATE accounts SET stamp_floor = %s WHERE id = %s AND stamp_floor < %s"
+
+
+class AccountState(NamedTuple):
+    """An account with its dates."""
+
+    account: Account
+    created_at: int
+    updated_at: int
+
+
+class Terms(NamedTuple):
+    """What an account is opened with."""
+
+    id: str
+    currency: str
+    overdraft_limit: int | None
+
+
+def _state(row: tuple[object, ...]) -> AccountState:
+    return AccountState(Account(*row[:7]), *row[7:])  # type: ignore[arg-type]
+
+
+def _check_slots(connection: ShardConnection, accounts: Iterable[str], slots: Result) -> None:
+    """Raise SlotMoved unless this shard owns the slots of all these accounts (rule R4)."""
+    for account in accounts:
+        slot = slot_of(account)
+        if not any(first <= slot <= last for first, last, _ in slots.rows):
+            text = f"slot {slot} of account {account} is not on this shard"
+            raise SlotMoved(connection.shard, text)
+
+
+def read(
+    connection: ShardConnection, accounts: Sequence[str], deadline: float
+) -> dict[str, AccountState]:
+    """Those of these accounts that exist, as last committed."""
+    slots, found = connection.query(
+        [sql.listing(connection, sql.READ_SLOTS, ()), sql.listing(connection, _READ, accounts)],
+        deadline,
+    )
+    _check_slots(connection, accounts, slots)
+    return {row[0]: _state(row) for row in found.rows}
+
+
+def open_all(
+    connection: ShardConnection, terms: Sequence[Terms], now: int, deadline: float
+) -> tuple[dict[str, AccountState], set[str]]:
+    """Open those of these accounts that do not exist, in one transaction.
+
+    Gives all of them as they are then, and the ids of the new ones. Raises TryAgain or
+    DuplicateRow when somebody else is opening the same ones, SlotMoved, and other ShardErrors;
+    the call may be repeated.
+    """
+    wanted = {item.id: item for item in terms}
+    _, slots, found = connection.query(
+        [
+            "START TRANSACTION",
+            sql.listing(connection, sql.READ_SLOTS, ()),
+            sql.listing(connection, _READ, wanted),
+        ],
+        deadline,
+    )
+    _check_slots(connection, wanted, slots)
+    states = {row[0]: _state(row) for row in found.rows}
+    new = sorted(wanted.keys() - states.keys())
+    rows = []
+    for id_ in new:
+        _, currency, limit = wanted[id_]
+        account = Account(id_, currency, 0, limit, Status.OPEN.value, 0, now)
+        states[id_] = AccountState(account, now, now)
+        rows.append("(" + ",".join(map(connection.literal, (*account, now, now))) + ")")
+    connection.query([_INSERT + ",".join(rows), "COMMIT"] if rows else ["COMMIT"], deadline)
+    return states, set(new)
+
+
+def set_status(
+    connection: ShardConnection, account: str, status: Status, now: int, deadline: float
+) -> AccountState | Refusal | None:
+    """Change an account's status; None if it does not exist. Raises TryAgain if it is busy."""
+    _, slots, found = connection.query(
+        [
+            "START TRANSACTION",
+            sql.listing(connection, sql.READ_SLOTS, ()),
+            sql.listing(connection, _LOCK_ONE, [account]),
+        ],
+        deadline,
+    )
+    _check_slots(connection, [account], slots)
+    state = _state(found.rows[0]) if found.rows else None
+    refusal = change_status(state.account, status) if state else None
+    if state is None or refusal or state.account.status == status:
+        connection.query(["ROLLBACK"], deadline)
+        return refusal or state
+    update = "UPDATE accounts SET status = %s, updated_at = GREATEST(updated_at, %s) WHERE id = %s"
+    connection.query([sql.fill(connection, update, status.value, now, account), "COMMIT"], deadline)
+    changed = state.account._replace(status=status.value)
+    return AccountState(changed, state.created_at, max(state.updated_at, now))
+
+
+def statement(
+    connection: ShardConnection,
+    account: str,
+    after: int | None,
+    limit: int,
+    deadline: float,
+    *,
+    newest_first: bool,
+) -> list[Entry]:
+    """At most `limit` entries of an account that come after entry number `after`."""
+    compare, order = ("<", "DESC") if newest_first else (">", "ASC")
+    where = f" WHERE account_id = %s AND number {compare} %s ORDER BY number {order} LIMIT %s"
+    start = after if after is not None else (2**63 - 1 if newest_first else 0)
+    text = sql.fill(connection, _ENTRIES + where, account, start, limit)
+    return [Entry(*row) for row in connection.rows(text, deadline)]
+
+
+def balance_at(
+    connection: ShardConnection, account: str, at: int, deadline: float
+) -> tuple[Account, int] | None:
+    """The account as it is, and its balance as it was at a stamp: finally, for no later entry will
+    be stamped so early. None if the account does not exist. Raises TryAgain if that cannot be
+    promised because a group is at work on the account.
+    """
+    state = read(connection, [account], deadline).get(account)
+    if state is None:
+        return None
+    if state.account.stamp_floor <= at:
+        floor = sql.fill(connection, _RAISE_FLOOR, at + 1, account, at + 1)
+        connection.query([floor], deadline)
+        state = read(connection, [account], deadline)[account]
+
+    def stamp_of(number: int) -> int:
+        text = sql.fill(connection, _ONE_ENTRY, account, number)
+        return int(connection.rows(text, deadline)[0][0])
+
+    # Stamps never go backwards within an account, so the last entry up to `at` can be bisected.
+    number = bisect_right(range(1, state.account.entry_count + 1), at, key=stamp_of)
+    if number == 0:
+        return state.account, 0
+    rows = connection.rows(sql.fill(connection, _ONE_ENTRY, account, number), deadline)
+    return state.account, int(rows[0][1])
+
+
+def hold(
+    connection: ShardConnection, accounts: Sequence[str], deadline: float, *, in_line: bool
+) -> Reply[dict[str, Account]]:
+    """Open a transaction and lock these accounts against change, to read them (rule R10).
+
+    Without `in_line` nothing is waited for, and an account that is locked is left out. With it,
+    each is waited for, for up to a second (TryAgain).
+    """
+    packet = [
+        "START TRANSACTION",
+        sql.listing(connection, sql.READ_SLOTS, ()),
+        sql.listing(connection, _READ_IN_LINE if in_line else _READ_LOCKED, sorted(accounts)),
+    ]
+
+    def parse(results: list[Result]) -> dict[str, Account]:
+        _check_slots(connection, accounts, results[1])
+        return {row[0]: _state(row).account for row in results[2].rows}
+
+    return connection.call(packet, deadline, parse)
+
+
+def release(connection: ShardConnection, deadline: float) -> Reply[None]:
+    """End a transaction that `hold` began. Its answer proves that the locks held until now."""
+    return connection.call(["COMMIT"], deadline, lambda _: None)

@@ -1,0 +1,185 @@
+"""A participant in a group: lock, write, prepare, commit, roll back, on one shard.
+
+Each call sends one packet and returns a Reply, so that one thread can have a call under way on
+every shard of a group. After an error the connection is closed and the server rolls back what was
+not prepared.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from ledger.model import Account, Entry
+from shard_client import statements as sql
+from shard_client.connection import Reply, Result, ShardConnection
+from shard_client.errors import StatementRefused
+from shard_client.transfers import StoredTransfer
+from shard_client.xid import xid
+
+
+class Locked(NamedTuple):
+    """What a lock packet found.
+
+    `accounts` are locked and ours until the branch ends; an account that was asked for and is not
+    in there is locked by somebody else or does not exist. `known` are transfers that have an
+    outcome already; it counts only for those whose source account is in `accounts`.
+    """
+
+    slots: list[tuple[int, int]]
+    is_writable: bool
+    accounts: dict[str, Account]
+    known: dict[str, StoredTransfer]
+
+    def owns(self, slot: int) -> bool:
+        return any(first <= slot <= last for first, last in self.slots)
+
+
+class Writes(NamedTuple):
+    """All that a group writes on one shard."""
+
+    accounts: list[Account]
+    entries: list[Entry]
+    transfers: list[StoredTransfer]
+
+
+class Branch:
+    """The part of one shard in a group.
+
+    The home of a group and a group on one shard work in a plain local transaction (`is_local`);
+    the other shards in an XA branch.
+    """
+
+    def __init__(self, connection: ShardConnection, gtrid: str, *, is_local: bool) -> None:
+        self.connection = connection
+        self.shard = connection.shard
+        self.gtrid = gtrid
+        self.is_local = is_local
+        self.is_prepared = False
+        self._is_open = False
+        self._xid = xid(gtrid, connection.shard)
+
+    def wait_for(self, accounts: Iterable[str], deadline: float) -> Reply[None]:
+        """Lock these accounts, waiting in line for each for up to a second.
+
+        Deadlocks are kept away by the caller, who waits in one global order of (shard, account).
+        """
+        statement = sql.listing(self.connection, sql.WAIT_FOR_ACCOUNTS, sorted(accounts))
+        return self.connection.call([*self._opening(), statement], deadline, _nothing)
+
+    def lock(
+        self, accounts: Iterable[str], transfers: Iterable[str], deadline: float
+    ) -> Reply[Locked]:
+        """Lock what is free of these accounts, without waiting, and look up these transfer ids."""
+        packet = [
+            *self._opening(),
+            sql.listing(self.connection, sql.READ_SLOTS, ()),
+            sql.listing(self.connection, sql.LOCK_ACCOUNTS, sorted(accounts)),
+            sql.listing(self.connection, sql.FIND_TRANSFERS, transfers),
+        ]
+        return self.connection.call(packet, deadline, lambda results: _locked(results[-3:]))
+
+    def existing(self, accounts: Iterable[str], deadline: float) -> Reply[set[str]]:
+        """Which of these accounts exist, locked by somebody or not."""
+        statement = sql.listing(self.connection, sql.EXISTING_ACCOUNTS, accounts)
+        return self.connection.call(
+            [statement], deadline, lambda results: {row[0] for row in results[0].rows}
+        )
+
+    def write(self, writes: Writes, deadline: float) -> Reply[None]:
+        """Write all of a group's rows; an XA branch also votes, by preparing.
+
+        When this has been answered on an XA branch, its part survives any crash.
+        """
+        packet, counts = self._bulk(writes)
+        if not self.is_local:
+            packet.append(sql.fill(self.connection, sql.INSERT_MARKER, self.gtrid, self.shard))
+            packet += [f"XA END {self._xid}", f"XA PREPARE {self._xid}"]
+
+        def check(results: list[Result]) -> None:
+            self._check_counts(counts, results)
+            self.is_prepared = not self.is_local
+
+        return self.connection.call(packet, deadline, check)
+
+    def write_unprepared(self, writes: Writes, deadline: float) -> Reply[None]:
+        """Write all of a group's rows on the only shard that it touches; nobody needs a vote."""
+        packet, counts = self._bulk(writes)
+        return self.connection.call(
+            packet, deadline, lambda results: self._check_counts(counts, results)
+        )
+
+    def decide(self, branches: Iterable[str], now: int, deadline: float) -> Reply[None]:
+        """On the home: insert the decision and commit with it. This is the commit point.
+
+        A ShardError with `statement` 0 means that it has not happened; any other leaves open
+        whether it has.
+        """
+        decision = sql.fill(
+            self.connection, sql.INSERT_DECISION, self.gtrid, ",".join(sorted(branches)), now
+        )
+        return self.connection.call([decision, "COMMIT"], deadline, _nothing)
+
+    def commit_alone(self, deadline: float) -> Reply[None]:
+        """Commit the only shard of a group. An error leaves open whether it has happened."""
+        if self.is_local:
+            return self.connection.call(["COMMIT"], deadline, _nothing)
+        packet = [f"XA END {self._xid}", f"XA COMMIT {self._xid} ONE PHASE"]
+        return self.connection.call(packet, deadline, _nothing)
+
+    def commit(self, deadline: float) -> Reply[None]:
+        """Commit a prepared branch. May be repeated, by anybody, see `prepared.commit`."""
+        return self.connection.call([f"XA COMMIT {self._xid}"], deadline, _nothing)
+
+    def roll_back(self, deadline: float) -> Reply[None]:
+        """Let go of all locks; nothing has happened here. May be repeated."""
+        if self.is_local or not self._is_open:
+            packet = ["ROLLBACK"]
+        elif self.is_prepared:
+            packet = [f"XA ROLLBACK {self._xid}"]
+        else:
+            packet = [f"XA END {self._xid}", f"XA ROLLBACK {self._xid}"]
+        return self.connection.call(packet, deadline, _nothing)
+
+    def _opening(self) -> list[str]:
+        if self._is_open:
+            return []
+        self._is_open = True
+        return ["START TRANSACTION" if self.is_local else f"XA START {self._xid}"]
+
+    def _bulk(self, writes: Writes) -> tuple[list[str], list[int]]:
+        """The bulk statements that have rows, and how many rows each must find."""
+        transfers = (
+            (*row.transfer, row.gtrid, row.status, row.reason, row.detail, row.decided_at)
+            for row in writes.transfers
+        )
+        changes = (
+            (row.id, row.balance, row.entry_count, row.stamp_floor) for row in writes.accounts
+        )
+        bulk = (
+            (sql.INSERT_TRANSFERS, transfers, len(writes.transfers)),
+            (sql.INSERT_ENTRIES, writes.entries, len(writes.entries)),
+            (sql.UPDATE_ACCOUNTS, changes, len(writes.accounts)),
+        )
+        packet = [sql.bulk(self.connection, text, rows) for text, rows, count in bulk if count]
+        return packet, [count for _, _, count in bulk if count]
+
+    def _check_counts(self, counts: list[int], results: list[Result]) -> None:
+        """Every row must have been found (rule R8): checked before anything is decided."""
+        found = [result.found for result in results[: len(counts)]]
+        if found != counts:
+            self.connection.close()
+            text = f"the writes of {self.gtrid} found {found} rows, not {counts}"
+            raise StatementRefused(self.shard, text)
+
+
+def _nothing(_: list[Result]) -> None:
+    return None
+
+
+def _locked(results: Sequence[Result]) -> Locked:
+    slots, accounts, known = (result.rows for result in results)
+    return Locked(
+        slots=[(first, last) for first, last, _ in slots],
+        is_writable=not any(read_only for _, _, read_only in slots),
+        accounts={row[0]: Account(*row) for row in accounts},
+        known={row[0]: StoredTransfer.from_row(row) for row in known},
+    )

@@ -1,0 +1,143 @@
+"""Is this server what a shard must be: durable, itself, and open to us."""
+
+from typing import NamedTuple
+
+from shard_client.connection import ShardConnection
+from shard_client.errors import ShardError, ShardUnavailable
+from shard_client.schema import SCHEMA_VERSION
+
+_VARIABLES = (
+    "SELECT @@version, @@innodb_flush_log_at_trx_commit, @@sync_binlog, @@log_bin,"
+    " @@global.read_only, UNIX_TIMESTAMP(NOW(6)), {special}"
+)
+_UUID_MYSQL = "@@server_uuid, @@xa_detach_on_prepare"
+# MariaDB names a server by a number only; it is not told from its copies.
+_UUID_MARIADB = "'', 1"
+_CLOCK_SKEW_MAX_S = 5.0
+_VERSION_MYSQL = (8, 0, 30)
+_VERSION_MARIADB = (10, 6)
+
+
+class Identity(NamedTuple):
+    """Who a server says it is."""
+
+    cluster: str
+    shard: str
+    schema_version: int
+    server_uuid: str
+
+
+class ServerCheck(NamedTuple):
+    """What is wrong with a server; each problem names the setting and the fix.
+
+    `weak` are those that lessen durability, `problems` those with which it cannot be used.
+    """
+
+    version: str
+    server_uuid: str
+    problems: list[str]
+    weak: list[str]
+
+
+def read_identity(connection: ShardConnection, deadline: float) -> Identity | None:
+    """The identity of the server behind a connection; None if it has none. Raises ShardError."""
+    uuid = "''" if connection.is_mariadb else "@@server_uuid"
+    text = f"SELECT cluster_id, shard_id, schema_version, {uuid} FROM shard_identity"
+    try:
+        rows = connection.rows(text, deadline)
+    except ShardError as error:
+        if error.code == 1146:
+            return None
+        raise
+    return Identity(*rows[0]) if rows else None
+
+
+def verify_identity(
+    connection: ShardConnection, cluster: str, server_uuid: str, deadline: float
+) -> None:
+    """Raise ShardUnavailable unless the server is the shard that it is taken for (rule R3)."""
+    found = read_identity(connection, deadline)
+    wanted = (cluster, connection.shard, SCHEMA_VERSION)
+    if found is None:
+        text = "the server has no identity row; run `tandem shards init` if it is a new shard"
+    elif found[:3] != wanted:
+        text = (
+            f"the server is cluster {found.cluster}, shard {found.shard}, schema "
+            f"{found.schema_version}; wanted is cluster {wanted[0]}, shard {wanted[1]}, schema "
+            f"{wanted[2]}: check its address in the shard map"
+        )
+    elif server_uuid and found.server_uuid != server_uuid:
+        text = (
+            f"the server's uuid is {found.server_uuid}, the shard map has {server_uuid}: a copy or "
+            "a replacement is not used until the map names it"
+        )
+    else:
+        return
+    connection.close()
+    raise ShardUnavailable(connection.shard, text)
+
+
+def check_server(connection: ShardConnection, now: float, deadline: float) -> ServerCheck:
+    """Check version, durability, privileges and clock; `now` is in seconds. Raises ShardError."""
+    special = _UUID_MARIADB if connection.is_mariadb else _UUID_MYSQL
+    row = connection.rows(_VARIABLES.format(special=special), deadline)[0]
+    version, flush, sync_binlog, log_bin, read_only, clock, uuid, detach = row
+    problems = _version_problems(str(version), connection.is_mariadb)
+    if read_only:
+        problems.append("read_only is ON: the server takes no writes; SET GLOBAL read_only = OFF")
+    if not detach:
+        problems.append(
+            "xa_detach_on_prepare is OFF: nobody else could finish a coordinator's branches; "
+            "SET PERSIST xa_detach_on_prepare = ON"
+        )
+    skew = abs(float(clock) - now)
+    if skew > _CLOCK_SKEW_MAX_S:
+        problems.append(f"its clock is {skew:.1f} s from this machine's; set both by NTP")
+    weak = _weak(int(flush), int(sync_binlog), bool(log_bin), is_mariadb=connection.is_mariadb)
+    problems += _privilege_problems(connection, deadline)
+    return ServerCheck(str(version), str(uuid), problems, weak)
+
+
+def _version_problems(version: str, is_mariadb: bool) -> list[str]:
+    numbers = tuple(int(part) for part in version.split("-")[0].split(".")[:3])
+    least = _VERSION_MARIADB if is_mariadb else _VERSION_MYSQL
+    if numbers >= least:
+        return []
+    name = "MariaDB" if is_mariadb else "MySQL"
+    wanted = ".".join(map(str, least))
+    return [f"{name} {version} is too old: XA is crash-safe enough from {wanted}; upgrade it"]
+
+
+def _weak(flush: int, sync_binlog: int, log_bin: bool, *, is_mariadb: bool) -> list[str]:
+    weak = []
+    if flush != 1:
+        weak.append(
+            f"innodb_flush_log_at_trx_commit is {flush}: a crash loses commits; "
+            "SET PERSIST innodb_flush_log_at_trx_commit = 1"
+        )
+    if log_bin and sync_binlog != 1:
+        weak.append(
+            f"sync_binlog is {sync_binlog}: a crash loses commits; SET PERSIST sync_binlog = 1"
+        )
+    # On MariaDB XA and binlog are not crash-safe together; what it needs instead is done by R2.
+    if not log_bin and not is_mariadb:
+        weak.append(
+            "log_bin is OFF: a decision could be seen and then lost in a crash; start the server "
+            "with log_bin"
+        )
+    return weak
+
+
+def _privilege_problems(connection: ShardConnection, deadline: float) -> list[str]:
+    if connection.is_mariadb:
+        return []
+    try:
+        connection.query(["XA RECOVER CONVERT XID"], deadline)
+    except ShardError as error:
+        # The server's text for 1401 talks of data consistency; what is missing is a privilege.
+        if error.code == 1401:
+            return [
+                "XA_RECOVER_ADMIN is missing: GRANT XA_RECOVER_ADMIN ON *.* TO the service user"
+            ]
+        raise
+    return []

@@ -1,0 +1,223 @@
+"""One shard's connections: packets of several statements, time limits, a pool."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import pymysql
+from pymysql.constants import CLIENT, COMMAND
+
+from shard_client.errors import ConnectionLost, ShardUnavailable, translate
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+
+# A reply that has arrived already can still be read after its deadline: other shards' slowness
+# must not turn it into a loss.
+_GRACE_S = 0.02
+
+_SESSION = (
+    "SET SESSION sql_mode='STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO', autocommit=1,"
+    " innodb_lock_wait_timeout=1, lock_wait_timeout=2,"
+    " wait_timeout={idle}, net_read_timeout={idle}, net_write_timeout={idle}"
+)
+# Without these a long IN list becomes a scan (MySQL) or a join with a temporary table (MariaDB),
+# and a group would lock rows that are not its own.
+_SESSION_MYSQL = ", range_optimizer_max_mem_size=0"
+_SESSION_MARIADB = ", in_predicate_conversion_threshold=0"
+_ISOLATION = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
+
+
+class Address(NamedTuple):
+    """Where a shard listens, and as whom to log in."""
+
+    shard: str
+    host: str
+    port: int
+    database: str | None
+    user: str
+    password: str
+
+
+class Result(NamedTuple):
+    """What one statement of a packet gave: its rows, or how many it found."""
+
+    rows: tuple[Row, ...]
+    found: int
+
+
+class _Wire(pymysql.connections.Connection):  # type: ignore[type-arg]
+    """PyMySQL with sending and receiving apart, so that one thread can ask many shards at once."""
+
+    def send(self, packet: str, timeout_s: float) -> None:
+        self._write_timeout = timeout_s
+        self._execute_command(COMMAND.COM_QUERY, packet)
+
+    def receive(self, timeout_s: float) -> Result:
+        self._read_timeout = timeout_s
+        found = self._read_query_result()
+        result = self._result
+        return Result(result.rows or (), found or 0)
+
+    def has_more(self) -> bool:
+        return bool(self._result is not None and self._result.has_next)
+
+
+class Reply(Generic[T]):
+    """The answer to a packet that is on its way; read it once with `get`."""
+
+    def __init__(
+        self, connection: "ShardConnection", deadline: float, parse: Callable[[list[Result]], T]
+    ) -> None:
+        self._connection = connection
+        self._deadline = deadline
+        self._parse = parse
+
+    def get(self) -> T:
+        """Wait for the answer, until the deadline of the packet. Raises ShardError."""
+        return self._parse(self._connection.receive(self._deadline))
+
+
+class ShardConnection:
+    """A session on a shard: READ COMMITTED, autocommit, several statements to a packet.
+
+    After any error it is closed: what a session does after an error inside XA is not defined well
+    enough to go on with it.
+    """
+
+    def __init__(self, address: Address, connect_timeout_s: float, idle_timeout_s: int) -> None:
+        self.shard = address.shard
+        try:
+            self._wire = _Wire(
+                host=address.host,
+                port=address.port,
+                user=address.user,
+                password=address.password,
+                database=address.database,
+                charset="utf8mb4",
+                autocommit=True,
+                connect_timeout=max(1, round(connect_timeout_s)),
+                read_timeout=connect_timeout_s,
+                write_timeout=connect_timeout_s,
+                client_flag=CLIENT.MULTI_STATEMENTS | CLIENT.FOUND_ROWS,
+            )
+        except Exception as error:
+            raise ShardUnavailable(self.shard, f"cannot be reached: {error}") from error
+        self.is_mariadb = "mariadb" in self._wire.get_server_info().lower()
+        self.thread_id: int = self._wire.thread_id()
+        self.last_used = time.monotonic()
+        special = _SESSION_MARIADB if self.is_mariadb else _SESSION_MYSQL
+        settings = _SESSION.format(idle=idle_timeout_s) + special
+        results = self.query(
+            [_ISOLATION, settings, "SELECT @@log_bin"], time.monotonic() + connect_timeout_s
+        )
+        # Without a binlog InnoDB shows a commit before it has flushed it (rule R2).
+        self.is_durable_before_visible = bool(results[2].rows[0][0])
+
+    @property
+    def server_version(self) -> str:
+        return str(self._wire.get_server_info())
+
+    @property
+    def is_open(self) -> bool:
+        return bool(self._wire.open)
+
+    def literal(self, value: object) -> str:
+        """A value as SQL text."""
+        return str(self._wire.literal(value))
+
+    def close(self) -> None:
+        # No COM_QUIT: it could block on a server that does not read.
+        self._wire._force_close()
+
+    def call(
+        self, statements: Sequence[str], deadline: float, parse: Callable[[list[Result]], T]
+    ) -> Reply[T]:
+        """Send one packet of statements; the answer is read from the Reply."""
+        try:
+            self._wire.send(";".join(statements), max(deadline - time.monotonic(), _GRACE_S))
+        except Exception as error:
+            self.close()
+            raise ConnectionLost(self.shard, f"the packet could not be sent: {error}") from error
+        return Reply(self, deadline, parse)
+
+    def query(self, statements: Sequence[str], deadline: float) -> list[Result]:
+        """Send one packet and wait for the answer: a result for each statement."""
+        return self.call(statements, deadline, lambda results: results).get()
+
+    def rows(self, statement: str, deadline: float) -> tuple[Row, ...]:
+        return self.query([statement], deadline)[0].rows
+
+    def receive(self, deadline: float) -> list[Result]:
+        """The results of the packet that was sent last. Raises ShardError and then is closed."""
+        results: list[Result] = []
+        try:
+            while not results or self._wire.has_more():
+                results.append(self._wire.receive(max(deadline - time.monotonic(), _GRACE_S)))
+        except Exception as error:
+            self.close()
+            raise translate(self.shard, error, statement=len(results)) from error
+        self.last_used = time.monotonic()
+        return results
+
+
+class Pool:
+    """Connections to one shard, at most `size` at a time; the one used last is taken first."""
+
+    def __init__(
+        self, connect: Callable[[], ShardConnection], size: int, idle_max_s: float
+    ) -> None:
+        self._connect = connect
+        self._idle: list[ShardConnection] = []
+        self._free = threading.BoundedSemaphore(size)
+        self._lock = threading.Lock()
+        # Younger than the server's own idle timeout, so that the server never hangs up first.
+        self._idle_max_s = idle_max_s
+
+    def take(self, deadline: float) -> ShardConnection:
+        """A connection for the caller alone; give it back with `give`. Raises ShardUnavailable."""
+        if not self._free.acquire(timeout=max(deadline - time.monotonic(), 0)):
+            raise ShardUnavailable("?", "all connections are in use")
+        try:
+            return self._take_idle() or self._connect()
+        except BaseException:
+            self._free.release()
+            raise
+
+    def _take_idle(self) -> ShardConnection | None:
+        oldest = time.monotonic() - self._idle_max_s
+        with self._lock:
+            while self._idle:
+                connection = self._idle.pop()
+                if connection.is_open and connection.last_used > oldest:
+                    return connection
+                connection.close()
+        return None
+
+    def give(self, connection: ShardConnection) -> None:
+        """Give a connection back; a closed one is dropped."""
+        if connection.is_open:
+            with self._lock:
+                self._idle.append(connection)
+        self._free.release()
+
+    def discard_idle(self) -> None:
+        """Close what is idle: the server behind it went away or came back as another."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    @contextmanager
+    def connection(self, deadline: float) -> Iterator[ShardConnection]:
+        """A connection for a block; an exception in the block closes it."""
+        connection = self.take(deadline)
+        try:
+            yield connection
+        except BaseException:
+            connection.close()
+            raise
+        finally:
+            self.give(connection)

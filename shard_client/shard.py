@@ -1,0 +1,138 @@
+"""A shard as a coordinator holds it: where it is, its connections, and whether it can be used."""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from shard_client.checks import ServerCheck, check_server, verify_identity
+from shard_client.connection import Address, Pool, ShardConnection
+from shard_client.errors import ConnectionLost, ShardError, ShardUnavailable
+from shard_client.statements import TOUCH
+
+log = logging.getLogger(__name__)
+
+
+class Limits(NamedTuple):
+    """How patient a coordinator is with a shard, and how many connections it opens."""
+
+    connect_timeout_s: float
+    idle_timeout_s: int
+    connections: int
+
+
+class Shard:
+    """One shard. It starts as unavailable; `admit` makes it available, a failure takes that back.
+
+    While it is unavailable every call fails at once, so that a dead server costs nobody time.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        cluster: str,
+        server_uuid: str,
+        limits: Limits,
+        *,
+        refuse_weak_durability: bool,
+    ) -> None:
+        self.id = address.shard
+        self.address = address
+        self.server_uuid = server_uuid
+        self._cluster = cluster
+        self._limits = limits
+        self._refuse_weak = refuse_weak_durability
+        self._pool = Pool(self._connect, limits.connections, limits.idle_timeout_s / 2)
+        self._lock = threading.Lock()
+        self.unavailable_because: str | None = "it was not reached yet"
+        self.unavailable_since = time.monotonic()
+        self.last_check: ServerCheck | None = None
+
+    @property
+    def is_available(self) -> bool:
+        return self.unavailable_because is None
+
+    def admit(self) -> None:
+        """Check the server from the ground up and, if it is good, use it. Raises ShardError."""
+        deadline = time.monotonic() + self._limits.connect_timeout_s
+        try:
+            with self._fresh_connection() as connection:
+                check = check_server(connection, time.time(), deadline)
+                problems = check.problems + (check.weak if self._refuse_weak else [])
+                if problems:
+                    raise ShardUnavailable(self.id, "; ".join(problems))
+                # A full disk or a lost lock shows on writing only.
+                connection.query([TOUCH], deadline)
+        except ShardError as error:
+            self.give_up(error)
+            raise
+        self._pool.discard_idle()
+        with self._lock:
+            self.last_check, was = check, self.unavailable_because
+            self.unavailable_because = None
+        if was:
+            log.info("shard %s is in use (%s)", self.id, check.version)
+
+    def give_up(self, error: ShardError) -> None:
+        """Use the shard no more until it is admitted again."""
+        with self._lock:
+            was, self.unavailable_because = self.unavailable_because, error.text
+            if was is None:
+                self.unavailable_since = time.monotonic()
+        if was is None:
+            log.warning("shard %s is not used: %s", self.id, error.text)
+        self._pool.discard_idle()
+
+    def take(self, deadline: float) -> ShardConnection:
+        """A connection for the caller alone, to be given back. Raises ShardUnavailable."""
+        if self.unavailable_because is not None:
+            raise ShardUnavailable(self.id, self.unavailable_because)
+        return self._pool.take(deadline)
+
+    def give(self, connection: ShardConnection) -> None:
+        """Give a connection back; a closed one is dropped."""
+        self._pool.give(connection)
+
+    @contextmanager
+    def connection(self, deadline: float) -> Iterator[ShardConnection]:
+        """A connection for a block. What the block raises closes it; a shard that cannot be
+        reached or takes no work is given up.
+        """
+        connection = self.take(deadline)
+        try:
+            yield connection
+        except BaseException as error:
+            connection.close()
+            if isinstance(error, ShardUnavailable):
+                self.give_up(error)
+            elif isinstance(error, ConnectionLost):
+                self._pool.discard_idle()
+            raise
+        finally:
+            self.give(connection)
+
+    def close(self) -> None:
+        self._pool.discard_idle()
+
+    @contextmanager
+    def _fresh_connection(self) -> Iterator[ShardConnection]:
+        connection = self._connect()
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+    def _connect(self) -> ShardConnection:
+        """A new session on the server, which must be the shard that it is taken for."""
+        timeout_s = self._limits.connect_timeout_s
+        try:
+            connection = ShardConnection(self.address, timeout_s, self._limits.idle_timeout_s)
+            deadline = time.monotonic() + timeout_s
+            verify_identity(connection, self._cluster, self.server_uuid, deadline)
+        except ShardError as error:
+            unavailable = ShardUnavailable(self.id, error.text, code=error.code)
+            self.give_up(unavailable)
+            raise unavailable from error
+        return connection

@@ -1,0 +1,92 @@
+"""Which shard owns which slot: an immutable, versioned table."""
+
+from bisect import bisect_right
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ledger.ids import SLOT_COUNT, slot_of
+
+
+class ShardAddress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a shard is, and the uuid of the server that is known to be it ("" is any)."""
+
+    host: str
+    port: int
+    database: str
+    server_uuid: str = ""
+
+
+class SlotRange(NamedTuple):
+    """Slots `first` to `last`, both included, belong to `shard`."""
+
+    first: int
+    last: int
+    shard: str
+
+
+class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    version: int
+    shards: dict[str, ShardAddress]
+    slots: list[SlotRange]
+
+
+class BrokenShardMap(Exception):
+    """A shard map that cannot be used; the text says why."""
+
+
+class ShardMap:
+    """The versioned table slot -> shard."""
+
+    def __init__(
+        self, version: int, shards: Mapping[str, ShardAddress], ranges: list[SlotRange]
+    ) -> None:
+        self.version = version
+        self.shards = dict(shards)
+        self.ranges = sorted(ranges)
+        self._check()
+        self._firsts = [item.first for item in self.ranges]
+
+    def _check(self) -> None:
+        expected = 0
+        for first, last, shard in self.ranges:
+            if first != expected or last < first:
+                raise BrokenShardMap(f"slots {expected} and on: the next range is {first}-{last}")
+            if shard not in self.shards:
+                raise BrokenShardMap(f"slots {first}-{last} are given to unknown shard {shard}")
+            expected = last + 1
+        if expected != SLOT_COUNT:
+            raise BrokenShardMap(f"the slots end at {expected - 1}, not {SLOT_COUNT - 1}")
+        if self.version < 1:
+            raise BrokenShardMap(f"version {self.version} is below 1")
+
+    def shard_of_slot(self, slot: int) -> str:
+        return self.ranges[bisect_right(self._firsts, slot) - 1].shard
+
+    def shard_of(self, account_id: str) -> str:
+        """The shard that owns an account."""
+        return self.shard_of_slot(slot_of(account_id))
+
+    def ranges_of(self, shard: str) -> list[tuple[int, int]]:
+        return [(first, last) for first, last, owner in self.ranges if owner == shard]
+
+    def to_json(self) -> bytes:
+        return msgspec.json.encode(_Document(self.version, self.shards, self.ranges))
+
+    @classmethod
+    def from_json(cls, data: bytes) -> "ShardMap":
+        """Raises BrokenShardMap."""
+        try:
+            document: Any = msgspec.json.decode(data, type=_Document)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise BrokenShardMap(f"it cannot be read: {error}") from error
+        return cls(document.version, document.shards, document.slots)
+
+    @classmethod
+    def evenly(cls, version: int, shards: Mapping[str, ShardAddress]) -> "ShardMap":
+        """All slots dealt out in equal, contiguous ranges."""
+        names = sorted(shards, key=lambda name: (len(name), name))
+        bounds = [index * SLOT_COUNT // len(names) for index in range(len(names) + 1)]
+        ranges = [SlotRange(bounds[i], bounds[i + 1] - 1, name) for i, name in enumerate(names)]
+        return cls(version, shards, ranges)

@@ -1,0 +1,145 @@
+"""The statements of a group on one shard, in the order in which a branch sends them.
+
+Rows travel as one JSON text and are taken apart by the server: whatever they hold, it never is
+SQL. `%s` stands for a literal that the connection has escaped.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from shard_client.connection import ShardConnection
+
+_ID = "VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin"
+_SHORT = "VARCHAR(128) CHARACTER SET ascii COLLATE ascii_bin"
+_encode = msgspec.json.Encoder().encode
+
+
+def _rows(columns: dict[str, str]) -> str:
+    """The table expression that makes rows of these columns from one JSON text."""
+    paths = ", ".join(
+        f"{name} {kind} PATH '$[{index}]' ERROR ON ERROR"
+        for index, (name, kind) in enumerate(columns.items())
+    )
+    return f"JSON_TABLE(%s, '$[*]' COLUMNS ({paths})) AS given"
+
+
+def _insert(table: str, columns: dict[str, str]) -> str:
+    return f"INSERT INTO {table} ({', '.join(columns)}) SELECT * FROM {_rows(columns)}"
+
+
+# --- lock -----------------------------------------------------------------------------------
+
+# Read first in every lock packet (rule R4): a slot that is not here is not this shard's, whatever
+# the map says. The shared lock holds until the branch ends, so that a slot cannot be given away
+# under a group; while somebody changes a range it reads as not owned, which means "look again".
+READ_SLOTS = "SELECT first_slot, last_slot, @@global.read_only FROM slots {share} SKIP LOCKED"
+LOCK_ACCOUNTS = (
+    "SELECT id, currency, balance, overdraft_limit, status, entry_count, stamp_floor"
+    " FROM accounts FORCE INDEX (PRIMARY) WHERE id IN ({ids}) ORDER BY id FOR UPDATE SKIP LOCKED"
+)
+# The same with waiting, in line, for at most innodb_lock_wait_timeout (rule R9).
+WAIT_FOR_ACCOUNTS = (
+    "SELECT id FROM accounts FORCE INDEX (PRIMARY) WHERE id IN ({ids}) ORDER BY id FOR UPDATE"
+)
+# A row that SKIP LOCKED left out is either locked or not there; this tells which.
+EXISTING_ACCOUNTS = "SELECT id FROM accounts FORCE INDEX (PRIMARY) WHERE id IN ({ids})"
+_TRANSFERS = (
+    "SELECT id, idempotency_key, source, destination, amount, currency, metadata, protocol,"
+    " created_at, gtrid, status, reason, detail, decided_at"
+    " FROM transfers FORCE INDEX (PRIMARY) WHERE id IN ({ids})"
+)
+FIND_TRANSFERS = _TRANSFERS
+# Passes over a row whose transaction is not finished.
+FIND_SETTLED_TRANSFERS = _TRANSFERS + " {share} SKIP LOCKED"
+# Before a statement, lets it see rows whose transaction is not finished.
+DIRTY = "SET TRANSACTION ISOLATION LEVEL READ UNCOMMITTED"
+
+# --- write ----------------------------------------------------------------------------------
+
+INSERT_ENTRIES = _insert(
+    "entries",
+    {
+        "account_id": _ID,
+        "number": "BIGINT",
+        "transfer_id": _ID,
+        "amount": "BIGINT",
+        "balance": "BIGINT",
+        "counterparty": _ID,
+        "stamp": "BIGINT",
+    },
+)
+INSERT_TRANSFERS = _insert(
+    "transfers",
+    {
+        "id": _ID,
+        "idempotency_key": _SHORT,
+        "source": _ID,
+        "destination": _ID,
+        "amount": "BIGINT",
+        "currency": _ID,
+        "metadata": "TEXT CHARACTER SET utf8mb4",
+        "protocol": _ID,
+        "created_at": "BIGINT",
+        "gtrid": _ID,
+        "status": _ID,
+        "reason": _ID,
+        "detail": "VARCHAR(512) CHARACTER SET utf8mb4",
+        "decided_at": "BIGINT",
+    },
+)
+_CHANGES = {"id": _ID, "balance": "BIGINT", "entry_count": "BIGINT", "stamp": "BIGINT"}
+# The straight join looks each given row up by primary key: no other row is read or locked.
+UPDATE_ACCOUNTS = (
+    f"UPDATE {_rows(_CHANGES)} STRAIGHT_JOIN accounts FORCE INDEX (PRIMARY)"
+    " ON accounts.id = given.id"
+    " SET accounts.balance = given.balance, accounts.entry_count = given.entry_count,"
+    " accounts.stamp_floor = given.stamp, accounts.updated_at = given.stamp"
+)
+INSERT_MARKER = "INSERT INTO markers (gtrid, shard) VALUES (%s, %s)"
+
+# --- decide ---------------------------------------------------------------------------------
+
+INSERT_DECISION = (
+    "INSERT INTO decisions (gtrid, outcome, branches, seen, decided_at)"
+    " VALUES (%s, 'committed', %s, 0, %s)"
+)
+# Whoever is not the coordinator of a group, or has lost its own decision, asks with this (R1):
+# it waits for a coordinator that is about to decide, and it makes what is read next durable (R2).
+ARBITRATE = (
+    "INSERT INTO decisions (gtrid, outcome, branches, seen, decided_at)"
+    " VALUES (%s, 'aborted', '', 0, %s) ON DUPLICATE KEY UPDATE seen = seen + 1"
+)
+READ_DECISION = "SELECT outcome FROM decisions WHERE gtrid = %s"
+# An undecided row is skipped by the first of these and shown by the second; one that is not there
+# by neither. No error is raised, so the connection stays good.
+LOCKED_MARKER = "SELECT 1 FROM markers WHERE gtrid = %s AND shard = %s {share} SKIP LOCKED"
+ANY_MARKER = "SELECT 1 FROM markers WHERE gtrid = %s AND shard = %s"
+
+# --- prove ----------------------------------------------------------------------------------
+
+# A write of the reader's own: what it has read before is durable once this has committed (R2).
+TOUCH = "UPDATE shard_identity SET touched = touched + 1"
+
+
+def bulk(connection: ShardConnection, statement: str, rows: Iterable[Sequence[Any]]) -> str:
+    """A bulk statement with its rows."""
+    return fill(connection, statement, _encode(list(rows)).decode())
+
+
+def fill(connection: ShardConnection, statement: str, *values: object) -> str:
+    """A statement with its literals in the place of each %s."""
+    return statement % tuple(connection.literal(value) for value in values)
+
+
+def listing(connection: ShardConnection, statement: str, ids: Iterable[str]) -> str:
+    """A statement with the ids of its IN list."""
+    text = ",".join(map(connection.literal, ids)) or "''"
+    return with_share(connection, statement).format(ids=text)
+
+
+def with_share(connection: ShardConnection, statement: str) -> str:
+    """A statement with the words that this kind of server has for a shared lock."""
+    words = "LOCK IN SHARE MODE" if connection.is_mariadb else "FOR SHARE"
+    return statement.replace("{share}", words)

@@ -1,0 +1,72 @@
+"""Transfers as a shard keeps them, and how to tell one that is not there from one undecided."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+from ledger.model import Transfer
+from shard_client.connection import Row, ShardConnection
+from shard_client.statements import (
+    DIRTY,
+    FIND_SETTLED_TRANSFERS,
+    FIND_TRANSFERS,
+    TOUCH,
+    listing,
+)
+
+
+class TransferStatus(StrEnum):
+    COMMITTED = "committed"
+    REJECTED = "rejected"
+
+
+class StoredTransfer(NamedTuple):
+    """A transfer with its final outcome; `reason` and `detail` are those of a rejected one."""
+
+    transfer: Transfer
+    gtrid: str
+    status: str
+    reason: str | None
+    detail: str | None
+    decided_at: int
+
+    @classmethod
+    def from_row(cls, row: Row) -> "StoredTransfer":
+        return cls(Transfer(*row[:9]), *row[9:])
+
+
+class Undecided(NamedTuple):
+    """A transfer's row stands in a branch that is not finished; its home knows the outcome."""
+
+    stored: StoredTransfer
+
+
+def probe(
+    connection: ShardConnection, transfers: Sequence[str], deadline: float
+) -> dict[str, StoredTransfer | Undecided]:
+    """Look for transfers, also in branches that are not finished.
+
+    One that is not in the answer is held by no transaction on this shard, finished or not, at this
+    moment. What is returned as stored is durable. Raises ShardError.
+    """
+    settled, _, dirty = connection.query(
+        [
+            listing(connection, FIND_SETTLED_TRANSFERS, transfers),
+            DIRTY,
+            listing(connection, FIND_TRANSFERS, transfers),
+        ],
+        deadline,
+    )
+    if settled.rows:
+        make_durable(connection, deadline)
+    found: dict[str, StoredTransfer | Undecided] = {
+        row[0]: Undecided(StoredTransfer.from_row(row)) for row in dirty.rows
+    }
+    found.update((row[0], StoredTransfer.from_row(row)) for row in settled.rows)
+    return found
+
+
+def make_durable(connection: ShardConnection, deadline: float) -> None:
+    """Make what was read on this shard before count (rule R2). Raises ShardError."""
+    if not connection.is_durable_before_visible:
+        connection.query([TOUCH], deadline)

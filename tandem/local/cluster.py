@@ -1,0 +1,366 @@
+"""A whole cluster on this machine: ZooKeeper, shards and coordinators, kept in one data folder."""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tandem.local import coordinators, mysql, ports, processes, state, zookeeper
+from tandem.local.errors import LocalError
+from tandem.local.progress import Report, silent
+from tandem.local.servers import TITLES, Engine, find_database, find_zookeeper
+from tandem.local.state import Kind, Process, State
+
+SHARDS = 3
+COORDINATORS = 2
+SERVICE_USER = "tandem"
+READY = {
+    "mysql": (mysql.START_TIMEOUT_S, mysql.STOP_GRACE_S),
+    "zookeeper": (zookeeper.START_TIMEOUT_S, zookeeper.STOP_GRACE_S),
+    "coordinator": (coordinators.START_TIMEOUT_S, coordinators.STOP_GRACE_S),
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the cluster should be like. None: as it is already, or the default for a new one."""
+
+    shards: int | None = None
+    coordinators: int | None = None
+    engine: Engine | None = None
+    # The first of the ports.
+    port: int | None = None
+
+
+class LocalCluster:
+    """The cluster in `data_dir`, which need not exist yet.
+
+    Every method may be called from several processes at once; they take turns.
+    """
+
+    def __init__(self, data_dir: Path | str) -> None:
+        self.data_dir = Path(data_dir).absolute()
+
+    def up(self, options: Options = Options(), report: Report = silent) -> None:
+        """Start what is not running, set the shards up, and wait until every part is ready.
+
+        What this call started is stopped again if it fails. Raises LocalError.
+        """
+        with self._changing(report), self._all_or_nothing() as started:
+            cluster = self._start_servers(options, started, report)
+            self._provision(report)
+            found = self._start(cluster, cluster.of_kind("coordinator"), started, report)
+            self._await_ready(cluster, found, report)
+
+    def up_servers(self, options: Options = Options(), report: Report = silent) -> None:
+        """Start ZooKeeper and the shards alone, with nothing in them but the administrator."""
+        with self._changing(report), self._all_or_nothing() as started:
+            self._start_servers(options, started, report)
+
+    def down(self, kill: bool = False, report: Report = silent) -> None:
+        """Stop everything; the data stay. `kill` ends it all as a crash would."""
+        if not self.exists():
+            return
+        with self._changing(report):
+            cluster = self._state()
+            self._stop(cluster, cluster.processes, report, kill=kill)
+
+    def start(self, name: str, report: Report = silent) -> None:
+        """Start one process and wait until it is ready."""
+        with self._changing(report), self._all_or_nothing() as started:
+            cluster = self._state()
+            found = self._start(cluster, [cluster.process(name)], started, report)
+            self._await_ready(cluster, found, report)
+
+    def stop(self, name: str, kill: bool = False, report: Report = silent) -> None:
+        """Stop one process and wait for its end; `kill` ends it as a crash would."""
+        with self._changing(report):
+            cluster = self._state()
+            self._stop(cluster, [cluster.process(name)], report, kill=kill)
+
+    def exists(self) -> bool:
+        """Whether the folder holds a cluster, running or not."""
+        return (self.data_dir / state.FILE).exists()
+
+    def urls(self) -> list[str]:
+        """Where the coordinators' APIs are."""
+        return [coordinators.url(p.port) for p in self._state().of_kind("coordinator")]
+
+    def status(self) -> dict[str, Any]:
+        """What there is and what runs, as `tandem local status --json` prints it."""
+        cluster = self._state()
+        return {
+            "data_dir": str(self.data_dir),
+            "urls": [coordinators.url(p.port) for p in cluster.of_kind("coordinator")],
+            "processes": [self._described(cluster, process) for process in cluster.processes],
+        }
+
+    def crashed(self) -> dict[str, int]:
+        """Name and id of each process that has ended without having been stopped."""
+        return {
+            process.name: process.pid
+            for process in self._state().processes
+            if process.pid is not None and not processes.is_running(process.pid, process.started)
+        }
+
+    def environment(self) -> dict[str, str]:
+        """The TANDEM_... variables that lead a command to this cluster, as its administrator."""
+        cluster = self._state()
+        (keeper,) = cluster.of_kind("zookeeper")
+        shards = (
+            f"{s.name}={ports.HOST}:{s.port}/{mysql.DATABASE}" for s in cluster.of_kind("mysql")
+        )
+        return {
+            "TANDEM_CLUSTER_ID": cluster.cluster_id,
+            "TANDEM_ZOOKEEPER_HOSTS": f"{ports.HOST}:{keeper.port}",
+            "TANDEM_MYSQL_USER": SERVICE_USER,
+            "TANDEM_MYSQL_PASSWORD": cluster.service_password,
+            "TANDEM_MYSQL_ADMIN_USER": mysql.ADMIN,
+            "TANDEM_MYSQL_ADMIN_PASSWORD": cluster.admin_password,
+            "TANDEM_SHARDS": ",".join(shards),
+            "TANDEM_URL": ",".join(self.urls()),
+        }
+
+    def log(self, name: str) -> Path:
+        """Where a process writes what it has to say."""
+        return self.data_dir / "logs" / f"{name}.log"
+
+    # The cluster's description
+
+    def _state(self) -> State:
+        cluster = state.load(self.data_dir)
+        if cluster is None:
+            raise LocalError(
+                f"there is no local cluster in {self.data_dir}; `tandem local up` makes one"
+            )
+        return cluster
+
+    def _described(self, cluster: State, process: Process) -> dict[str, Any]:
+        running = processes.is_running(process.pid, process.started)
+        place = f"{ports.HOST}:{process.port}"
+        where = {
+            "coordinator": {"url": coordinators.url(process.port)},
+            "zookeeper": {"url": f"zookeeper://{place}"},
+            "mysql": {
+                "dsn": f"mysql://{mysql.ADMIN}:{cluster.admin_password}@{place}/{mysql.DATABASE}"
+            },
+        }[process.kind]
+        return {
+            "name": process.name,
+            "kind": process.kind,
+            "pid": process.pid if running else None,
+            "port": process.port,
+            **where,
+            "running": running,
+        }
+
+    @contextmanager
+    def _described_by(self, options: Options) -> Iterator[State]:
+        """The cluster as `options` want it; new ports are kept from others during the block."""
+        cluster = state.load(self.data_dir)
+        with ExitStack() as stack:
+            if cluster is None:
+                shards, count = options.shards or SHARDS, options.coordinators or COORDINATORS
+                free = stack.enter_context(ports.reserved(shards + count + 1, options.port))
+                cluster = state.new(options.engine or "mysql", shards, count, free)
+            else:
+                _check_same(self.data_dir, cluster, options)
+                more = (options.coordinators or 0) - len(cluster.of_kind("coordinator"))
+                if more > 0:
+                    beyond = max(process.port for process in cluster.processes) + 1
+                    free = stack.enter_context(ports.reserved(more, beyond=beyond))
+                    state.add_coordinators(cluster, free)
+            state.save(self.data_dir, cluster)
+            yield cluster
+
+    # Starting and stopping
+
+    def _start_servers(self, options: Options, started: list[Process], report: Report) -> State:
+        with self._described_by(options) as cluster:
+            servers = [*cluster.of_kind("zookeeper"), *cluster.of_kind("mysql")]
+            found = self._start(cluster, servers, started, report)
+            self._await_ready(cluster, found, report)
+        return cluster
+
+    def _start(
+        self, cluster: State, wanted: Sequence[Process], started: list[Process], report: Report
+    ) -> list[Process]:
+        """Start those that do not run, without waiting for them. Returns those it started."""
+        missing = [p for p in wanted if not processes.is_running(p.pid, p.started)]
+        for process in missing:
+            if process.pid is not None:
+                processes.kill(process.pid, process.started)  # what a dead one left behind
+            if not ports.is_free(process.port):
+                raise LocalError(
+                    f"something else listens on {ports.HOST}:{process.port}, the port of "
+                    f"{process.name}; stop it, or make another cluster with --data-dir"
+                )
+        commands = self._commands(cluster, missing, report)
+        for process in missing:
+            report(f"Starting the servers: {process.name}")
+            self._spawn(cluster, process, *commands[process.name], started)
+        return missing
+
+    def _spawn(
+        self,
+        cluster: State,
+        process: Process,
+        command: list[str],
+        environment: dict[str, str],
+        started: list[Process],
+    ) -> None:
+        with processes.uninterrupted():
+            process.command = command
+            process.pid, process.started = processes.spawn(
+                command, self.log(process.name), environment, self.data_dir
+            )
+            started.append(process)
+            state.save(self.data_dir, cluster)
+
+    def _commands(
+        self, cluster: State, wanted: Sequence[Process], report: Report
+    ) -> dict[str, tuple[list[str], dict[str, str]]]:
+        """Command line and environment of each process; prepares the data they need."""
+        plain = dict(os.environ)
+        commands: dict[str, tuple[list[str], dict[str, str]]] = {}
+        for process in wanted:
+            if process.kind == "zookeeper":
+                server = find_zookeeper(report)
+                configuration = zookeeper.configure(self.data_dir / process.name, process.port)
+                line = zookeeper.command(server, configuration)
+                commands[process.name] = line, {**plain, **server.environment}
+            elif process.kind == "coordinator":
+                own = coordinators.environment(self.environment(), process.name, process.port)
+                commands[process.name] = coordinators.command(), own
+        shards = [process for process in wanted if process.kind == "mysql"]
+        if shards:
+            lines = self._shard_commands(cluster, shards, report)
+            commands |= {name: (line, plain) for name, line in lines.items()}
+        return commands
+
+    def _shard_commands(
+        self, cluster: State, wanted: Sequence[Process], report: Report
+    ) -> dict[str, list[str]]:
+        database = find_database(cluster.engine, report)
+        folders = {process.name: self.data_dir / process.name for process in wanted}
+        new = {name: folder for name, folder in folders.items() if not folder.exists()}
+        if new:
+            logs = self.data_dir / "logs"
+            mysql.initialise(database, new, cluster.admin_password, logs, report)
+        numbers = {p.name: n for n, p in enumerate(cluster.of_kind("mysql"), start=1)}
+        return {
+            p.name: mysql.command(database, folders[p.name], p.port, numbers[p.name])
+            for p in wanted
+        }
+
+    def _await_ready(self, cluster: State, started: Sequence[Process], report: Report) -> None:
+        for process in started:
+            timeout_s, _ = READY[process.kind]
+            deadline = time.monotonic() + timeout_s
+            while (why := self._not_ready(cluster, process)) is not None:
+                report(f"Waiting for {process.name}: {why}")
+                ended = processes.wait_for_exit(process.pid or 0, process.started, 0.1)
+                if ended or time.monotonic() > deadline:
+                    self._give_up(process, "ended at once" if ended else f"is not ready: {why}")
+
+    def _not_ready(self, cluster: State, process: Process) -> str | None:
+        if process.kind == "mysql":
+            return mysql.is_ready(process.port, cluster.admin_password)
+        if process.kind == "zookeeper":
+            return zookeeper.is_ready(process.port)
+        return coordinators.is_ready(process.port)
+
+    def _give_up(self, process: Process, what: str) -> None:
+        log = self.log(process.name)
+        raise LocalError(
+            f"{process.name} was started, but {what}. Its log {log} ends with:\n"
+            f"{processes.last_lines(log)}"
+        )
+
+    def _stop(
+        self, cluster: State, wanted: Sequence[Process], report: Report, *, kill: bool = False
+    ) -> None:
+        """Stop coordinators first, ZooKeeper last, so that nobody misses what it needs."""
+        order: tuple[Kind, ...] = ("coordinator", "mysql", "zookeeper")
+        for kind in order:
+            ending = [p for p in wanted if p.kind == kind and p.pid is not None]
+            if ending:
+                report(f"Stopping {', '.join(process.name for process in ending)}")
+            if kill:
+                for process in ending:
+                    processes.kill(process.pid or 0, process.started)
+            else:
+                grace_s = READY[kind][1]
+                processes.stop([(p.pid or 0, p.started, grace_s) for p in ending])
+            for process in ending:
+                process.pid, process.started = None, ""
+            state.save(self.data_dir, cluster)
+
+    def _provision(self, report: Report) -> None:
+        """Make schema, users and shard map; whatever is there already stays."""
+        from coordinator import settings
+        from coordinator.cluster import ClusterError
+        from coordinator.provision import provision
+        from shard_client.errors import ShardError
+
+        # The cluster's own addresses win over what the caller's environment says of another one.
+        environ = {**os.environ, **self.environment()}
+        try:
+            provision(settings.load(coordinators.configuration_file(), environ), report)
+        except (settings.SettingsError, ClusterError, ShardError) as error:
+            raise LocalError(f"the shards could not be set up: {error}") from error
+
+    # Turns
+
+    @contextmanager
+    def _changing(self, report: Report) -> Iterator[None]:
+        """Keep other commands from changing the same cluster during the block."""
+        self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with (self.data_dir / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                report(f"Waiting for another command that changes the cluster in {self.data_dir}")
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[list[Process]]:
+        """Stop what the block has put into the list if the block fails or is interrupted."""
+        started: list[Process] = []
+        try:
+            yield started
+        except BaseException:
+            with processes.uninterrupted():
+                if started:
+                    cluster = self._state()
+                    names = {process.name for process in started}
+                    ours = [process for process in cluster.processes if process.name in names]
+                    self._stop(cluster, ours, silent)
+            raise
+
+
+def _check_same(folder: Path, cluster: State, options: Options) -> None:
+    """Raise LocalError if `options` want another cluster than the folder holds."""
+    shards, count = len(cluster.of_kind("mysql")), len(cluster.of_kind("coordinator"))
+    first = cluster.of_kind("coordinator")[0].port
+    holds = (
+        f"{folder} holds {shards} shards of {TITLES[cluster.engine]} and {count} coordinators "
+        f"from port {first}"
+    )
+    asked = {
+        "--engine": (options.engine, options.engine in (None, cluster.engine)),
+        "--shards": (options.shards, options.shards in (None, shards)),
+        "--coordinators": (options.coordinators, (options.coordinators or count) >= count),
+        "--port": (options.port, options.port in (None, first)),
+    }
+    for option, (value, fits) in asked.items():
+        if not fits:
+            raise LocalError(
+                f"{holds}; {option} {value} does not fit. Leave the option out, or choose another "
+                "folder with --data-dir"
+            )

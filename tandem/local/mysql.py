@@ -1,0 +1,179 @@
+"""How a shard's server is set up, started and asked whether it is ready."""
+
+import os
+import secrets
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pymysql
+from pymysql.constants import CR
+
+from tandem.local import processes
+from tandem.local.errors import LocalError
+from tandem.local.ports import HOST
+from tandem.local.progress import Report
+from tandem.local.servers import Database
+
+ADMIN = "tandem_admin"
+DATABASE = "tandem"
+INITIALISE_TIMEOUT_S = 180
+START_TIMEOUT_S = 120
+# A clean shutdown writes what the buffer pool holds.
+STOP_GRACE_S = 60
+
+# Nothing acknowledged is lost, whatever crashes.
+DURABLE = ("--innodb-flush-log-at-trx-commit=1", "--innodb-doublewrite=ON")
+COMMON = (
+    f"--bind-address={HOST}",
+    # Relative to the data folder: a socket's whole path may have no more than 107 characters.
+    "--socket=mysqld.sock",
+    "--pid-file=mysqld.pid",
+    "--skip-name-resolve",
+    "--max-connections=500",
+    "--max-allowed-packet=64M",
+    "--character-set-server=utf8mb4",
+    "--default-time-zone=+00:00",
+    "--performance-schema=ON",
+    # Several servers share the machine.
+    "--innodb-buffer-pool-size=128M",
+    "--innodb-log-buffer-size=16M",
+    "--key-buffer-size=1M",
+    "--performance-schema-digests-size=1000",
+)
+# `loose`: only some builds know it.
+MYSQL = (
+    "--sync-binlog=1",
+    "--log-bin=binlog",
+    "--binlog-expire-logs-seconds=3600",
+    "--log-bin-trust-function-creators=1",
+    "--innodb-redo-log-capacity=256M",
+    "--loose-mysqlx=OFF",
+    "--secure-file-priv=NULL",
+)
+MARIADB = ("--skip-log-bin", "--innodb-log-file-size=256M", "--log-bin-trust-function-creators=1")
+# The order matters: what `mariadb-install-db` feeds a new server.
+MARIADB_TABLES = (
+    "mysql_system_tables.sql",
+    "mysql_performance_tables.sql",
+    "mysql_system_tables_data.sql",
+    "maria_add_gis_sp_bootstrap.sql",
+    "mysql_sys_schema.sql",
+)
+
+
+def _base(server: Database, data: Path) -> list[str]:
+    """What every call of the server begins with: no file of the machine's may change it."""
+    command = [*server.program, "--no-defaults", *server.options, f"--datadir={data}"]
+    if os.geteuid() == 0:
+        command.append("--user=root")  # else a server refuses to run as root
+    return command
+
+
+def command(server: Database, data: Path, port: int, number: int) -> list[str]:
+    """The command line of shard number `number` (from 1)."""
+    engine = MYSQL if server.engine == "mysql" else MARIADB
+    own = (f"--port={port}", f"--server-id={number}")
+    return [*_base(server, data), *COMMON, *DURABLE, *engine, *own]
+
+
+def initialise(
+    server: Database, folders: Mapping[str, Path], admin_password: str, logs: Path, report: Report
+) -> None:
+    """Make the data folders of new shards, all at once.
+
+    A folder appears under its name only when it is complete. The server's root can then log in
+    with no password that anybody knows; the account ADMIN may do everything.
+    """
+    logs.mkdir(parents=True, exist_ok=True)
+    running: dict[str, subprocess.Popen[bytes]] = {}
+    try:
+        for name, data in folders.items():
+            running[name] = _begin_initialising(server, data, admin_password, logs / f"{name}.log")
+        _await_all(running, logs, report)
+    finally:
+        for child in running.values():
+            child.kill()
+            child.wait()
+        for data in folders.values():
+            _sql_file(data).unlink(missing_ok=True)
+    for data in folders.values():
+        _unfinished(data).rename(data)
+
+
+def _await_all(running: dict[str, subprocess.Popen[bytes]], logs: Path, report: Report) -> None:
+    deadline = time.monotonic() + INITIALISE_TIMEOUT_S
+    for name, child in running.items():
+        report(f"Creating the shards' data folders: {name}")
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(max(0.0, deadline - time.monotonic()))
+        if child.returncode != 0:
+            log = logs / f"{name}.log"
+            how = "took too long" if child.returncode is None else "failed"
+            raise LocalError(
+                f"creating the data folder of {name} {how}; {log} ends with:\n"
+                f"{processes.last_lines(log)}"
+            )
+
+
+def _begin_initialising(
+    server: Database, data: Path, admin_password: str, log: Path
+) -> subprocess.Popen[bytes]:
+    work = _unfinished(data)
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    sql = _sql_file(data)
+    sql.touch(mode=0o600)
+    begin = _base(server, work)
+    if server.engine == "mysql":
+        sql.write_text(_accounts_sql(admin_password))
+        begin += ["--initialize-insecure", f"--init-file={sql}", *MYSQL]
+    else:
+        if server.share is None:
+            raise LocalError(
+                f"{server.program[-1]} lacks the SQL files that make MariaDB's system tables "
+                "(mysql_system_tables.sql)"
+            )
+        files = (server.share / name for name in MARIADB_TABLES)
+        tables = "".join(path.read_text() for path in files if path.exists())
+        opening = "CREATE DATABASE IF NOT EXISTS mysql;\nUSE mysql;\nSET @auth_root_socket=NULL;\n"
+        root = "DELETE FROM mysql.global_priv WHERE User='root' AND Host<>'localhost';\n"
+        proxy = "DELETE FROM mysql.proxies_priv WHERE Host<>'localhost';\nFLUSH PRIVILEGES;\n"
+        sql.write_text(opening + tables + root + proxy + _accounts_sql(admin_password))
+        begin += ["--bootstrap", "--log-warnings=0", "--max-allowed-packet=8M", *MARIADB]
+    with sql.open("rb") as given, log.open("ab") as output:
+        return subprocess.Popen(begin, stdin=given, stdout=output, stderr=output)
+
+
+def _accounts_sql(admin_password: str) -> str:
+    return (
+        f"ALTER USER 'root'@'localhost' IDENTIFIED BY '{secrets.token_urlsafe(24)}';\n"
+        f"CREATE USER '{ADMIN}'@'%' IDENTIFIED BY '{admin_password}';\n"
+        f"GRANT ALL PRIVILEGES ON *.* TO '{ADMIN}'@'%' WITH GRANT OPTION;\n"
+    )
+
+
+def _unfinished(data: Path) -> Path:
+    return data.with_name(f"{data.name}.part")
+
+
+def _sql_file(data: Path) -> Path:
+    return data.with_name(f"{data.name}.part.sql")
+
+
+def is_ready(port: int, admin_password: str) -> str | None:
+    """None if the shard takes connections, else why not."""
+    try:
+        with closing(
+            pymysql.connect(
+                host=HOST, port=port, user=ADMIN, password=admin_password, connect_timeout=5
+            )
+        ) as connection:
+            connection.ping(reconnect=False)
+    except (pymysql.Error, OSError) as error:
+        refused = error.args[:1] == (CR.CR_CONN_HOST_ERROR,)
+        return "no connections taken yet" if refused else str(error)
+    return None
