@@ -126,7 +126,7 @@ class ShardConnection:
 
     def literal(self, value: object) -> str:
         """A value as SQL text."""
-        return str(self._wire.literal(value))
+        return str(self._wire.escape(value))
 
     def close(self) -> None:
         # No COM_QUIT: it could block on a server that does not read.

@@ -251,6 +251,8 @@ class LocalCluster:
         if new:
             logs = self.data_dir / "logs"
             mysql.initialise(database, new, cluster.admin_password, logs, report)
+        for folder in folders.values():
+            mysql.forget_socket(folder)
         numbers = {p.name: n for n, p in enumerate(cluster.of_kind("mysql"), start=1)}
         return {
             p.name: mysql.command(database, folders[p.name], p.port, numbers[p.name])
@@ -349,8 +351,8 @@ def _check_same(folder: Path, cluster: State, options: Options) -> None:
     shards, count = len(cluster.of_kind("mysql")), len(cluster.of_kind("coordinator"))
     first = cluster.of_kind("coordinator")[0].port
     holds = (
-        f"{folder} holds {shards} shards of {TITLES[cluster.engine]} and {count} coordinators "
-        f"from port {first}"
+        f"{folder} holds a cluster of {TITLES[cluster.engine]}: shards {shards}, "
+        f"coordinators {count}, the first port {first}"
     )
     asked = {
         "--engine": (options.engine, options.engine in (None, cluster.engine)),

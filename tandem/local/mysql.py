@@ -164,6 +164,16 @@ def _sql_file(data: Path) -> Path:
     return data.with_name(f"{data.name}.part.sql")
 
 
+def forget_socket(data: Path) -> None:
+    """Remove the socket that a crashed server left behind.
+
+    A server does so itself, unless a process with the old id seems to live: one that nobody has
+    asked for its end yet, or a stranger. Its data files stay locked as long as a server has them.
+    """
+    for name in ("mysqld.sock", "mysqld.sock.lock"):
+        (data / name).unlink(missing_ok=True)
+
+
 def is_ready(port: int, admin_password: str) -> str | None:
     """None if the shard takes connections, else why not."""
     try:

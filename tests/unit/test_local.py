@@ -69,7 +69,7 @@ def test_a_folder_without_a_cluster_has_no_state(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 1}'])
 def test_a_damaged_state_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / state.FILE).write_text(text)
-    with pytest.raises(LocalError, match="cluster.json cannot be read"):
+    with pytest.raises(LocalError, match=r"cluster\.json cannot be read"):
         state.load(tmp_path)
 
 
@@ -130,7 +130,7 @@ def test_another_cluster_in_the_same_folder_is_refused(
     tmp_path: Path, options: Options, option: str
 ) -> None:
     cluster = cluster_in(tmp_path)
-    with pytest.raises(LocalError, match=f"3 shards of MySQL .*{option} does not fit"):
+    with pytest.raises(LocalError, match=f"cluster of MySQL: shards 3, .*{option} does not fit"):
         cluster.up_servers(options)
 
 

@@ -1,0 +1,141 @@
+"""What tests need of a running cluster: its addresses, its databases, further coordinators."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pymysql
+from pymysql.constants import CLIENT
+
+from coordinator import settings
+from tandem.local.cluster import LocalCluster
+
+
+class Cluster:
+    """A local cluster under test."""
+
+    def __init__(self, local: LocalCluster) -> None:
+        self.local = local
+        self.environment = local.environment()
+        self.urls: list[str] = local.urls()
+        self.settings = settings.load(environ={}, defaults=self.environment)
+
+    def sql(self, shard: str) -> "pymysql.connections.Connection[pymysql.cursors.Cursor]":
+        """A connection to a shard as its administrator, autocommit on."""
+        address = self.settings.shards[shard]
+        host, _, rest = address.partition(":")
+        port, _, database = rest.partition("/")
+        return pymysql.connect(
+            host=host,
+            port=int(port),
+            user=self.settings.mysql.admin_user,
+            password=self.settings.mysql.admin_password,
+            database=database,
+            autocommit=True,
+            client_flag=CLIENT.MULTI_STATEMENTS,
+        )
+
+    def rows(self, shard: str, statement: str) -> list[tuple]:
+        with self.sql(shard) as connection, connection.cursor() as cursor:
+            cursor.execute(statement)
+            return list(cursor.fetchall())
+
+    def pid(self, name: str) -> int:
+        """The process id of a part of the cluster."""
+        return next(p["pid"] for p in self.local.status()["processes"] if p["name"] == name)
+
+    @contextmanager
+    def coordinator(
+        self, name: str, log: Path, overrides: Mapping[str, str] = {}
+    ) -> Iterator["Coordinator"]:
+        """A further coordinator, with settings of its own, for a block."""
+        running = Coordinator(self.environment, name, log, overrides)
+        running.start()
+        try:
+            yield running
+        finally:
+            running.stop()
+
+
+class Coordinator:
+    """One coordinator process under a test's control, in a process group of its own."""
+
+    def __init__(
+        self, environment: Mapping[str, str], name: str, log: Path, overrides: Mapping[str, str]
+    ) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._log = log
+        kept = {k: v for k, v in environment.items() if k not in ("TANDEM_URL", "TANDEM_SHARDS")}
+        self._environment = {
+            **os.environ,
+            **kept,
+            "TANDEM_COORDINATOR_ID": name,
+            "TANDEM_COORDINATOR_LISTEN": f"127.0.0.1:{self.port}",
+            **overrides,
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *, wait: bool = True) -> None:
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "coordinator"],
+                env=self._environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        if wait:
+            wait_until(self.is_ready, 60, f"{self.url} is not ready; see {self._log}")
+
+    def is_ready(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, f"the coordinator ended: {self._log.read_text()[-2000:]}"
+        try:
+            return httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def kill(self) -> None:
+        """End it as a crash would: master and workers at once."""
+        assert self.process is not None
+        os.killpg(self.process.pid, 9)
+        self.process.wait(30)
+        wait_until(lambda: not _group_lives(self.process.pid), 10, "workers survive SIGKILL")
+
+    def stop(self) -> None:
+        if self.process is None or self.process.poll() is not None:
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(40)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+
+def _group_lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(condition, timeout_s: float, complaint: str) -> None:
+    """Wait for an event that can only be asked for; fail with the complaint if it does not come."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, complaint
+        time.sleep(0.02)

@@ -1,0 +1,37 @@
+"""The clusters that tests run against: real servers, started once a session."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tandem.local.cluster import LocalCluster, Options
+from tests.cluster import Cluster
+
+
+@pytest.fixture(scope="session")
+def mysql_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """ZooKeeper, two MySQL shards and two coordinators of two workers each."""
+    yield from _cluster(tmp_path_factory, "mysql", coordinators=2)
+
+
+@pytest.fixture(scope="session")
+def mariadb_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """The same on MariaDB."""
+    yield from _cluster(tmp_path_factory, "mariadb", coordinators=2)
+
+
+@pytest.fixture(params=["mysql", "mariadb"])
+def any_cluster(request: pytest.FixtureRequest) -> Cluster:
+    """A cluster of each kind of server, one after the other."""
+    return request.getfixturevalue(f"{request.param}_cluster")
+
+
+def _cluster(
+    tmp_path_factory: pytest.TempPathFactory, engine: str, coordinators: int
+) -> Iterator[Cluster]:
+    local = LocalCluster(tmp_path_factory.mktemp(engine) / "cluster")
+    try:
+        local.up(Options(shards=2, coordinators=coordinators, engine=engine))
+        yield Cluster(local)
+    finally:
+        local.down()
