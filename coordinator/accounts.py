@@ -12,7 +12,7 @@ from ledger.model import Account, Entry, Refusal, Status
 from shard_client import accounts as on_shard
 from shard_client.accounts import AccountState, Terms
 from shard_client.connection import ShardConnection
-from shard_client.errors import DuplicateRow, ShardError, ShardUnavailable, SlotMoved, TryAgain
+from shard_client.errors import ShardError, ShardUnavailable, SlotMoved, TryAgain
 
 T = TypeVar("T")
 

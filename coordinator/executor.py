@@ -187,7 +187,10 @@ class GroupRun:
         accounts = (ticket.transfer.source, ticket.transfer.destination)
         for shard, account in sorted(zip(ticket.shards, accounts, strict=True)):
             if shard in self._participants.branches:
-                self._participants.ask([shard], lambda b, a=account: b.wait_for([a], deadline))
+                self._wait_for(shard, account, deadline)
+
+    def _wait_for(self, shard: str, account: str, deadline: float) -> None:
+        self._participants.ask([shard], lambda b: b.wait_for([account], deadline))
 
     def _absent(
         self, accounts: Mapping[str, set[str]], locked: Mapping[str, Locked], deadline: float
@@ -385,5 +388,7 @@ class GroupRun:
 def _answer(queue: Queue, plan: Plan) -> None:
     """Give the tickets of a group that has committed, or had nothing to write, their answers."""
     for ticket, result in zip(plan.tickets, plan.results, strict=True):
-        is_stored = isinstance(result, StoredTransfer)
-        queue.settle(ticket, Settled(result, False) if is_stored else Refused(result))
+        if isinstance(result, StoredTransfer):
+            queue.settle(ticket, Settled(result, is_replay=False))
+        else:
+            queue.settle(ticket, Refused(result))

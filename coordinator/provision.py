@@ -17,7 +17,7 @@ _TIMEOUT_S = 5.0
 
 
 class ShardCheck(NamedTuple):
-    """The state of one shard: `problems` each name a setting and the fix, `notes` are to be known."""
+    """The state of one shard; `problems` each name a setting and the fix."""
 
     shard: str
     address: str
@@ -44,7 +44,7 @@ def provision(settings: Settings, report: Callable[[str], None]) -> None:
     if set(plan.shards) != set(wanted):
         raise ClusterError(
             f"the published map has shards {', '.join(plan.shards)}, the configuration "
-            f"{', '.join(wanted)}; adding or removing shards is not possible yet, nothing was changed"
+            f"{', '.join(wanted)}; shards cannot be added or removed yet; nothing was changed"
         )
 
     def make(shard: str) -> tuple[str, str]:

@@ -397,4 +397,5 @@ def _together(candidates: Sequence[Ticket], group_max: int) -> list[Ticket]:
 
 def pause_after(skips: int, chance: Callable[[], float] = random.random) -> float:
     """How long to leave a transfer alone that was passed over so many times, in seconds."""
-    return min(_PAUSE_MIN_S * 2 ** min(skips, 10), _PAUSE_MAX_S) * chance()
+    pause: float = min(_PAUSE_MIN_S * 2 ** min(skips, 10), _PAUSE_MAX_S)
+    return pause * chance()

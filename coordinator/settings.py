@@ -27,11 +27,11 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A table of the configuration file."""
 
 
-class Cluster(Section):
+class Cluster(Section, frozen=True):
     id: Name = "tandem"
 
 
-class Coordinator(Section):
+class Coordinator(Section, frozen=True):
     id: Name = "c1"
     listen: Address = "127.0.0.1:8080"
     workers: Annotated[int, Meta(ge=1, le=64)] = 2
@@ -39,12 +39,12 @@ class Coordinator(Section):
     body_max_bytes: Annotated[int, Meta(ge=1024, le=1 << 30)] = 8 << 20
 
 
-class ZooKeeper(Section):
+class ZooKeeper(Section, frozen=True):
     hosts: Hosts = "127.0.0.1:2181"
     session_timeout_s: Annotated[float, Meta(ge=1, le=120)] = 6.0
 
 
-class MySQL(Section):
+class MySQL(Section, frozen=True):
     user: str = "tandem"
     password: str = ""
     admin_user: str = ""
@@ -54,7 +54,7 @@ class MySQL(Section):
     idle_timeout_s: Annotated[int, Meta(ge=2, le=3600)] = 10
 
 
-class Engine(Section):
+class Engine(Section, frozen=True):
     group_max: Annotated[int, Meta(ge=1, le=10_000)] = 1000
     executors: Annotated[int, Meta(ge=1, le=64)] = 4
     queue_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
@@ -67,7 +67,7 @@ class Engine(Section):
     sweep_grace_ms: Milliseconds = 15_000
 
 
-class Settings(Section):
+class Settings(Section, frozen=True):
     """The whole configuration, checked."""
 
     cluster: Cluster = Cluster()

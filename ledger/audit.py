@@ -42,7 +42,8 @@ def check_history(account: Account, entries: Iterable[Entry]) -> list[Violation]
     for entry in entries:
         count += 1
         if entry.number != count:
-            found.append(("entries-without-gaps", f"entry {count} is missing: {entry.number} follows"))
+            detail = f"entry {count} is missing: {entry.number} follows"
+            found.append(("entries-without-gaps", detail))
             count = entry.number
         if entry.balance != balance + entry.amount:
             detail = (

@@ -67,7 +67,10 @@ def _refuse(
         return Refusal(Reason.ACCOUNT_FROZEN, detail)
     for account in (source, destination):
         if account.currency != transfer.currency:
-            detail = f"the transfer is in {transfer.currency}, account {account.id} in {account.currency}"
+            detail = (
+                f"the transfer is in {transfer.currency}, "
+                f"account {account.id} in {account.currency}"
+            )
             return Refusal(Reason.CURRENCY_MISMATCH, detail)
     return _refuse_amount(transfer, source, destination)
 

@@ -1,7 +1,7 @@
 """One shard at one moment, streamed: what the audit reads."""
 
 from collections.abc import Iterator
-from itertools import groupby
+from itertools import chain, groupby
 from typing import NamedTuple
 
 import pymysql
@@ -100,8 +100,8 @@ class Snapshot:
         account is.
         """
         for _, rows in groupby(self._stream(_HISTORIES), key=lambda row: row[0]):
-            first = next(rows)
-            yield Account(*first[:7]), _entries(first, rows)
+            account, entries = _history(rows)
+            yield account, entries
 
     def orphans(self) -> list[str]:
         """Accounts that entries name, but that do not exist."""
@@ -142,9 +142,8 @@ class Snapshot:
             raise translate(self.shard, error) from error
 
 
-def _entries(first: Row, rest: Iterator[Row]) -> Iterator[Entry]:
-    """The entries of an account; one without any has a single row of NULLs."""
-    if first[7] is not None:
-        yield Entry(*first[7:])
-    for row in rest:
-        yield Entry(*row[7:])
+def _history(rows: Iterator[Row]) -> tuple[Account, Iterator[Entry]]:
+    """One account with its entries; one without any has a single row of NULLs."""
+    first = next(rows)
+    entries = (Entry(*row[7:]) for row in chain([first], rows) if row[7] is not None)
+    return Account(*first[:7]), entries

@@ -48,7 +48,7 @@ class Result(NamedTuple):
     found: int
 
 
-class _Wire(pymysql.connections.Connection):  # type: ignore[type-arg]
+class _Wire(pymysql.connections.Connection):  # type: ignore[misc]
     """PyMySQL with sending and receiving apart, so that one thread can ask many shards at once."""
 
     def send(self, packet: str, timeout_s: float) -> None:

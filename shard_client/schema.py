@@ -4,8 +4,11 @@ No foreign keys and no unique secondary keys: both would lock rows that a group 
 Ids are ASCII compared byte by byte; stamps are microseconds since the epoch.
 """
 
+from typing import Any
+
 from sqlalchemy import BigInteger, CheckConstraint, Column, MetaData, SmallInteger, Table, Text
 from sqlalchemy.dialects.mysql import ENUM, INTEGER, TINYINT, VARCHAR
+from sqlalchemy.schema import SchemaItem
 
 SCHEMA_VERSION = 1
 
@@ -15,13 +18,14 @@ def _ascii(length: int) -> VARCHAR:
 
 
 tables = MetaData()
+_Table = Table[Any]
 
 
-def _table(name: str, *columns: object, comment: str) -> Table:
+def _table(name: str, *columns: SchemaItem, comment: str) -> _Table:
     return Table(
         name,
         tables,
-        *columns,  # type: ignore[arg-type]
+        *columns,
         comment=comment,
         mysql_engine="InnoDB",
         mysql_default_charset="utf8mb4",

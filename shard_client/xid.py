@@ -40,7 +40,7 @@ class Gtrid(NamedTuple):
 
 
 def xid(gtrid: str, shard: str) -> str:
-    """The XID of a branch as SQL text. Both names are checked: they stand in the text as they are."""
+    """The XID of a branch as SQL text. Both names are checked: they stand in it as they are."""
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", gtrid) or not re.fullmatch(_NAME, shard):
         raise ValueError(f"no XID: {gtrid!r}, {shard!r}")
     return f"'{gtrid}','{shard}',{FORMAT_ID}"

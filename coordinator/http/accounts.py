@@ -6,11 +6,11 @@ import msgspec
 from flask import Blueprint, Response, request
 
 from coordinator.accounts import Accounts, Opened
-from coordinator.http import reading, schemas
+from coordinator.http import problems, reading, schemas
 from coordinator.http.problems import Refuse
 from ledger.model import Refusal, Status
 from shard_client.accounts import AccountState, Terms
-from shard_client.errors import ShardError, ShardUnavailable
+from shard_client.errors import ShardError
 
 
 def blueprint(accounts: Accounts) -> Blueprint:
@@ -77,7 +77,7 @@ def blueprint(accounts: Accounts) -> Blueprint:
 
 
 def _unknown(account: str) -> Refuse:
-    return Refuse(404, "account-not-found", f"there is no account {account}")
+    return Refuse(404, "account-not-found", f"there is no account {account}; nothing has happened")
 
 
 def _difference(state: AccountState, asked: Terms) -> str | None:
@@ -116,8 +116,7 @@ def _open_batch(accounts: Accounts) -> list[schemas.AccountResult]:
 
 def _result(opened: Opened | ShardError, asked: Terms) -> schemas.AccountResult:
     if isinstance(opened, ShardError):
-        is_down = isinstance(opened, ShardUnavailable)
-        reason = "shard-unavailable" if is_down else "account-busy"
+        reason = problems.kind_of(opened)
         return schemas.AccountResult(asked.id, "failed", reason, str(opened))
     difference = _difference(opened.state, asked)
     if difference:
@@ -127,7 +126,7 @@ def _result(opened: Opened | ShardError, asked: Terms) -> schemas.AccountResult:
 
 def _statement(accounts: Accounts, account: str) -> schemas.Statement:
     limit = reading.integer("limit", 100, 1, 1000) or 100
-    after = reading.integer("after", None, 0, 2**63 - 1)
+    after = reading.integer("after", None, 0, schemas.CURSOR_MAX)
     order = request.args.get("order", "asc")
     if order not in ("asc", "desc"):
         raise Refuse(400, "malformed", f"order is {reading.shown(order)}, not asc or desc")

@@ -83,7 +83,7 @@ _KEY = _parameter(
 _PREFER = _parameter(
     "header",
     "Prefer",
-    {"type": "string", "pattern": r"^wait=\d{1,2}$"},
+    {"type": "string"},
     "`wait=N`: wait up to N seconds for the outcome instead of answering that it is pending",
 )
 _QUERY: dict[str, _Schema] = {
@@ -94,7 +94,10 @@ _QUERY: dict[str, _Schema] = {
         "entries on a page",
     ),
     "after": _parameter(
-        "query", "after", {"type": "string", "pattern": r"^\d{1,18}$"}, "`next` of the page before"
+        "query",
+        "after",
+        {"type": "string", "pattern": r"^[0-9]{1,18}$"},
+        "`next` of the page before",
     ),
     "order": _parameter(
         "query",

@@ -11,7 +11,7 @@ from coordinator.http.schemas import Problem
 from coordinator.queue import Closed, Overloaded
 from coordinator.shards import NoShardMap
 from ledger.model import Reason
-from shard_client.errors import ShardError, ShardUnavailable
+from shard_client.errors import ConnectionLost, ShardError, ShardUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +64,12 @@ def problem(status: int, kind: str, detail: str, transfer_id: str | None = None)
     return answer
 
 
+def kind_of(error: ShardError) -> str:
+    """What a shard's error is to a client."""
+    is_away = isinstance(error, ShardUnavailable | ConnectionLost)
+    return "shard-unavailable" if is_away else "account-busy"
+
+
 def register(app: Flask) -> None:
     """Translate every exception that can reach the rim, in one place."""
 
@@ -87,8 +93,10 @@ def register(app: Flask) -> None:
 
     @app.errorhandler(ShardError)
     def shard_error(error: ShardError) -> Response:
-        kind = "shard-unavailable" if isinstance(error, ShardUnavailable) else "account-busy"
-        return problem(503, kind, f"{error}; it may be sent again")
+        happened = "nothing has happened"
+        if isinstance(error, ConnectionLost) and request.method != "GET":
+            happened = "whether anything has happened is not known"
+        return problem(503, kind_of(error), f"{error}; {happened}, the same may be sent again")
 
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:
@@ -115,11 +123,10 @@ def _from_werkzeug(error: HTTPException) -> Response:
     if status < 400:
         return Response(status=status, headers=error.get_headers())
     kind = kinds.get(status, "malformed" if status < 500 else "internal-error")
-    answer = problem(
-        status if status in kinds or status >= 500 else 400,
-        kind,
-        f"{request.method} {request.path}: {error.description}",
-    )
+    detail = f"{request.method} {request.path}: {error.description}"
+    if status < 500:
+        detail += " Nothing has happened."
+    answer = problem(status if status in kinds or status >= 500 else 400, kind, detail)
     for name, value in error.get_headers():
         if name == "Allow":
             answer.headers[name] = value

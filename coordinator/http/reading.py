@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 import msgspec
 from flask import Response, request
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from coordinator.http.problems import Refuse
 from coordinator.http.schemas import KEY_PATTERN
@@ -22,12 +23,24 @@ def body(kind: type[T]) -> T:
     """The request's body as `kind`. Raises Refuse."""
     if request.mimetype != "application/json":
         found = request.mimetype or "none"
-        raise Refuse(415, "content-type", f"the content type is {found}, not application/json")
-    data = request.get_data(cache=False)
+        detail = f"the content type is {found}, not application/json; nothing has happened"
+        raise Refuse(415, "content-type", detail)
+    data = _data()
     try:
         return msgspec.json.decode(data, type=kind)
     except (ValueError, RecursionError) as error:
         raise Refuse(400, "malformed", f"{explain(data, error)}; nothing has happened") from None
+
+
+def _data() -> bytes:
+    """The whole body. Raises RequestEntityTooLarge.
+
+    Of a body that comes in chunks Werkzeug reads as much as it may and says nothing of the rest.
+    """
+    data = request.get_data(cache=False)
+    if len(data) == request.max_content_length and request.environ["wsgi.input"].read(1):
+        raise RequestEntityTooLarge
+    return data
 
 
 def explain(data: bytes | msgspec.Raw, error: Exception) -> str:
@@ -35,7 +48,11 @@ def explain(data: bytes | msgspec.Raw, error: Exception) -> str:
     text = str(error)
     path = re.search(r"at `\$((?:\.\w+)+)`$", text)
     if path:
-        value: Any = msgspec.json.decode(data)
+        try:
+            value: Any = msgspec.json.decode(data)
+        except (ValueError, RecursionError):
+            # The text is broken behind the place that was at fault first.
+            return text
         for name in path.group(1).split(".")[1:]:
             value = value.get(name) if isinstance(value, dict) else None
         text += f": it is {shown(value)}"
@@ -76,7 +93,7 @@ def idempotency_key() -> str:
 
 def wait_preference() -> float:
     """The seconds of `Prefer: wait=N`, 0 without it."""
-    match = re.search(r"(?:^|[,;\s])wait=(\d{1,9})", request.headers.get("Prefer", ""))
+    match = re.search(r"(?:^|[,;\s])wait=([0-9]{1,9})", request.headers.get("Prefer", ""))
     return min(float(match.group(1)), _WAIT_MAX_S) if match else 0.0
 
 
@@ -85,7 +102,7 @@ def integer(name: str, default: int | None, least: int, most: int) -> int | None
     text = request.args.get(name)
     if text is None:
         return default
-    if not re.fullmatch(r"\d{1,19}", text) or not least <= int(text) <= most:
+    if not re.fullmatch(r"[0-9]{1,19}", text) or not least <= int(text) <= most:
         detail = f"{name} is {shown(text)}, not a whole number from {least} to {most}"
         raise Refuse(400, "malformed", detail)
     return int(text)

@@ -2,6 +2,7 @@
 document is made from them.
 """
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
@@ -15,21 +16,32 @@ from shard_client.transfers import StoredTransfer
 
 BATCH_MAX = 10_000
 METADATA_MAX_BYTES = 4096
+# As deep as MySQL lets JSON go; deeper, and Python's own stack would decide who can read it.
+METADATA_MAX_DEPTH = 100
 BALANCES_MAX = 1000
+CURSOR_MAX = 10**18 - 1
 KEY_PATTERN = r"^[ -~]{1,128}$"
 
-AccountId = Annotated[str, Meta(pattern=ACCOUNT_ID_PATTERN, description="an account's id")]
-Currency = Annotated[str, Meta(pattern=r"^[A-Z0-9]{3,8}$", description="a currency's code")]
+
+def _whole(pattern: str) -> str:
+    """A pattern that does not let a line end follow, as Python's `$` alone would."""
+    return pattern + r"(?!\n)"
+
+
+AccountId = Annotated[str, Meta(pattern=_whole(ACCOUNT_ID_PATTERN), description="an account's id")]
+Currency = Annotated[str, Meta(pattern=_whole(r"^[A-Z0-9]{3,8}$"), description="a currency's code")]
 Amount = Annotated[
     int, Meta(ge=1, le=AMOUNT_MAX, description="in the currency's minor unit, such as cents")
 ]
 OverdraftLimit = Annotated[int, Meta(ge=0, le=AMOUNT_MAX)] | None
-Key = Annotated[str, Meta(pattern=KEY_PATTERN, description="the client's name for the transfer")]
+Key = Annotated[
+    str, Meta(pattern=_whole(KEY_PATTERN), description="the client's name for the transfer")
+]
 Protocol = Literal["xa"]
 Time = Annotated[str, Meta(description="RFC 3339, UTC, microseconds")]
 
 
-class Request(Struct, forbid_unknown_fields=True, frozen=True):
+class Request(Struct, forbid_unknown_fields=True):
     """What a client sends: a field that is not known is an error."""
 
 
@@ -189,19 +201,26 @@ class Readiness(Struct):
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_RFC_3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?"
+    r"([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
 
 
 def time_text(stamp: int) -> str:
     """A stamp in microseconds as RFC 3339."""
-    moment = _EPOCH + timedelta(microseconds=stamp)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    moment = _EPOCH.replace(tzinfo=None) + timedelta(microseconds=stamp)
+    return moment.isoformat(timespec="microseconds") + "Z"
 
 
 def parse_time(text: str) -> int:
-    """RFC 3339 with its offset as a stamp in microseconds. Raises ValueError."""
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        raise ValueError("the offset from UTC is missing: add Z or +00:00")
+    """RFC 3339 as a stamp in microseconds; what is finer is cut off.
+
+    Raises ValueError, or OverflowError when it is before the year 1 or after the year 9999.
+    """
+    if not _RFC_3339.fullmatch(text):
+        raise ValueError("date, T, time of day and Z or the offset from UTC are needed")
+    moment = datetime.fromisoformat(text.upper()).astimezone(UTC)
     return (moment - _EPOCH) // timedelta(microseconds=1)
 
 

@@ -1,6 +1,7 @@
 """The routes of transfers."""
 
 import time
+from typing import Any
 
 import msgspec
 from flask import Blueprint, Response
@@ -63,6 +64,7 @@ def _transfer(asked: schemas.TransferRequest, key: str, now: int) -> Transfer:
     """The transfer that a valid request wishes for. Raises Refuse."""
     metadata = None
     if asked.metadata is not None:
+        _check_depth(asked.metadata)
         # Sorted, so that the same object always is the same text.
         metadata = msgspec.json.encode(asked.metadata, order="sorted").decode()
         size = len(metadata.encode())
@@ -85,6 +87,24 @@ def _transfer(asked: schemas.TransferRequest, key: str, now: int) -> Transfer:
     )
 
 
+def _check_depth(metadata: dict[str, Any]) -> None:
+    """Refuse metadata whose objects and arrays are nested too deep. Raises Refuse."""
+    containers: list[Any] = [metadata]
+    for _ in range(schemas.METADATA_MAX_DEPTH):
+        containers = [
+            child
+            for item in containers
+            for child in (item.values() if isinstance(item, dict) else item)
+            if isinstance(child, dict | list)
+        ]
+        if not containers:
+            return
+    detail = (
+        f"metadata is nested deeper than {schemas.METADATA_MAX_DEPTH} levels; nothing has happened"
+    )
+    raise Refuse(400, "malformed", detail)
+
+
 def _pending(transfer: str) -> Response:
     answer = reading.json(schemas.PendingTransfer(transfer), 202)
     answer.headers["Location"] = f"/v1/transfers/{transfer}"
@@ -100,7 +120,8 @@ def _respond(transfer: str, answer: Answer | Pending) -> Response:
         detail = f"{answer.detail}; nothing has happened by this request"
         return problem(status, answer.excuse.value, detail, transfer)
     if isinstance(answer, Refused):
-        return problem(422, answer.refusal.reason, answer.refusal.detail, transfer)
+        detail = f"{answer.refusal.detail}; nothing has happened by this request"
+        return problem(422, answer.refusal.reason, detail, transfer)
     return _respond_settled(answer)
 
 
@@ -109,7 +130,7 @@ def _respond_settled(answer: Settled) -> Response:
     if stored.status == "committed":
         response = reading.json(schemas.transfer_view(stored), 201)
     else:
-        detail = stored.detail or ""
+        detail = f"{stored.detail}; no money has moved"
         response = problem(422, stored.reason or "", detail, stored.transfer.id)
     if answer.is_replay:
         response.headers["Idempotent-Replayed"] = "true"

@@ -31,12 +31,14 @@ find_python() {
 patiently() {
     local what=$1 log=$venv/install.log child line shown=-5
     shift
-    set -m
+    : >"$log"
+    set -m # in a process group of its own, to be ended as a whole
     "$@" >"$log" 2>&1 </dev/null &
     child=$!
     set +m
-    trap 'kill -- "-$child" 2>/dev/null; exit 130' INT
-    trap 'kill -- "-$child" 2>/dev/null; exit 143' TERM HUP
+    trap "kill -- -$child 2>/dev/null || true" EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
     echo "$what ..." >&2
     SECONDS=0
     while kill -0 "$child" 2>/dev/null; do
@@ -50,7 +52,7 @@ patiently() {
         sleep 0.2
     done
     [ ! -t 2 ] || printf '\r\033[K' >&2
-    trap - INT TERM HUP
+    trap - INT TERM HUP EXIT
     if ! wait "$child"; then
         tail -n 30 "$log" >&2
         fail "$what: failed. The whole output is in $log; the command was: $*"

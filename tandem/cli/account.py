@@ -162,10 +162,11 @@ def _print_entries(account_id: str, currency: str, entries: list[dict[str, Any]]
         click.echo(f"Account {account_id} has no entries.")
         return
     right = ("minor units", "amount", "balance")
-    shown = table("when", *right, "counterparty", "transfer", right=right)
+    shown = table("when (UTC)", *right, "counterparty", "transfer", right=right)
     for entry in entries:
         shown.add_row(
-            str(entry["created_at"]),
+            # To the second; --json has it whole.
+            str(entry["created_at"])[:19].replace("T", " "),
             f"{entry['amount']:+d}",
             readable(entry["amount"], currency),
             readable(entry["balance"], currency),

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import click
+
 from coordinator.audit import AuditResult
 from coordinator.audit import audit as run_audit
-
 from tandem.cli.configuration import load_settings, named_errors, settings_options
 from tandem.cli.terminal import CommandError, console, json_option, print_json, table
 from tandem.local.progress import shown
@@ -25,7 +25,7 @@ def audit(as_json: bool, config: Path | None, data_dir: Path) -> None:
     Each violation is named. Exits with 1 if there is one.
     """
     settings = load_settings(config, data_dir)
-    with shown() as report, named_errors():
+    with shown(console(stderr=True)) as report, named_errors():
         result = run_audit(settings, report)
     if as_json:
         print_json(

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from coordinator.audit import audit
 from rich.console import Console
 
+from coordinator.audit import audit
 from coordinator.settings import load
 from tandem.cli.audit import print_audit
 from tandem.cli.client import Client, account_path, ask
@@ -37,11 +37,11 @@ def run_demo(urls: Sequence[str], environment: Mapping[str, str]) -> None:
     invariant does not hold, and KeyboardInterrupt.
     """
     screen = console()
-    screen.rule("Sample data", align="left")
+    screen.print("Sample data", style="bold")
     for name, title in ((ACCOUNTS, "accounts"), (TRANSFERS, "transfers")):
         _import(screen, SAMPLES / name, title, urls)
-    screen.rule("Audit of every shard", align="left")
-    with shown() as report, named_errors():
+    screen.print("\nAudit of every shard", style="bold")
+    with shown(console(stderr=True)) as report, named_errors():
         # The cluster's own addresses win over what the caller's environment says of another one.
         result = audit(load(environ={**os.environ, **environment}), report)
     print_audit(result)
@@ -59,14 +59,14 @@ def _import(screen: Console, path: Path, title: str, urls: Sequence[str]) -> Non
     with progress_of(screen, f"Importing sample {title}") as progress:
         result = import_file(path, urls, on_progress=progress)
     print_summary(screen, result)
-    if result.is_interrupted:
-        raise KeyboardInterrupt
+    if result.interruption:
+        raise result.interruption
     if result.stopped:
         raise_stopped(result)
     if _is_second_run(result):
         screen.print(
-            f"All of these {title} were here from an earlier run: each line was recognised by its "
-            "key, and no money was moved again.",
+            f"All of these {title} were here from an earlier run: each line was recognised, and "
+            "nothing was done twice.",
             soft_wrap=True,
         )
 
@@ -76,7 +76,7 @@ def _is_second_run(result: ImportResult) -> bool:
 
 
 def _print_what_to_try(screen: Console, urls: Sequence[str]) -> None:
-    screen.rule("Try it", align="left")
+    screen.print("\nTry it", style="bold")
     with Client(urls) as client:
         pair = _pair_on_two_shards(client)
     lines = [f"Coordinators:  {'  '.join(urls)}", f"API, described: {urls[0]}/docs"]
@@ -91,10 +91,9 @@ def _print_what_to_try(screen: Console, urls: Sequence[str]) -> None:
             "",
             "The same line again moves nothing, since its Idempotency-Key is the same. To look:",
             "",
-            f"  tandem account statement {shlex.quote(source['id'])} --desc --limit 5",
-            f"  tandem account statement {shlex.quote(destination['id'])} --desc --limit 5",
+            *(f"  {_statement(urls[0], account)}" for account in pair),
             "",
-            "tandem is in .venv/bin; tandem --help says what else there is.",
+            ".venv/bin/tandem --help says what else there is.",
         ]
     for line in lines:
         screen.print(line, soft_wrap=True)
@@ -123,6 +122,11 @@ def _wallets() -> Iterator[str]:
         )
         for account_id, _ in zip(wallets, range(CANDIDATES), strict=False):
             yield account_id
+
+
+def _statement(url: str, account: dict[str, Any]) -> str:
+    name = shlex.quote(account["id"])
+    return f".venv/bin/tandem account statement {name} --desc --limit 5 --url {url}"
 
 
 def _curl(url: str, source: dict[str, Any], destination: dict[str, Any]) -> str:

@@ -133,7 +133,7 @@ def _conclude(screen: Console, result: ImportResult, report: Path | None) -> Non
 def raise_stopped(result: ImportResult) -> None:
     """Say where the import stopped and how to go on."""
     where = f" at line {result.stopped_line}" if result.stopped_line else ""
-    error = UnknownOutcome if result.is_unreachable or result.is_interrupted else CommandError
+    error = UnknownOutcome if result.is_unreachable or result.interruption else CommandError
     raise error(
         f"The import stopped{where}: {result.stopped}. Run it again in the same way: what was "
         "carried out is recognised, and nothing is done twice."

@@ -134,12 +134,12 @@ def print_summary(screen: Console, result: ImportResult) -> None:
     screen.print(f"{result.kind}: {_figures(result)} in {result.seconds:.1f} s", soft_wrap=True)
     if result.replayed:
         screen.print(
-            f"{result.replayed:,} had been carried out before; nothing was done twice for them.",
+            f"{result.replayed:,} had been carried out before, and were not carried out again.",
             soft_wrap=True,
         )
     if result.refused_before:
         screen.print(
-            f"{result.refused_before:,} of those refused had been refused before: that is for good.",
+            f"{result.refused_before:,} had been refused before already: a refusal is for good.",
             soft_wrap=True,
         )
     if result.reasons:

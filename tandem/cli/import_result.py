@@ -66,7 +66,7 @@ class ImportResult:
     stopped: str = ""  # why it stopped before the end
     stopped_line: int = 0
     is_unreachable: bool = False
-    is_interrupted: bool = False
+    interruption: KeyboardInterrupt | None = None
 
     @property
     def rows(self) -> int:

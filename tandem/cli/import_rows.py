@@ -8,14 +8,12 @@ import csv
 import re
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
-from typing import Annotated, Any, BinaryIO, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 from urllib.parse import quote
 
 import msgspec
-from msgspec import Meta
 
-from ledger.ids import ACCOUNT_ID_PATTERN
-from ledger.model import AMOUNT_MAX
+from coordinator.http.schemas import AccountId, AccountItem, Amount, Currency, Key
 from tandem.cli.terminal import CommandError
 
 Kind = Literal["accounts", "transfers"]
@@ -29,16 +27,7 @@ DELIMITERS = ",;\t"
 # What names a file in the keys made from it; with ":" and a line number it fits in 128.
 KEY_NAME = re.compile(r"[!-~]([ -~]{0,98}[!-~])?")
 
-AccountId = Annotated[str, Meta(pattern=ACCOUNT_ID_PATTERN)]
 INTEGER = re.compile(r"-?[0-9]{1,40}")
-
-
-class AccountLine(msgspec.Struct, forbid_unknown_fields=True):
-    """An account as a file has it."""
-
-    id: AccountId
-    currency: str
-    overdraft_limit: Annotated[int, Meta(ge=0, le=AMOUNT_MAX)] | None = 0
 
 
 class TransferLine(msgspec.Struct, forbid_unknown_fields=True):
@@ -46,14 +35,14 @@ class TransferLine(msgspec.Struct, forbid_unknown_fields=True):
 
     source: AccountId
     destination: AccountId
-    amount: Annotated[int, Meta(ge=1, le=AMOUNT_MAX)]
-    currency: str
-    key: str | None = None
-    idempotency_key: str | None = None
+    amount: Amount
+    currency: Currency
+    key: Key | None = None
+    idempotency_key: Key | None = None
     metadata: dict[str, Any] | None = None
 
 
-LINE_TYPES: dict[Kind, type[msgspec.Struct]] = {"accounts": AccountLine, "transfers": TransferLine}
+LINE_TYPES: dict[Kind, type[msgspec.Struct]] = {"accounts": AccountItem, "transfers": TransferLine}
 REQUIRED: dict[Kind, tuple[str, ...]] = {
     "accounts": ("id", "currency"),
     "transfers": ("source", "destination", "amount", "currency"),
@@ -147,7 +136,7 @@ def _row(line: Line, parse: Parse, kind: Kind, prefix: str) -> Row:
     return Row(line.number, item, "", len(line.text.encode()) + 300, line.end)
 
 
-def _account(record: AccountLine) -> dict[str, Any]:
+def _account(record: AccountItem) -> dict[str, Any]:
     return {
         "id": record.id,
         "currency": record.currency,

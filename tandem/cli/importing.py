@@ -111,8 +111,9 @@ class Sender:
         deadline = time.monotonic() + self._patience_s
         growing = pauses()
         pending: set[int] = set()
-        while still_open := [line for line in items if line not in verdicts]:
-            for line, result in self._deliver({line: items[line] for line in still_open}):
+        still_open = items
+        while still_open:
+            for line, result in self._deliver(still_open):
                 if verdict := judge(result, line in pending):
                     verdicts[line] = verdict
                     continue
@@ -122,15 +123,15 @@ class Sender:
                     # "Nothing has happened" is said of this request, not of the earlier one.
                     continue
                 last[line] = result
-            left = len(items) - len(verdicts)
-            if left == 0:
-                return
-            if left < len(still_open):
+            sent = len(still_open)
+            still_open = {line: item for line, item in items.items() if line not in verdicts}
+            if len(still_open) < sent:
                 deadline, growing = time.monotonic() + self._patience_s, pauses()
             pause = next(growing)
-            if time.monotonic() + pause >= deadline:
+            if not still_open or time.monotonic() + pause >= deadline:
                 return
-            self._tell(f"{left} lines to be sent again: {_why(last[still_open[-1]])}")
+            why = _why(last[next(iter(still_open))])
+            self._tell(f"{len(still_open)} lines to be sent again: {why}")
             self._sleep(pause)
 
     def _deliver(self, items: dict[int, dict[str, Any]]) -> Iterator[tuple[int, Any]]:
@@ -223,12 +224,14 @@ class _Import:
                     if self.stop.is_set():
                         break
                     flight.append((batch, pool.submit(send, batch)))
-            except KeyboardInterrupt:
-                self.result.is_interrupted = True
+            except KeyboardInterrupt as interruption:
+                self.result.interruption = interruption
                 self.result.stopped = "stopped by the user"
+                self.stop.set()
+            except BaseException:
+                self.stop.set()
+                raise
             finally:
-                if sys.exc_info()[0] or self.result.is_interrupted:
-                    self.stop.set()
                 while flight:
                     self._take(*flight.popleft())
 

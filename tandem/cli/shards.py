@@ -100,7 +100,7 @@ def check(as_json: bool, config: Path | None, data_dir: Path) -> None:
     Each problem names the setting and how to mend it. Exits with 1 if there is one.
     """
     settings = load_settings(config, data_dir)
-    with shown() as report, named_errors():
+    with shown(console(stderr=True)) as report, named_errors():
         report("Checking the shards")
         checks = check_shards(settings)
     bad = [item for item in checks if item.problems or not item.reachable]

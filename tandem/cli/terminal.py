@@ -42,7 +42,13 @@ def table(*columns: str, right: tuple[str, ...] = (), title: str | None = None) 
     """An empty table; the columns named in `right` hold numbers."""
     made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        is_number = column in right
+        made.add_column(
+            column,
+            justify="right" if is_number else "left",
+            no_wrap=is_number,
+            overflow="fold",
+        )
     return made
 
 

@@ -151,37 +151,35 @@ def settle(client: Client, order: Order, waiting: Waiting) -> Answer:
         if answer.status != 202:
             return answer
         may_have_happened = True
-        settled = _follow(client, answer, left)
+        try:
+            settled = _follow(client, answer, left)
+        except GaveUp as error:
+            raise UnknownOutcome(f"{error}. {_unknown(order)}") from error
         if settled is not None:
             return settled
-        if waiting.clock() >= deadline:
-            raise UnknownOutcome(f"It is still pending. {_unknown(order)}")
 
 
 def _follow(client: Client, pending: Answer, waiting: Waiting) -> Answer | None:
     """Ask the location of a pending transfer until it is settled.
 
-    None when the time is over, or when nothing has happened after all (404): then the order is
-    to be sent again.
+    None when nothing has happened after all (404): then the order is to be sent again. Raises
+    GaveUp when the time is over.
     """
     deadline = waiting.clock() + waiting.patience_s
     location = pending.headers.get("location") or f"/v1/transfers/{_id_of(pending)}"
     path = urlsplit(location).path.removeprefix(urlsplit(pending.url).path)
     for pause in pauses():
         if waiting.clock() + pause >= deadline:
-            return None
+            break
         waiting.on_wait("it is pending", pause)
         waiting.sleep(pause)
         left = Waiting(deadline - waiting.clock(), waiting.clock, waiting.sleep, waiting.on_wait)
-        try:
-            answer = client.persist("GET", path, waiting=left)
-        except GaveUp:
-            return None
+        answer = client.persist("GET", path, waiting=left)
         if answer.status == 404:
             return None
         if _status_of(answer) != "pending":
             return answer
-    raise AssertionError("pauses never end")
+    raise GaveUp("It is still pending", is_ambiguous=True)
 
 
 def _gave_up(error: GaveUp, order: Order, may_have_happened: bool) -> UnknownOutcome:

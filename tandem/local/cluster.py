@@ -252,7 +252,7 @@ class LocalCluster:
             logs = self.data_dir / "logs"
             mysql.initialise(database, new, cluster.admin_password, logs, report)
         for folder in folders.values():
-            mysql.forget_socket(folder)
+            mysql.prepare(folder)
         numbers = {p.name: n for n, p in enumerate(cluster.of_kind("mysql"), start=1)}
         return {
             p.name: mysql.command(database, folders[p.name], p.port, numbers[p.name])

@@ -66,11 +66,21 @@ MARIADB_TABLES = (
 
 
 def _base(server: Database, data: Path) -> list[str]:
-    """What every call of the server begins with: no file of the machine's may change it."""
-    command = [*server.program, "--no-defaults", *server.options, f"--datadir={data}"]
+    """What every call of the server begins with: no file of the machine's may change it.
+
+    Temporary files have a folder of their own: MariaDB clears the one it is given when it starts,
+    so that in a common one servers would take away each other's.
+    """
+    places = (f"--datadir={data}", f"--tmpdir={temporary_folder(data)}")
+    command = [*server.program, "--no-defaults", *server.options, *places]
     if os.geteuid() == 0:
         command.append("--user=root")  # else a server refuses to run as root
     return command
+
+
+def temporary_folder(data: Path) -> Path:
+    """Where the server with this data folder keeps temporary files."""
+    return data.with_name(f"{data.name}.tmp")
 
 
 def command(server: Database, data: Path, port: int, number: int) -> list[str]:
@@ -100,6 +110,7 @@ def initialise(
             child.wait()
         for data in folders.values():
             _sql_file(data).unlink(missing_ok=True)
+            shutil.rmtree(temporary_folder(_unfinished(data)), ignore_errors=True)
     for data in folders.values():
         _unfinished(data).rename(data)
 
@@ -125,6 +136,7 @@ def _begin_initialising(
     work = _unfinished(data)
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
+    temporary_folder(work).mkdir(exist_ok=True)
     sql = _sql_file(data)
     sql.touch(mode=0o600)
     begin = _base(server, work)
@@ -164,14 +176,15 @@ def _sql_file(data: Path) -> Path:
     return data.with_name(f"{data.name}.part.sql")
 
 
-def forget_socket(data: Path) -> None:
-    """Remove the socket that a crashed server left behind.
+def prepare(data: Path) -> None:
+    """Make the data folder ready for a start: without the socket that a crashed server left.
 
-    A server does so itself, unless a process with the old id seems to live: one that nobody has
-    asked for its end yet, or a stranger. Its data files stay locked as long as a server has them.
+    A server removes that itself, unless a process with the old id seems to live: one that nobody
+    has asked for its end yet, or a stranger. A server that does live keeps its data files locked.
     """
     for name in ("mysqld.sock", "mysqld.sock.lock"):
         (data / name).unlink(missing_ok=True)
+    temporary_folder(data).mkdir(exist_ok=True)
 
 
 def is_ready(port: int, admin_password: str) -> str | None:

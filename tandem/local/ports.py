@@ -1,7 +1,6 @@
 """Which TCP ports of 127.0.0.1 the servers listen on."""
 
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -17,51 +16,48 @@ STEP = 20
 
 @contextmanager
 def reserved(count: int, first: int | None = None, beyond: int = FIRST) -> Iterator[list[int]]:
-    """`count` consecutive free ports, kept from others during the block: from `first` if given,
-    else the first ones found from `beyond` on.
+    """`count` consecutive free ports: from `first` if given, else the first found from `beyond` on.
 
-    Servers that allow the reuse of addresses, as MySQL, Java and gunicorn do, can listen on them
-    within the block already. Raises LocalError naming the ports if `first` does not do.
+    During the block nobody else who asks here gets them, and servers can listen on them already.
+    Raises LocalError naming the ports if `first` does not do.
     """
     starts = range(first, first + 1) if first else range(beyond, LAST - count, STEP)
     for start in starts:
         with ExitStack() as stack:
             ports = list(range(start, start + count))
-            taken = [port for port in ports if not _reserve(port, stack, patient=first is not None)]
+            taken = [port for port in ports if not (is_free(port) and _mark(port, stack))]
             if not taken:
                 yield ports
                 return
             if first is not None:
                 raise LocalError(
                     f"the ports {start} to {start + count - 1} are needed, but something else "
-                    f"listens on {', '.join(map(str, taken))}; choose other ones with --port"
+                    f"uses {', '.join(map(str, taken))}; choose other ones with --port"
                 )
     raise LocalError(f"no {count} consecutive ports are free between {beyond} and {LAST}")
 
 
 def is_free(port: int) -> bool:
     """Whether a server could listen on it now."""
-    with ExitStack() as stack:
-        return _reserve(port, stack, patient=True)
-
-
-def _reserve(port: int, stack: ExitStack, *, patient: bool) -> bool:
-    """Bind the port without listening, until `stack` ends.
-
-    `patient`: also if connections of a server that has ended are still being forgotten there, or
-    if somebody else has reserved it.
-    """
     if not 0 < port < 65_536:
         raise LocalError(f"{port} is no port: they go from 1 to 65535")
-    holder = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-    if patient:
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        # As servers do: the traces of connections that have ended do not matter.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        return _bound(probe, port)
+
+
+def _mark(port: int, stack: ExitStack) -> bool:
+    """Hold the UDP port of the same number until `stack` ends; False if somebody holds it.
+
+    It tells others that start a cluster at the same moment, and is in no server's way.
+    """
+    return _bound(stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)), port)
+
+
+def _bound(probe: socket.socket, port: int) -> bool:
     try:
-        holder.bind((HOST, port))
+        probe.bind((HOST, port))
     except OSError:
         return False
-    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if sys.platform != "linux":
-        # Elsewhere a bound socket keeps our own server out too.
-        holder.close()
     return True

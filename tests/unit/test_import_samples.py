@@ -48,9 +48,11 @@ def outcomes() -> Counter[str]:
             continue
         [outcome], changed = decide(accounts, [asked], 0)
         accounts |= changed
-        is_refusal = isinstance(outcome, Refusal)
-        counts[f"refused: {outcome.reason}" if isinstance(outcome, Refusal) else "committed"] += 1
-        if not is_refusal or outcome.is_recorded:
+        if isinstance(outcome, Refusal):
+            counts[f"refused: {outcome.reason}"] += 1
+        else:
+            counts["committed"] += 1
+        if not isinstance(outcome, Refusal) or outcome.is_recorded:
             stored[asked.id] = asked
     assert sum(account.balance for account in accounts.values()) == 0
     return counts

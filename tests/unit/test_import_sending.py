@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tandem.cli.client import Client
-from tandem.cli.import_result import ImportResult, Verdict, judge
+from tandem.cli.import_result import ImportResult, RefusedLine, Verdict, judge
 from tandem.cli.import_rows import Row
 from tandem.cli.importing import CHUNK_MAX_BYTES, Sender, batches, import_file
 
@@ -297,7 +297,7 @@ def test_the_import_stops_at_what_cannot_be_settled_and_sends_nothing_after_it(
         seen.update(lines)
         return [BUSY if line == 15 else COMMITTED for line in lines]
 
-    refused = []
+    refused: list[RefusedLine] = []
     with listening(answer) as url:
         result = import_file(
             transfers_file(tmp_path, 50),

@@ -1,0 +1,183 @@
+"""This engine over HTTP: batches of transfers as JSON, on connections that are kept alive.
+
+Every transfer crosses shards, as in textbook XA. Each client is a thread that sends its next
+batch when the last one is answered; clients are spread evenly over the coordinators.
+"""
+
+import random
+import time
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
+from itertools import cycle, islice
+from urllib.parse import urlsplit
+
+import msgspec
+
+from bench import oracles
+from bench.loads.base import AMOUNT_MAX, FUNDS, Scale, Tally
+from bench.place import Place
+from tandem.local.progress import Report
+
+CURRENCY = "EUR"
+# The most that one request may hold.
+_SET_UP_BATCH = 5000
+_TIMEOUT_S = 60.0
+_PAUSE_S = 0.05
+
+
+class _Result(msgspec.Struct):
+    status: str
+    reason: str | None = None
+
+
+class _Results(msgspec.Struct):
+    results: list[_Result]
+
+
+_decode = msgspec.json.Decoder(_Results).decode
+
+
+class Batches:
+    """The load; its accounts' ids begin with the name of the run."""
+
+    def __init__(self, place: Place, scale: Scale, run: str) -> None:
+        self.title = f"this engine, batches of {scale.batch:,}"
+        self._place = place
+        self._scale = scale
+        self._run = run
+        self._prefix = f"bench.{run}."
+        self._bank = f"{self._prefix}bank"
+        self._funded = 0
+
+    def set_up(self, report: Report) -> None:
+        """Open all accounts, and a bank that pays each of them its funds."""
+        connection = Connection(self._place.urls[0])
+        bank = {"id": self._bank, "currency": CURRENCY, "overdraft_limit": None}
+        connection.post("/v1/accounts/batch", {"accounts": [bank]}, "created")
+        ids = [f"{self._prefix}{number}" for number in range(self._scale.accounts)]
+        for first in range(0, len(ids), _SET_UP_BATCH):
+            report(f"Opening and funding the engine's accounts: {first:,} of {len(ids):,}")
+            some = ids[first : first + _SET_UP_BATCH]
+            terms = [{"id": id_, "currency": CURRENCY} for id_ in some]
+            connection.post("/v1/accounts/batch", {"accounts": terms}, "created")
+            payments = [_transfer(f"fund-{id_}", self._bank, id_, FUNDS) for id_ in some]
+            connection.post("/v1/transfers/batch", {"transfers": payments}, "committed")
+        connection.close()
+        self._funded = len(ids)
+
+    def open(self) -> "BatchesRunner":
+        places: dict[str, list[str]] = {shard: [] for shard in self._place.shard_map.shards}
+        for number in range(self._scale.accounts):
+            id_ = f"{self._prefix}{number}"
+            places[self._place.shard_map.shard_of(id_)].append(id_)
+        urls = islice(cycle(self._place.urls), self._scale.clients)
+        accounts = [ids for ids in places.values() if ids]
+        clients = [
+            Client(url, f"{self._run}-{number}", accounts, self._scale.batch)
+            for number, url in enumerate(urls)
+        ]
+        return BatchesRunner(clients)
+
+    def violations(self, total: Tally) -> list[str]:
+        least = self._funded + total.committed
+        committed = range(least, least + total.other["pending"] + 1)
+        return oracles.violations(self._place, self._prefix, committed)
+
+
+class BatchesRunner:
+    """Clients, each in a thread of its own."""
+
+    def __init__(self, clients: list["Client"]) -> None:
+        self._clients = clients
+
+    def run(self, seconds: float) -> Tally:
+        tally = Tally()
+        began = time.monotonic()
+        with ThreadPoolExecutor(len(self._clients)) as pool:
+            for done in pool.map(lambda client: client.run(began + seconds), self._clients):
+                tally.add(done)
+        tally.seconds = time.monotonic() - began
+        return tally
+
+    def close(self) -> None:
+        """Nothing is kept open between runs."""
+
+
+class Client:
+    """Sends one batch after the other to one coordinator. `accounts` are those of each shard."""
+
+    def __init__(self, url: str, name: str, accounts: list[list[str]], batch: int) -> None:
+        self._url = url
+        self._name = name
+        self._accounts = accounts
+        self._batch = batch
+        self._random = random.Random(name)
+        self._count = 0
+
+    def run(self, until: float) -> Tally:
+        tally = Tally()
+        connection = Connection(self._url)
+        while time.monotonic() < until:
+            status, body = connection.send("/v1/transfers/batch", self._next())
+            if status in (429, 503):
+                tally.other[f"batch answered {status}"] += 1
+                time.sleep(_PAUSE_S)
+                continue
+            for result in _decode(_successful(status, body)).results:
+                if result.status == "committed":
+                    tally.committed += 1
+                else:
+                    tally.other[result.reason or result.status] += 1
+        connection.close()
+        return tally
+
+    def _next(self) -> bytes:
+        """A batch of random transfers across shards."""
+        chance, shards = self._random.random, range(len(self._accounts))
+        transfers = []
+        for _ in range(self._batch):
+            self._count += 1
+            first, second = (self._accounts[i] for i in self._random.sample(shards, 2))
+            source = first[int(chance() * len(first))]
+            destination = second[int(chance() * len(second))]
+            amount = 1 + int(chance() * AMOUNT_MAX)
+            transfers.append(_transfer(f"{self._name}-{self._count}", source, destination, amount))
+        return msgspec.json.encode({"transfers": transfers})
+
+
+class Connection:
+    """A keep-alive connection to one coordinator."""
+
+    def __init__(self, url: str) -> None:
+        self._http = HTTPConnection(urlsplit(url).netloc, timeout=_TIMEOUT_S)
+
+    def send(self, path: str, body: bytes) -> tuple[int, bytes]:
+        self._http.request("POST", path, body, {"Content-Type": "application/json"})
+        answer = self._http.getresponse()
+        return answer.status, answer.read()
+
+    def post(self, path: str, document: object, expected: str) -> None:
+        """Send a batch of which every item is to have the status `expected`."""
+        answer = _successful(*self.send(path, msgspec.json.encode(document)))
+        for result in _decode(answer).results:
+            if result.status != expected:
+                raise RuntimeError(f"{path} answered {result.status} ({result.reason})")
+
+    def close(self) -> None:
+        self._http.close()
+
+
+def _transfer(key: str, source: str, destination: str, amount: int) -> dict[str, object]:
+    return {
+        "idempotency_key": key,
+        "source": source,
+        "destination": destination,
+        "amount": amount,
+        "currency": CURRENCY,
+    }
+
+
+def _successful(status: int, body: bytes) -> bytes:
+    if status != 200:
+        raise RuntimeError(f"the coordinator answered {status}: {body[:300].decode()}")
+    return body

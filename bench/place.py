@@ -1,0 +1,160 @@
+"""Where it is measured: a running cluster, its shards, and how durable they are."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pymysql
+from pymysql.connections import Connection
+from pymysql.cursors import Cursor
+
+from coordinator.cluster import read_map
+from coordinator.settings import load
+from shard_client.shard_map import ShardMap
+from tandem.local.cluster import LocalCluster, Options
+from tandem.local.coordinators import configuration_file
+from tandem.local.errors import LocalError
+from tandem.local.progress import Report
+
+DURABLE = {"innodb_flush_log_at_trx_commit": 1, "sync_binlog": 1, "log_bin": 1}
+
+
+@dataclass(frozen=True)
+class Server:
+    """A shard's server, and its administrator."""
+
+    shard: str
+    host: str
+    port: int
+    database: str
+    user: str
+    password: str
+
+    def connect(self, database: str | None = None) -> "Connection[Cursor]":
+        """A plain session: autocommit, READ COMMITTED."""
+        return pymysql.connect(
+            host=self.host,
+            port=self.port,
+            user=self.user,
+            password=self.password,
+            database=database,
+            charset="utf8mb4",
+            autocommit=True,
+            init_command="SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+        )
+
+    def rows(self, statement: str, *values: object, database: str | None = None) -> list[Any]:
+        """The rows of one statement, on a session of its own in the shard's database."""
+        with self.connect(database or self.database) as session, session.cursor() as cursor:
+            cursor.execute(statement, values or None)
+            return list(cursor.fetchall())
+
+
+@dataclass(frozen=True)
+class Place:
+    """A running cluster."""
+
+    data_dir: str
+    urls: list[str]
+    # Worker processes of all coordinators; None where that cannot be seen.
+    workers: int | None
+    servers: list[Server]
+    shard_map: ShardMap
+
+
+@contextmanager
+def cluster(
+    data_dir: Path | None, coordinators: int, workers: int, report: Report
+) -> Iterator[Place]:
+    """The cluster in `data_dir`, or one made for the block in a temporary folder.
+
+    What ran before keeps running; what this starts is stopped again, whatever happens. Raises
+    LocalError.
+    """
+    folder = data_dir or Path(tempfile.mkdtemp(prefix="tandem-bench-"))
+    local = LocalCluster(folder)
+    ran_before = local.exists() and any(p["running"] for p in local.status()["processes"])
+    is_new = not local.exists()
+    report(f"Starting a cluster in {folder}")
+    try:
+        with _workers_of_coordinators(workers):
+            local.up(Options(2, coordinators) if is_new else Options(), report)
+        yield _place(local)
+    finally:
+        if not ran_before:
+            local.down(report=report)
+        if data_dir is None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _workers_of_coordinators(workers: int) -> Iterator[None]:
+    """Coordinators that are started in the block get so many worker processes each."""
+    name = "TANDEM_COORDINATOR_WORKERS"
+    before = os.environ.get(name)
+    os.environ[name] = str(workers)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def _place(local: LocalCluster) -> Place:
+    status = local.status()
+    environment = local.environment()
+    settings = load(configuration_file(), {**os.environ, **environment})
+    shard_map = read_map(settings)
+    servers = [
+        Server(
+            name,
+            address.host,
+            address.port,
+            address.database,
+            settings.mysql.admin_user,
+            settings.mysql.admin_password,
+        )
+        for name, address in sorted(shard_map.shards.items())
+    ]
+    if len(servers) < 2:
+        raise LocalError(
+            f"{local.data_dir} holds {len(servers)} shard; transfers across shards need two. "
+            "Choose another folder with --data-dir, or leave it out"
+        )
+    return Place(str(local.data_dir), status["urls"], _worker_count(status), servers, shard_map)
+
+
+def _worker_count(status: Mapping[str, Any]) -> int | None:
+    """How many processes the coordinators' masters have started."""
+    masters = [p["pid"] for p in status["processes"] if p["kind"] == "coordinator" and p["pid"]]
+    try:
+        files = [Path(f"/proc/{pid}/task/{pid}/children") for pid in masters]
+        return sum(len(file.read_text().split()) for file in files)
+    except OSError:
+        return None
+
+
+def durability(place: Place) -> dict[str, dict[str, int]]:
+    """The durability settings of each shard, as its server has them in force.
+
+    Raises LocalError if one is less than fully durable: figures from it would say nothing.
+    """
+    found: dict[str, dict[str, int]] = {}
+    for server in place.servers:
+        (row,) = server.rows("SELECT " + ", ".join(f"@@GLOBAL.{name}" for name in DURABLE))
+        found[server.shard] = dict(zip(DURABLE, map(int, row), strict=True))
+        if found[server.shard] != DURABLE:
+            settings = ", ".join(f"{k}={v}" for k, v in found[server.shard].items())
+            needed = ", ".join(f"{k}={v}" for k, v in DURABLE.items())
+            raise LocalError(
+                f"shard {server.shard} has {settings}; only fully durable shards are measured: "
+                f"set {needed}"
+            )
+    return found
