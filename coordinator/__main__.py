@@ -33,7 +33,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "bind": coordinator.listen,
             "workers": coordinator.workers,
             "threads": coordinator.threads,
-            "worker_class": "gthread",
+            "worker_class": "coordinator.http.worker.DrainingWorker",
             "worker_connections": 4 * coordinator.threads,
             "timeout": 60,
             "graceful_timeout": int(_STOP_PATIENCE_S) + 5,
@@ -44,8 +44,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "control_socket_disable": True,
         }
         for name, value in options.items():
-            if name in self.cfg.settings:
-                self.cfg.set(name, value)
+            self.cfg.set(name, value)
 
     def load(self) -> Flask:
         """Called in each worker, after the fork: threads and connections begin here."""

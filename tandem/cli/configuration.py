@@ -1,5 +1,6 @@
 """For commands that work on shards and ZooKeeper themselves: their settings and their errors."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,13 @@ def local_environment(data_dir: Path) -> dict[str, str]:
     try:
         return cluster.environment() if cluster.exists() else {}
     except LocalError as error:
-        raise CommandError(f"{error}.") from error
+        raise CommandError(sentence(error)) from error
+
+
+def sentence(error: Exception) -> str:
+    """The text of an error with a full stop, unless it ends with some stop already."""
+    text = str(error)
+    return text if text.endswith((".", "?", "!")) else f"{text}."
 
 
 def settings_options(command: Command) -> Command:
@@ -39,19 +46,21 @@ def load_settings(config: Path | None, data_dir: Path) -> Settings:
     try:
         return load(config, defaults=local_environment(data_dir))
     except SettingsError as error:
-        raise click.UsageError(f"{error}.") from error
+        raise click.UsageError(sentence(error)) from error
 
 
 @contextmanager
 def named_errors() -> Iterator[None]:
     """Turn what the shards and ZooKeeper raise into one clear paragraph and an exit code."""
+    # It would tell of each attempt to connect, beside the one error that counts.
+    logging.getLogger("kazoo").setLevel(logging.CRITICAL)
     try:
         yield
     except SettingsError as error:
-        raise click.UsageError(f"{error}.") from error
+        raise click.UsageError(sentence(error)) from error
     except ShardUnavailable as error:
-        raise UnknownOutcome(f"{error}.") from error
+        raise UnknownOutcome(sentence(error)) from error
     except (ClusterError, ShardError) as error:
-        raise CommandError(f"{error}.") from error
+        raise CommandError(sentence(error)) from error
     except BrokenShardMap as error:
         raise CommandError(f"The published shard map cannot be used: {error}.") from error

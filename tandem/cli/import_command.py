@@ -97,9 +97,10 @@ def import_(
         raise click.UsageError("Standard input needs --format csv or --format jsonl.")
     urls = urls_of(url, data_dir)
     screen = console()
+    screen.print(f"Importing {file} into the service at {', '.join(urls)}", soft_wrap=True)
     with ExitStack() as stack:
         written = stack.enter_context(report_file(report, file)) if report else None
-        progress = stack.enter_context(progress_of(screen, f"Importing {file.name}"))
+        progress = stack.enter_context(progress_of(screen, file.name))
         result = import_file(
             file,
             urls,

@@ -230,8 +230,10 @@ def test_the_statement_of_an_account_without_entries(town: Town) -> None:
 
 @pytest.mark.parametrize(
     "query",
-    ["limit=0", "limit=1001", "limit=-1", "limit=x", "limit=", "limit=١٠", "limit=1.0", "limit=1e1"]
-    + ["after=-1", "after=x", "after=", "after=1000000000000000000", "order=up", "order="],
+    [
+        *("limit=0", "limit=1001", "limit=-1", "limit=x", "limit=", "limit=١٠", "limit=1e1"),
+        *("after=-1", "after=x", "after=", "after=1000000000000000000", "order=up", "order="),
+    ],
 )
 def test_a_bad_page_is_named(town: Town, query: str) -> None:
     answer = town.api.get(f"/v1/accounts/{town.account()}/entries?{query}")

@@ -332,3 +332,24 @@ def test_refusals_are_counted_by_reason_with_a_few_examples(tmp_path: Path) -> N
     assert result.reasons["malformed"].examples[0].line == 22
     assert progress[-1] == 21
     assert result.bytes_done == result.bytes_total == path.stat().st_size
+
+
+def test_an_interrupted_import_tells_what_was_done_and_sends_nothing_more(tmp_path: Path) -> None:
+    seen: set[int] = set()
+
+    def answer(items: list[Item]) -> list[Item]:
+        seen.update(key_lines(items))
+        return [COMMITTED for _ in items]
+
+    def interrupt(result: ImportResult) -> None:
+        if result.rows == 20 and not result.interruption:
+            raise KeyboardInterrupt
+
+    with listening(answer) as url:
+        path = transfers_file(tmp_path, 5000)
+        result = import_file(path, [url], chunk=10, on_progress=interrupt)
+    assert result.interruption is not None
+    assert result.stopped
+    # What was under way is counted; the long rest was never sent.
+    assert len(seen) < 200
+    assert result.committed >= 20

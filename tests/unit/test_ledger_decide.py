@@ -178,9 +178,7 @@ def test_histories_go_on_without_gaps_and_never_back_in_time(
         for entry in entries:
             running += entry.amount
             assert entry.balance == running
-        assert now == was._replace(
-            balance=running, entry_count=numbers[-1], stamp_floor=stamps[-1]
-        )
+        assert now == was._replace(balance=running, entry_count=numbers[-1], stamp_floor=stamps[-1])
 
 
 @given(_books(), _lists())
@@ -259,7 +257,9 @@ def test_both_entries_carry_the_latest_of_now_and_both_floors(now: int, a: int, 
 def test_a_floor_in_the_future_spreads_along_a_chain() -> None:
     before = books(account("a", 9, floor=NOW + 500), account("b"), account("c"))
     outcomes, changed = decide(before, [transfer("a", "b", 2), transfer("b", "c", 1)], NOW)
-    stamps = {entry.stamp for outcome in outcomes if isinstance(outcome, Posting) for entry in outcome}
+    stamps = {
+        entry.stamp for outcome in outcomes if isinstance(outcome, Posting) for entry in outcome
+    }
     assert stamps == {NOW + 500}
     assert {item.stamp_floor for item in changed.values()} == {NOW + 500}
 

@@ -111,7 +111,9 @@ def test_several_shards_go_through_prepare_and_a_decision_row() -> None:
 
 def test_an_unknown_decision_is_asked_for_and_never_guessed() -> None:
     assert step(Phase.DECIDING, Event.DECISION_UNKNOWN) == (Phase.ARBITRATING, Effect.ARBITRATE)
-    asked = {event: target for (phase, event), (target, _) in TABLE.items() if phase is Phase.ARBITRATING}
+    asked = {
+        event: target for (phase, event), (target, _) in TABLE.items() if phase is Phase.ARBITRATING
+    }
     assert asked == {
         Event.FOUND_COMMITTED: Phase.COMMITTING,
         Event.FOUND_ABORTED: Phase.ABORTING,

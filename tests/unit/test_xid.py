@@ -27,7 +27,7 @@ def test_every_name_fits_into_an_xid(gtrid: Gtrid, shard: str) -> None:
 def test_a_golden_name() -> None:
     gtrid = Gtrid("tandem", "s1", "c1", 0x19AB5E3C1F, 0xDEADBEEF)
     assert str(gtrid) == "tandem.s1.c1.019ab5e3c1f.00000000deadbeef"
-    assert FORMAT_ID == int.from_bytes(b"TAND")
+    assert int.from_bytes(b"TAND") == FORMAT_ID
 
 
 @pytest.mark.parametrize(

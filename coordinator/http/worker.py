@@ -1,0 +1,24 @@
+"""Gunicorn's threaded worker, with one difference: when it is told to end, it still answers the
+connections that the kernel has taken for it, and then lets the kernel take no more.
+
+Without it clients that connect meanwhile are accepted by the kernel, send their request, and are
+cut off without an answer when the worker ends.
+"""
+
+from gunicorn.workers.gthread import ThreadWorker
+
+
+class DrainingWorker(ThreadWorker):  # type: ignore[misc]
+    """See the module."""
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        super().set_accept_enabled(enabled)
+        if enabled or self.alive:
+            return
+        for listener in self.sockets:
+            listener.setblocking(False)
+            taken = -1
+            while taken != self.nr_conns:
+                taken = self.nr_conns
+                self.accept(listener)
+            listener.close()

@@ -1,0 +1,94 @@
+"""A single shard that no coordinator uses, to be paused and misconfigured by tests."""
+
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pymysql
+
+from shard_client.admin import make_shard
+from shard_client.connection import Address, ShardConnection
+from tandem.local.cluster import LocalCluster, Options
+from tandem.local.servers import Engine
+
+CLUSTER = "lone"
+USER, PASSWORD = "tandem", "secret of a test"
+
+
+class Lone:
+    """A shard `s1` of the cluster `lone`, which owns all slots."""
+
+    def __init__(self, local: LocalCluster, engine: Engine) -> None:
+        self.local = local
+        self.engine = engine
+        environment = local.environment()
+        host, _, rest = environment["TANDEM_SHARDS"].partition("=")[2].partition(":")
+        port, _, database = rest.partition("/")
+        self.admin_address = Address(
+            "s1",
+            host,
+            int(port),
+            database,
+            environment["TANDEM_MYSQL_ADMIN_USER"],
+            environment["TANDEM_MYSQL_ADMIN_PASSWORD"],
+        )
+        self.uuid = make_shard(self.admin_address, CLUSTER, [(0, 4095)], USER, PASSWORD)
+        self.address = self.admin_address._replace(user=USER, password=PASSWORD)
+
+    @property
+    def is_mariadb(self) -> bool:
+        return self.engine == "mariadb"
+
+    def connect(self, idle_timeout_s: int = 60) -> ShardConnection:
+        return ShardConnection(self.address, 2.0, idle_timeout_s)
+
+    def admin(self, *statements: str) -> list[tuple[object, ...]]:
+        """Run statements as the administrator; gives the rows of the last."""
+        where = self.admin_address
+        connection = pymysql.connect(
+            host=where.host,
+            port=where.port,
+            user=where.user,
+            password=where.password,
+            database=where.database,
+            autocommit=True,
+        )
+        try:
+            with connection.cursor() as cursor:
+                for statement in statements:
+                    cursor.execute(statement)
+                return list(cursor.fetchall())
+        finally:
+            connection.close()
+
+    @contextmanager
+    def variables(self, values: Mapping[str, int]) -> Iterator[None]:
+        """The server with other global variables for a block."""
+        before = {name: self.admin(f"SELECT @@global.{name}")[0][0] for name in values}
+        try:
+            self.admin(*(f"SET GLOBAL {name} = {value}" for name, value in values.items()))
+            yield
+        finally:
+            self.admin(*(f"SET GLOBAL {name} = {value}" for name, value in before.items()))
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """The server frozen for a block: it answers nothing, but its connections stand."""
+        process = next(p for p in self.local.status()["processes"] if p["name"] == "s1")
+        os.kill(process["pid"], signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(process["pid"], signal.SIGCONT)
+
+
+@contextmanager
+def lone_server(folder: Path, engine: Engine) -> Iterator[Lone]:
+    local = LocalCluster(folder)
+    try:
+        local.up_servers(Options(shards=1, coordinators=1, engine=engine))
+        yield Lone(local, engine)
+    finally:
+        local.down()

@@ -1,0 +1,109 @@
+"""The bench in its short form: that it runs and checks what it has done, not how fast it is."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from bench import oracles
+from bench.place import Place, Server
+from coordinator.cluster import read_map
+from tandem.local.servers import PROJECT
+from tests.cluster import Cluster
+
+COMMAND_TIMEOUT_S = 200
+COPY = "bench_copy"
+ANY_NUMBER = range(1 << 40)
+
+
+@pytest.fixture(scope="module")
+def measured(
+    mysql_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, dict[str, Any]]:
+    """What the bench prints and writes of a running cluster."""
+    file = tmp_path_factory.mktemp("bench") / "figures.json"
+    folder = str(mysql_cluster.local.data_dir)
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "--short", "--data-dir", folder, "--json", str(file)],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_TIMEOUT_S,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout, json.loads(file.read_text())
+
+
+def test_it_prints_a_ratio_and_that_the_rules_hold(measured: tuple[str, dict[str, Any]]) -> None:
+    printed, document = measured
+    assert "Ratio to textbook XA: " in printed
+    assert "The bank's rules hold" in printed
+    assert document["violations"] == []
+
+
+def test_the_document_holds_figures_and_settings(measured: tuple[str, dict[str, Any]]) -> None:
+    _, document = measured
+    assert set(document["loads"]) == {"textbook", "batches"}
+    for load in document["loads"].values():
+        assert load["transfers_per_s"] > 0
+        assert load["total"]["committed"] > 0
+    assert document["loads"]["batches"]["ratio"] > 0
+    durable = {"innodb_flush_log_at_trx_commit": 1, "sync_binlog": 1, "log_bin": 1}
+    assert document["settings"]["durability"] == {"s1": durable, "s2": durable}
+
+
+def test_a_cluster_that_ran_before_is_left_running_and_clean(
+    measured: tuple[str, dict[str, Any]], mysql_cluster: Cluster
+) -> None:
+    assert all(process["running"] for process in mysql_cluster.local.status()["processes"])
+    assert mysql_cluster.rows("s1", "SHOW DATABASES LIKE 'bench\\_textbook%'") == []
+
+
+@pytest.fixture
+def copied(measured: tuple[str, dict[str, Any]], mysql_cluster: Cluster) -> Iterator[Place]:
+    """The bench's rows on both shards, in databases where they can be damaged."""
+    mysql = mysql_cluster.settings.mysql
+    shard_map = read_map(mysql_cluster.settings)
+    servers = [
+        Server(name, a.host, a.port, a.database, mysql.admin_user, mysql.admin_password)
+        for name, a in shard_map.shards.items()
+    ]
+    try:
+        for server in servers:
+            server.rows(f"CREATE DATABASE {COPY}")
+            for table, column in (
+                ("accounts", "id"),
+                ("entries", "account_id"),
+                ("transfers", "source"),
+            ):
+                server.rows(f"CREATE TABLE {COPY}.{table} LIKE {table}")
+                server.rows(
+                    f"INSERT INTO {COPY}.{table} SELECT * FROM {table}"
+                    f" WHERE {column} LIKE 'bench.%'"
+                )
+        copies = [replace(server, database=COPY) for server in servers]
+        yield Place("", [], None, copies, shard_map)
+    finally:
+        for server in servers:
+            server.rows(f"DROP DATABASE IF EXISTS {COPY}")
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaints"),
+    [
+        ("UPDATE accounts SET balance = balance + 7 LIMIT 1", ["add up to 7", "its entries"]),
+        ("DELETE FROM entries WHERE amount > 0 LIMIT 1", ["'credits'", "account bench."]),
+        ("DELETE FROM transfers WHERE status = 'committed' LIMIT 1", ["'transfers'"]),
+    ],
+)
+def test_the_oracles_see_what_is_wrong(copied: Place, damage: str, complaints: list[str]) -> None:
+    assert oracles.violations(copied, "bench.", ANY_NUMBER) == []
+    copied.servers[0].rows(damage)
+    told = "\n".join(oracles.violations(copied, "bench.", ANY_NUMBER))
+    for complaint in complaints:
+        assert complaint in told
+    assert "there" in "\n".join(oracles.violations(copied, "bench.", range(1)))
