@@ -48,11 +48,11 @@ def _positive(default: int, help_: str) -> dict[str, Any]:
 )
 @click.option("--rounds", **_positive(5, "How often every load has its turn."))
 @click.option("--seconds", **_positive(5, "How long a turn is."))
-@click.option("--accounts", **_positive(100_000, "How many accounts, over all shards together."))
+@click.option("--accounts", **_positive(50_000, "How many accounts, over all shards together."))
 @click.option("--threads", **_positive(8, "Threads of textbook XA."))
 @click.option("--clients", **_positive(4, "Clients that send batches."))
 @click.option("--batch", **_positive(1000, "Transfers in a batch."))
-@click.option("--coordinators", **_positive(2, "Coordinators of a cluster of its own."))
+@click.option("--coordinators", **_positive(1, "Coordinators of a cluster of its own."))
 @click.option("--workers", **_positive(1, "Worker processes of each of them."))
 @click.option(
     "--data-dir",

@@ -5,7 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ class Server:
     port: int
     database: str
     user: str
-    password: str
+    password: str = field(repr=False)
 
     def connect(self, database: str | None = None) -> "Connection[Cursor]":
         """A plain session: autocommit, READ COMMITTED."""

@@ -97,7 +97,8 @@ def load(
     defaults: Mapping[str, str] | None = None,
 ) -> Settings:
     """Read the configuration: the file at `path` (or at TANDEM_CONFIG, or config/tandem.toml),
-    under it `defaults` and over it `environ`, both as TANDEM_... variables.
+    over it `defaults`, which lead to a local cluster, and over both `environ`, each as TANDEM_...
+    variables.
 
     Raises SettingsError, which names the file or variable, the key, the value and what is allowed.
     """

@@ -118,7 +118,8 @@ class ShardConnection:
 
     @property
     def server_version(self) -> str:
-        return str(self._wire.get_server_info())
+        # MariaDB puts a version that old replicas understand in front of its own.
+        return str(self._wire.get_server_info()).removeprefix("5.5.5-")
 
     @property
     def is_open(self) -> bool:

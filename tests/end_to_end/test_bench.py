@@ -95,7 +95,7 @@ def copied(measured: tuple[str, dict[str, Any]], mysql_cluster: Cluster) -> Iter
 @pytest.mark.parametrize(
     ("damage", "complaints"),
     [
-        ("UPDATE accounts SET balance = balance + 7 LIMIT 1", ["add up to 7", "its entries"]),
+        ("UPDATE accounts SET balance = balance + 7 LIMIT 1", ["add up to 7", "account bench."]),
         ("DELETE FROM entries WHERE amount > 0 LIMIT 1", ["'credits'", "account bench."]),
         ("DELETE FROM transfers WHERE status = 'committed' LIMIT 1", ["'transfers'"]),
     ],

@@ -5,6 +5,7 @@ import signal
 import time
 import uuid
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import httpx
@@ -187,7 +188,7 @@ def test_poisoned_group_is_split(mysql_cluster: Cluster) -> None:
         others = [name for name in bank.accounts if name != bad]
         items = [
             transfer(source, destination, 1, uuid.uuid4().hex)
-            for source, destination in zip(others, others[1:], strict=False)
+            for source, destination in pairwise(others)
         ]
         items.insert(20, transfer(bad, others[0], 1, uuid.uuid4().hex))
         with client(mysql_cluster.urls[0]) as http:
