@@ -34,8 +34,8 @@ SHORT = Plan(rounds=1, seconds=1.0, warm_up_s=0.2)
 SHORT_ACCOUNTS = 2000
 
 
-def _positive(default: int, help_: str) -> dict[str, Any]:
-    return {"type": click.IntRange(1), "default": default, "show_default": True, "help": help_}
+def _positive(default: int, help_: str, least: int = 1) -> dict[str, Any]:
+    return {"type": click.IntRange(least), "default": default, "show_default": True, "help": help_}
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -48,7 +48,9 @@ def _positive(default: int, help_: str) -> dict[str, Any]:
 )
 @click.option("--rounds", **_positive(5, "How often every load has its turn."))
 @click.option("--seconds", **_positive(5, "How long a turn is."))
-@click.option("--accounts", **_positive(50_000, "How many accounts, over all shards together."))
+@click.option(
+    "--accounts", **_positive(50_000, "How many accounts, over all shards together.", 100)
+)
 @click.option("--threads", **_positive(8, "Threads of textbook XA."))
 @click.option("--clients", **_positive(4, "Clients that send batches."))
 @click.option("--batch", **_positive(1000, "Transfers in a batch."))

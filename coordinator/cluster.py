@@ -129,9 +129,13 @@ class MapWatcher:
         self._changed.set()
         self._thread.join(timeout=2)
         # kazoo's stop can hang when the connection is half open; the process goes anyway.
-        stopper = threading.Thread(target=self._client.stop, daemon=True)
+        stopper = threading.Thread(target=self._leave, daemon=True)
         stopper.start()
         stopper.join(timeout=2)
+
+    def _leave(self) -> None:
+        self._client.stop()
+        self._client.close()
 
     def _run(self) -> None:
         while not self._stopping:

@@ -40,6 +40,7 @@ from shard_client.xid import Gtrid
 log = logging.getLogger(__name__)
 
 _RELEASE_TIMEOUT_S = 1.0
+_AFTER_BUG_S = 0.1
 
 
 class Timeouts(NamedTuple):
@@ -77,8 +78,16 @@ class Executors:
             thread.start()
 
     def _work(self) -> None:
-        while group := self._queue.take():
-            self._run(group)
+        while True:
+            try:
+                group = self._queue.take()
+                if group is None:
+                    return
+                self._run(group)
+            except Exception:
+                # A thread that ends would leave its part of the work undone for ever.
+                log.exception("an executor met a bug and goes on")
+                time.sleep(_AFTER_BUG_S)
 
 
 class GroupRun:
@@ -158,6 +167,8 @@ class GroupRun:
             list(parts.branches), lambda b: b.lock(accounts[b.shard], ids[b.shard], deadline)
         )
         absent = self._absent(accounts, locked, deadline)
+        # A shard that was lost since its answer has let go of its locks: it does not count.
+        locked = {name: answer for name, answer in locked.items() if name in parts.branches}
         sorted_ = sort_out(self._group.tickets, locked, absent)
         self._known = sorted_.known
         self._put_off(sorted_, locked)
@@ -265,11 +276,12 @@ class GroupRun:
     def _write_and_prepare(self) -> Event:
         deadline = self._write_deadline()
         nothing = Writes([], [], [])
-        voters = list(self._participants.branches)
+        # Whoever has something to write must vote, whether it still has a branch or not.
+        voters = self._plan.writes.keys() | {self._gtrid.home}
         votes = self._participants.ask(
             voters, lambda b: b.write(self._plan.writes.get(b.shard, nothing), deadline)
         )
-        return Event.ALL_VOTED_YES if len(votes) == len(voters) else Event.VOTE_LOST
+        return Event.ALL_VOTED_YES if votes.keys() == voters else Event.VOTE_LOST
 
     def _insert_decision(self) -> Event:
         deadline = self._write_deadline()

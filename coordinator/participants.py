@@ -35,14 +35,17 @@ class Participants:
             self.branches[name] = Branch(connection, str(self._gtrid), is_local=is_local)
 
     def ask(self, names: Iterable[str], call: Callable[[Branch], Reply[T]]) -> dict[str, T]:
-        """Send a packet to each of these shards, then read all answers; those of the lost are
-        missing.
+        """Send a packet to each of these shards, then read all answers; those of shards that are
+        lost, now or before, are missing.
         """
         replies: dict[str, Reply[T]] = {}
         answers: dict[str, T] = {}
         for name in names:
+            branch = self.branches.get(name)
+            if branch is None:
+                continue
             try:
-                replies[name] = call(self.branches[name])
+                replies[name] = call(branch)
             except ShardError as error:
                 self._lose(name, error)
         for name, reply in replies.items():

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from functools import lru_cache
 from zlib import crc32
 
 SLOT_COUNT = 4096
@@ -11,6 +12,7 @@ TRANSFER_ID_PATTERN = r"^[0-9a-f]{3}-[0-9a-f]{32}$"
 _TRANSFER_ID = re.compile(TRANSFER_ID_PATTERN)
 
 
+@lru_cache(maxsize=65_536)
 def slot_of(account_id: str) -> int:
     """The slot that owns an account, 0 to 4095.
 

@@ -159,7 +159,7 @@ class Branch:
             (sql.INSERT_ENTRIES, writes.entries, len(writes.entries)),
             (sql.UPDATE_ACCOUNTS, changes, len(writes.accounts)),
         )
-        packet = [sql.bulk(self.connection, text, rows) for text, rows, count in bulk if count]
+        packet = [sql.bulk(text, rows) for text, rows, count in bulk if count]
         return packet, [count for _, _, count in bulk if count]
 
     def _check_counts(self, counts: list[int], results: list[Result]) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import pymysql
 from pymysql.constants import CLIENT, COMMAND
 
-from shard_client.errors import ConnectionLost, ShardUnavailable, translate
+from shard_client.errors import ConnectionLost, ShardUnavailable, TryAgain, translate
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
@@ -168,8 +168,9 @@ class Pool:
     """Connections to one shard, at most `size` at a time; the one used last is taken first."""
 
     def __init__(
-        self, connect: Callable[[], ShardConnection], size: int, idle_max_s: float
+        self, shard: str, connect: Callable[[], ShardConnection], size: int, idle_max_s: float
     ) -> None:
+        self._shard = shard
         self._connect = connect
         self._idle: list[ShardConnection] = []
         self._free = threading.BoundedSemaphore(size)
@@ -178,9 +179,12 @@ class Pool:
         self._idle_max_s = idle_max_s
 
     def take(self, deadline: float) -> ShardConnection:
-        """A connection for the caller alone; give it back with `give`. Raises ShardUnavailable."""
+        """A connection for the caller alone; give it back with `give`.
+
+        Raises TryAgain if none becomes free in time, ShardUnavailable.
+        """
         if not self._free.acquire(timeout=max(deadline - time.monotonic(), 0)):
-            raise ShardUnavailable("?", "all connections are in use")
+            raise TryAgain(self._shard, "all connections to it are in use")
         try:
             return self._take_idle() or self._connect()
         except BaseException:

@@ -44,7 +44,7 @@ class Shard:
         self._cluster = cluster
         self._limits = limits
         self._refuse_weak = refuse_weak_durability
-        self._pool = Pool(self._connect, limits.connections, limits.idle_timeout_s / 2)
+        self._pool = Pool(self.id, self._connect, limits.connections, limits.idle_timeout_s / 2)
         self._lock = threading.Lock()
         self.unavailable_because: str | None = "it was not reached yet"
         self.unavailable_since = time.monotonic()
@@ -86,7 +86,10 @@ class Shard:
         self._pool.discard_idle()
 
     def take(self, deadline: float) -> ShardConnection:
-        """A connection for the caller alone, to be given back. Raises ShardUnavailable."""
+        """A connection for the caller alone, to be given back.
+
+        Raises ShardUnavailable, TryAgain.
+        """
         if self.unavailable_because is not None:
             raise ShardUnavailable(self.id, self.unavailable_because)
         return self._pool.take(deadline)

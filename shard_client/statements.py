@@ -123,9 +123,13 @@ ANY_MARKER = "SELECT 1 FROM markers WHERE gtrid = %s AND shard = %s"
 TOUCH = "UPDATE shard_identity SET touched = touched + 1"
 
 
-def bulk(connection: ShardConnection, statement: str, rows: Iterable[Sequence[Any]]) -> str:
+def bulk(statement: str, rows: Iterable[Sequence[Any]]) -> str:
     """A bulk statement with its rows."""
-    return fill(connection, statement, _encode(list(rows)).decode())
+    text = _encode(list(rows)).decode()
+    # JSON text has no control characters, so these two are all that a literal needs escaped. The
+    # driver's way, character by character, takes eight times as long.
+    literal = text.replace("\\", "\\\\").replace("'", "\\'")
+    return statement % f"'{literal}'"
 
 
 def fill(connection: ShardConnection, statement: str, *values: object) -> str:

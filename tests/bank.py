@@ -40,6 +40,9 @@ class Bank:
         """Two accounts on different shards."""
         return self.accounts[0], self.accounts[1]
 
+    def shard_of(self, account: str) -> str:
+        return self._map.shard_of(account)
+
     def _name(self, index: int) -> str:
         """A name on the next shard: they are dealt out in turn."""
         shards = sorted(self._map.shards)

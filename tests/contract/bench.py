@@ -3,7 +3,8 @@
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from itertools import count
 
 import pymysql
@@ -42,6 +43,12 @@ def now() -> int:
     return time.time_ns() // 1000
 
 
+@cache
+def _slots(cluster: Cluster, shard: str) -> list[tuple[int, int]]:
+    rows = cluster.rows(shard, "SELECT first_slot, last_slot FROM slots")
+    return [(first, last) for first, last in rows]
+
+
 class Bench:
     """One test's hold on the shards of a cluster. Whatever it leaves prepared is finished."""
 
@@ -55,7 +62,7 @@ class Bench:
 
     def _tag(self, shard: str) -> str:
         """What in braces makes an account one of this shard's."""
-        ranges = self.cluster.rows(shard, "SELECT first_slot, last_slot FROM slots")
+        ranges = _slots(self.cluster, shard)
         return next(
             f"{{{self.prefix}{n}}}"
             for n in count()
@@ -92,7 +99,7 @@ class Bench:
     # --- accounts ---------------------------------------------------------------------------
 
     def name(self, shard: str = "s1") -> str:
-        """The next name of an account on a shard; names sort in the order in which they are made."""
+        """The next name of an account on a shard; later names sort behind."""
         return f"{self.prefix}.{next(self._numbers):06d}.{self._tags[shard]}"
 
     def accounts(self, number: int, shard: str = "s1", limit: int | None = None) -> list[str]:
@@ -123,7 +130,7 @@ class Bench:
     def branch(self, shard: str, gtrid: Gtrid) -> Branch:
         return Branch(self.connect(shard), str(gtrid), is_local=shard == gtrid.home)
 
-    def transfer(self, source: str, destination: str, amount: int = 7) -> Transfer:
+    def transfer(self, source: str, destination: str, *, amount: int = 7) -> Transfer:
         key = f"k{next(self._numbers)}"
         id_ = transfer_id(source, key)
         return Transfer(id_, key, source, destination, amount, "EUR", None, "xa", now())
@@ -181,28 +188,34 @@ class Bench:
 
     # --- the end ----------------------------------------------------------------------------
 
-    def end_session(self, connection: ShardConnection) -> None:
-        """Close a connection and wait until its server has noticed."""
-        connection.close()
-        query = f"SELECT 1 FROM information_schema.processlist WHERE id = {connection.thread_id}"
-        wait_until(
-            lambda: not self.cluster.rows(connection.shard, query), 5, "the session lives on"
-        )
+    def end_session(self, *connections: ShardConnection) -> None:
+        """Close connections and wait until their servers have noticed."""
+        for connection in connections:
+            connection.close()
+        for shard in {connection.shard for connection in connections}:
+            ids = [str(c.thread_id) for c in connections if c.shard == shard]
+            query = f"SELECT 1 FROM information_schema.processlist WHERE id IN ({','.join(ids)})"
+            self._wait_until_none(shard, query)
+
+    def _wait_until_none(self, shard: str, query: str) -> None:
+        with self.admin(shard) as cursor:
+            wait_until(lambda: not cursor.execute(query), 5, f"{query} still finds something")
 
     def close(self) -> None:
-        for connection in self._connections:
-            self.end_session(connection)
-        for gtrid in self._gtrids:
-            self._finish(gtrid)
+        self.end_session(*self._connections)
+        for shard in self._tags:
+            watching = self.connect(shard)
+            by_text = "FORMAT='SQL'" if watching.is_mariadb else "CONVERT XID"
+            if watching.rows(f"XA RECOVER {by_text}", soon()):
+                for gtrid in self._gtrids:
+                    self._finish(gtrid, shard)
         for connection in self._connections:
             connection.close()
 
-    def _finish(self, gtrid: Gtrid) -> None:
+    def _finish(self, gtrid: Gtrid, shard: str) -> None:
+        """Finish what a test has left prepared."""
         home = gtrid.home if gtrid.home in self._tags else "s1"
         decision = read_decision(self.connect(home), str(gtrid), soon())
-        for shard in self._tags:
-            try:
-                outcome = decision or DecisionOutcome.ABORTED
-                finish(self.connect(shard), str(gtrid), outcome, soon())
-            except ShardError:
-                continue
+        with suppress(ShardError):
+            outcome = decision or DecisionOutcome.ABORTED
+            finish(self.connect(shard), str(gtrid), outcome, soon())

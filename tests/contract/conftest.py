@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from shard_client.branch import Branch
 from tests.cluster import Cluster
 from tests.contract.bench import Bench
 from tests.contract.lone import Lone, lone_server
@@ -17,6 +18,12 @@ def bench(any_cluster: Cluster) -> Iterator[Bench]:
         yield made
     finally:
         made.close()
+
+
+@pytest.fixture(params=["local", "xa"])
+def branch(bench: Bench, request: pytest.FixtureRequest) -> Branch:
+    """A branch on s1: as the home of its group, and as another participant."""
+    return bench.branch("s1", bench.gtrid(home="s1" if request.param == "local" else "s2"))
 
 
 @pytest.fixture(scope="session", params=["mysql", "mariadb"])

@@ -37,20 +37,26 @@ class Town:
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
-        self.prefix = f"t{uuid.uuid4().hex[:10]}"
         self.urls = cluster.urls
         self.api = client(cluster.urls[0])
         self.other = client(cluster.urls[1])
+        self._sessions = {shard: cluster.sql(shard) for shard in cluster.settings.shards}
+        self._ranges = {
+            shard: self.rows(shard, "SELECT first_slot, last_slot FROM slots")
+            for shard in self._sessions
+        }
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin anew with other names; what was opened before is somebody else's now."""
+        self.prefix = f"t{uuid.uuid4().hex[:10]}"
         self._numbers = itertools.count()
         self._issuers: dict[str, str] = {}
-        self._ranges = {
-            shard: cluster.rows(shard, "SELECT first_slot, last_slot FROM slots")
-            for shard in cluster.settings.shards
-        }
 
-    def close(self) -> None:
-        self.api.close()
-        self.other.close()
+    def rows(self, shard: str, statement: str) -> list[tuple]:
+        with self._sessions[shard].cursor() as cursor:
+            cursor.execute(statement)
+            return list(cursor.fetchall())
 
     # --- accounts ---------------------------------------------------------------------------
 
@@ -141,13 +147,26 @@ class Town:
             "transfers": "source LIKE '{0}%'",
         }
         found: dict[str, list[tuple]] = {}
-        for shard in self.cluster.settings.shards:
+        for shard in self._sessions:
             for table, where in mine.items():
                 rows = where.format(self.prefix)
-                found[f"{shard} {table}"] = self.cluster.rows(
+                found[f"{shard} {table}"] = self.rows(
                     shard, f"SELECT * FROM {table} WHERE {rows} ORDER BY 1, 2"
-                ) + self.cluster.rows(shard, f"SELECT COUNT(*) FROM {table}")
+                ) + self.rows(shard, f"SELECT COUNT(*) FROM {table}")
         return found
+
+
+@cache
+def town_of(cluster: Cluster) -> Town:
+    """The one town on a cluster of the session: its connections serve all tests."""
+    return Town(cluster)
+
+
+def visit(cluster: Cluster) -> Town:
+    """A town for one test, with names that no other test has."""
+    town = town_of(cluster)
+    town.renew()
+    return town
 
 
 class InDoubt:

@@ -12,6 +12,7 @@ from shard_client.admin import make_shard
 from shard_client.connection import Address, ShardConnection
 from tandem.local.cluster import LocalCluster, Options
 from tandem.local.servers import Engine
+from tests.cluster import wait_until
 
 CLUSTER = "lone"
 USER, PASSWORD = "tandem", "secret of a test"
@@ -77,11 +78,21 @@ class Lone:
     def paused(self) -> Iterator[None]:
         """The server frozen for a block: it answers nothing, but its connections stand."""
         process = next(p for p in self.local.status()["processes"] if p["name"] == "s1")
-        os.kill(process["pid"], signal.SIGSTOP)
+        pid: int = process["pid"]
+        os.kill(pid, signal.SIGSTOP)
         try:
+            wait_until(lambda: _is_stopped(pid), 5, "the server cannot be paused")
             yield
         finally:
-            os.kill(process["pid"], signal.SIGCONT)
+            os.kill(pid, signal.SIGCONT)
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether each of a process's threads has come to a stop."""
+    states = [
+        task.read_text().rpartition(") ")[2][0] for task in Path(f"/proc/{pid}/task").glob("*/stat")
+    ]
+    return set(states) == {"T"}
 
 
 @contextmanager

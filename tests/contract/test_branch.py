@@ -6,21 +6,11 @@ import time
 import pytest
 
 from ledger.ids import slot_of
-from ledger.model import Account, Entry
 from shard_client.branch import Branch, Writes
-from shard_client.errors import DuplicateRow, ShardError, StatementRefused, TryAgain
-from shard_client.prepared import list_prepared
-from shard_client.transfers import StoredTransfer
-from tests.cluster import wait_until
+from shard_client.errors import TryAgain
 from tests.contract.bench import Bench, now, soon
 
 NOTHING = Writes([], [], [])
-
-
-@pytest.fixture(params=["local", "xa"])
-def branch(bench: Bench, request: pytest.FixtureRequest) -> Branch:
-    """A branch on s1: as the home of its group, and as another participant."""
-    return bench.branch("s1", bench.gtrid(home="s1" if request.param == "local" else "s2"))
 
 
 # --- locking --------------------------------------------------------------------------------
@@ -110,7 +100,7 @@ def test_a_group_locks_exactly_its_own_rows(
 def _open_beside(bench: Bench, names: list[str]) -> None:
     """An account that sorts right behind each of a few locked ones can be opened."""
     with bench.admin() as cursor:
-        for name in names[:3] + names[-1:]:
+        for name in {*names[:3], names[-1]}:
             beside = name.replace("{", "-{", 1)
             cursor.execute(
                 "INSERT INTO accounts VALUES (%s, 'EUR', 0, 0, 'open', 0, 1, 1, 1)", [beside]
@@ -286,181 +276,7 @@ def test_amounts_of_every_size(bench: Bench, amount: int) -> None:
     names = bench.accounts(2)
     branch = bench.branch("s1", bench.gtrid())
     found = branch.lock(names, [], soon()).get()
-    made = bench.plan(bench.gtrid(), [bench.transfer(*names, amount)], found)
+    made = bench.plan(bench.gtrid(), [bench.transfer(*names, amount=amount)], found)
     branch.write_unprepared(made.writes["s1"], soon()).get()
     branch.commit_alone(soon()).get()
     assert bench.balances(names) == {names[0]: -amount, names[1]: amount}
-
-
-# --- writes that cannot be ------------------------------------------------------------------
-
-
-def _is_undone(bench: Bench, branch: Branch, names: list[str]) -> None:
-    """The session is closed, and nothing of the branch is left."""
-    assert not branch.connection.is_open
-    wait_until(lambda: bench.free_of(names) == set(names), 5, "its locks are still there")
-    assert set(bench.balances(names).values()) == {0}
-
-
-def _change(name: str, balance: int) -> Account:
-    return Account(name, "EUR", balance, None, "open", 1, now())
-
-
-@pytest.mark.parametrize("is_alone", [True, False])
-def test_a_write_must_find_every_row(bench: Bench, branch: Branch, is_alone: bool) -> None:
-    names = bench.accounts(2)
-    branch.lock(names, [], soon()).get()
-    writes = Writes([_change(names[0], 5), _change(bench.name(), 5)], [], [])
-    write = branch.write_unprepared if is_alone else branch.write
-    with pytest.raises(StatementRefused, match=r"found \[1\] rows, not \[2\]"):
-        write(writes, soon()).get()
-    assert not branch.is_prepared
-    assert not branch.connection.is_open
-    if branch.is_local or is_alone:
-        _is_undone(bench, branch, names)
-    else:
-        # Its vote was given in the same packet: it is there to be rolled back.
-        cluster = bench.cluster.settings.cluster.id
-        prepared = list_prepared(bench.connect(), cluster, soon())
-        assert branch.gtrid in [str(found.gtrid) for found in prepared]
-
-
-def test_rows_that_are_equal_count_as_found(bench: Bench, branch: Branch) -> None:
-    names = bench.accounts(2)
-    found = branch.lock(names, [], soon()).get()
-    same = list(found.accounts.values())
-    branch.write_unprepared(Writes(same, [], []), soon()).get()
-    branch.roll_back(soon()).get()
-
-
-def test_an_id_that_exists_is_a_duplicate(bench: Bench, branch: Branch) -> None:
-    names = bench.accounts(2)
-    transfer = bench.transfer(*names)
-    stored = StoredTransfer(transfer, str(bench.gtrid()), "rejected", "why", "so", now())
-    branch.lock(names, [], soon()).get()
-    with pytest.raises(DuplicateRow) as caught:
-        branch.write_unprepared(Writes([], [], [stored, stored]), soon()).get()
-    assert caught.value.statement == 0
-    _is_undone(bench, branch, names)
-
-
-def test_an_entry_that_exists_is_a_duplicate(bench: Bench, branch: Branch) -> None:
-    names = bench.accounts(2)
-    transfer = bench.transfer(*names)
-    stored = StoredTransfer(transfer, str(bench.gtrid()), "rejected", "why", "so", now())
-    entry = Entry(names[0], 1, transfer.id, 5, 5, names[1], now())
-    branch.lock(names, [], soon()).get()
-    with pytest.raises(DuplicateRow) as caught:
-        branch.write_unprepared(Writes([], [entry, entry], [stored]), soon()).get()
-    assert caught.value.statement == 1
-    _is_undone(bench, branch, names)
-
-
-def test_what_the_tables_forbid_is_refused(bench: Bench, branch: Branch) -> None:
-    """The ledger never asks for these; the tables would stop it if it did."""
-    names = bench.accounts(2, limit=10)
-    transfer = bench.transfer(*names)
-    wrong = [
-        Writes([_change(names[0], -11)], [], []),
-        Writes([], [Entry(names[0], 0, transfer.id, 5, 5, "x", 1)], []),
-        Writes([], [Entry(names[0], 1, transfer.id, 0, 0, "x", 1)], []),
-        Writes([], [], [StoredTransfer(transfer, "g", "lost", None, None, 1)]),
-        Writes([], [], [StoredTransfer(transfer, "g" * 65, "committed", None, None, 1)]),
-        Writes([], [], [StoredTransfer(transfer, "g", "rejected", "w", "d" * 513, 1)]),
-    ]
-    for writes in wrong:
-        one = bench.branch("s1", bench.gtrid(home=branch.gtrid.split(".")[1]))
-        one.lock(names, [], soon()).get()
-        with pytest.raises(StatementRefused) as caught:
-            one.write_unprepared(writes, soon()).get()
-        assert caught.value.statement == 0
-        _is_undone(bench, one, names)
-
-
-def test_an_error_before_the_vote_leaves_nothing_prepared(bench: Bench) -> None:
-    names = bench.accounts(2)
-    branch = bench.branch("s1", bench.gtrid(home="s2"))
-    branch.lock(names, [], soon()).get()
-    entry = Entry(names[0], 1, "t", 5, 5, names[1], now())
-    with pytest.raises(DuplicateRow):
-        branch.write(Writes([], [entry, entry], []), soon()).get()
-    assert not branch.is_prepared
-    _is_undone(bench, branch, names)
-    assert list_prepared(bench.connect(), bench.cluster.settings.cluster.id, soon()) == []
-
-
-# --- undoing --------------------------------------------------------------------------------
-
-
-def test_rolling_back_what_is_locked(bench: Bench, branch: Branch) -> None:
-    names = bench.accounts(2)
-    branch.lock(names, [], soon()).get()
-    branch.roll_back(soon()).get()
-    assert bench.free_of(names) == set(names)
-    # The session is as good as new.
-    again = Branch(branch.connection, str(bench.gtrid(home="s2")), is_local=False)
-    assert set(again.lock(names, [], soon()).get().accounts) == set(names)
-    again.roll_back(soon()).get()
-
-
-def test_rolling_back_what_is_written(bench: Bench, branch: Branch) -> None:
-    names = bench.accounts(2)
-    found = branch.lock(names, [], soon()).get()
-    made = bench.plan(bench.gtrid(), [bench.transfer(*names)], found)
-    branch.write_unprepared(made.writes["s1"], soon()).get()
-    branch.roll_back(soon()).get()
-    assert bench.free_of(names) == set(names)
-    assert bench.balances(names) == dict.fromkeys(names, 0)
-
-
-def test_rolling_back_what_is_prepared(bench: Bench) -> None:
-    gtrid, transfer = bench.across()
-    names = [transfer.source, transfer.destination]
-    branches = bench.prepare(gtrid, transfer)
-    for branch in branches.values():
-        branch.roll_back(soon()).get()
-    assert bench.free_of(names, "s2") == {transfer.destination}
-    assert bench.balances(names) == dict.fromkeys(names, 0)
-    for table in ("decisions", "markers"):
-        query = f"SELECT 1 FROM {table} WHERE gtrid = '{gtrid}'"
-        assert bench.cluster.rows("s2", query) == bench.cluster.rows("s1", query) == []
-
-
-def test_rolling_back_what_was_never_opened(bench: Bench, branch: Branch) -> None:
-    branch.roll_back(soon()).get()
-    assert branch.connection.is_open
-
-
-@pytest.mark.parametrize("is_written", [False, True])
-def test_a_session_that_ends_before_the_vote_leaves_nothing(
-    bench: Bench, branch: Branch, is_written: bool
-) -> None:
-    names = bench.accounts(2)
-    found = branch.lock(names, [], soon()).get()
-    if is_written:
-        made = bench.plan(bench.gtrid(), [bench.transfer(*names)], found)
-        branch.write_unprepared(made.writes["s1"], soon()).get()
-    bench.end_session(branch.connection)
-    _is_undone(bench, branch, names)
-    assert list_prepared(bench.connect(), bench.cluster.settings.cluster.id, soon()) == []
-
-
-def test_a_decision_that_is_not_committed_ends_with_its_session(bench: Bench) -> None:
-    gtrid, transfer = bench.across()
-    branches = bench.prepare(gtrid, transfer)
-    home = branches["s1"]
-    home.connection.query(
-        [f"INSERT INTO decisions VALUES ('{gtrid}', 'committed', 's2', 0, 1)"], soon()
-    )
-    bench.end_session(home.connection)
-    assert bench.cluster.rows("s1", f"SELECT 1 FROM decisions WHERE gtrid = '{gtrid}'") == []
-    assert bench.balances([transfer.source]) == {transfer.source: 0}
-
-
-def test_a_branch_that_is_used_after_its_end_is_an_error(bench: Bench) -> None:
-    gtrid, transfer = bench.across()
-    branches = bench.prepare(gtrid, transfer)
-    branches["s2"].roll_back(soon()).get()
-    with pytest.raises(ShardError):
-        branches["s2"].commit(soon()).get()
-    assert not branches["s2"].connection.is_open

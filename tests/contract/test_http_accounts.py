@@ -1,20 +1,17 @@
 """Accounts over HTTP: opening, changing, reading."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
 from tests.cluster import Cluster
-from tests.contract.http import Town, is_problem, results
+from tests.contract.http import Town, is_problem, results, visit
 
 
 @pytest.fixture
-def town(mysql_cluster: Cluster) -> Iterator[Town]:
-    town = Town(mysql_cluster)
-    yield town
-    town.close()
+def town(mysql_cluster: Cluster) -> Town:
+    return visit(mysql_cluster)
 
 
 def put(town: Town, name: str, **terms: Any) -> httpx.Response:

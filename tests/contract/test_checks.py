@@ -1,0 +1,222 @@
+"""What a coordinator checks before it uses a server: each fault is named, with its remedy."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from shard_client.admin import make_shard
+from shard_client.checks import ServerCheck, check_server, read_identity, verify_identity
+from shard_client.connection import ShardConnection
+from shard_client.errors import ShardUnavailable
+from shard_client.schema import SCHEMA_VERSION
+from shard_client.shard import Limits, Shard
+from tests.contract.bench import soon
+from tests.contract.lone import CLUSTER, PASSWORD, USER, Lone
+
+
+@pytest.fixture
+def connection(lone: Lone) -> Iterator[ShardConnection]:
+    made = lone.connect()
+    yield made
+    made.close()
+
+
+def check(lone: Lone, clock_s: float = 0.0) -> ServerCheck:
+    connection = lone.connect()
+    try:
+        return check_server(connection, time.time() + clock_s, soon())
+    finally:
+        connection.close()
+
+
+def shard(lone: Lone, *, refuse_weak: bool = True, uuid: str | None = None) -> Shard:
+    return Shard(
+        lone.address,
+        CLUSTER,
+        lone.uuid if uuid is None else uuid,
+        Limits(2.0, 60, 4),
+        refuse_weak_durability=refuse_weak,
+    )
+
+
+# --- durability -----------------------------------------------------------------------------
+
+
+def test_a_good_server_has_no_problems(lone: Lone) -> None:
+    found = check(lone)
+    assert (found.problems, found.weak) == ([], [])
+    assert found.server_uuid == lone.uuid
+    assert bool(lone.uuid) != lone.is_mariadb
+    assert found.version[0].isdigit()
+
+
+@pytest.mark.parametrize("value", [0, 2])
+def test_commits_that_are_not_flushed(lone: Lone, value: int) -> None:
+    with lone.variables({"innodb_flush_log_at_trx_commit": value}):
+        found = check(lone)
+        assert found.problems == []
+        (text,) = found.weak
+        assert f"innodb_flush_log_at_trx_commit is {value}" in text
+        assert "innodb_flush_log_at_trx_commit = 1" in text
+        with pytest.raises(ShardUnavailable, match="innodb_flush_log_at_trx_commit"):
+            shard(lone).admit()
+        flagged = shard(lone, refuse_weak=False)
+        flagged.admit()
+        assert flagged.is_available
+        assert flagged.last_check is not None
+        assert flagged.last_check.weak == found.weak
+
+
+@pytest.mark.parametrize("value", [0, 100])
+def test_a_binlog_that_is_not_flushed(lone: Lone, value: int) -> None:
+    with lone.variables({"sync_binlog": value}):
+        found = check(lone)
+        if lone.is_mariadb:
+            # It has no binlog: the setting means nothing.
+            assert found.weak == []
+            return
+        (text,) = found.weak
+        assert f"sync_binlog is {value}" in text
+        assert "SET PERSIST sync_binlog = 1" in text
+        with pytest.raises(ShardUnavailable, match="sync_binlog"):
+            shard(lone).admit()
+
+
+def test_several_faults_are_named_together(lone: Lone) -> None:
+    with lone.variables({"innodb_flush_log_at_trx_commit": 2, "read_only": 1}):
+        with pytest.raises(ShardUnavailable) as caught:
+            shard(lone).admit()
+        assert "read_only" in str(caught.value)
+        assert "innodb_flush_log_at_trx_commit" in str(caught.value)
+
+
+# --- use ------------------------------------------------------------------------------------
+
+
+def test_a_server_that_takes_no_writes(lone: Lone) -> None:
+    with lone.variables({"read_only": 1}):
+        (text,) = check(lone).problems
+        assert "read_only is ON" in text
+        assert "SET GLOBAL read_only = OFF" in text
+        refused = shard(lone)
+        with pytest.raises(ShardUnavailable, match="read_only"):
+            refused.admit()
+        assert not refused.is_available
+        with pytest.raises(ShardUnavailable, match="read_only"):
+            refused.take(soon())
+    refused.admit()
+    assert refused.is_available
+
+
+def test_branches_that_only_their_session_could_finish(lone: Lone) -> None:
+    if lone.is_mariadb:
+        return
+    with lone.variables({"xa_detach_on_prepare": 0}):
+        (text,) = check(lone).problems
+        assert "xa_detach_on_prepare is OFF" in text
+        assert "SET PERSIST xa_detach_on_prepare = ON" in text
+
+
+def test_a_missing_privilege(lone: Lone) -> None:
+    """The server's own text for it talks of something else."""
+    lone.admin(
+        "CREATE USER poor@'%' IDENTIFIED BY 'pw'",
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON tandem.* TO poor@'%'",
+    )
+    try:
+        poor = ShardConnection(lone.address._replace(user="poor", password="pw"), 2.0, 60)
+        found = check_server(poor, time.time(), soon())
+        poor.close()
+        if lone.is_mariadb:
+            assert found.problems == []
+        else:
+            (text,) = found.problems
+            assert "XA_RECOVER_ADMIN is missing" in text
+            assert "GRANT XA_RECOVER_ADMIN ON *.*" in text
+    finally:
+        lone.admin("DROP USER poor@'%'")
+
+
+@pytest.mark.parametrize(("skew_s", "is_named"), [(1, False), (60, True), (-60, True)])
+def test_a_clock_that_is_wrong(lone: Lone, skew_s: float, is_named: bool) -> None:
+    problems = check(lone, skew_s).problems
+    assert any("clock" in text and "NTP" in text for text in problems) == is_named
+    assert len(problems) == is_named
+
+
+# --- identity -------------------------------------------------------------------------------
+
+
+def test_who_a_server_is(lone: Lone, connection: ShardConnection) -> None:
+    assert read_identity(connection, soon()) == (CLUSTER, "s1", SCHEMA_VERSION, lone.uuid)
+    verify_identity(connection, CLUSTER, lone.uuid, soon())
+    # Without a uuid in the map any server with this identity is taken.
+    verify_identity(connection, CLUSTER, "", soon())
+    assert connection.is_open
+
+
+def test_the_shard_of_another_cluster(connection: ShardConnection) -> None:
+    with pytest.raises(ShardUnavailable) as caught:
+        verify_identity(connection, "tandem", "", soon())
+    assert f"cluster {CLUSTER}" in str(caught.value)
+    assert "wanted is cluster tandem" in str(caught.value)
+    assert not connection.is_open
+
+
+def test_another_shard(lone: Lone) -> None:
+    other = ShardConnection(lone.address._replace(shard="s2"), 2.0, 60)
+    with pytest.raises(ShardUnavailable) as caught:
+        verify_identity(other, CLUSTER, lone.uuid, soon())
+    assert "shard s1" in str(caught.value)
+    assert "shard s2" in str(caught.value)
+    assert not other.is_open
+
+
+def test_a_copy_of_the_server(lone: Lone, connection: ShardConnection) -> None:
+    with pytest.raises(ShardUnavailable, match="the shard map has other-uuid"):
+        verify_identity(connection, CLUSTER, "other-uuid", soon())
+    with pytest.raises(ShardUnavailable, match="uuid"):
+        shard(lone, uuid="other-uuid").admit()
+
+
+def test_another_schema(lone: Lone) -> None:
+    lone.admin("UPDATE shard_identity SET schema_version = schema_version + 1")
+    try:
+        with pytest.raises(ShardUnavailable, match=f"schema {SCHEMA_VERSION + 1}; wanted"):
+            verify_identity(lone.connect(), CLUSTER, "", soon())
+    finally:
+        lone.admin("UPDATE shard_identity SET schema_version = schema_version - 1")
+
+
+def test_a_server_that_is_no_shard(lone: Lone) -> None:
+    lone.admin("CREATE DATABASE vacant", f"GRANT SELECT ON vacant.* TO '{USER}'@'%'")
+    try:
+        address = lone.address._replace(database="vacant")
+        assert read_identity(ShardConnection(address, 2.0, 60), soon()) is None
+        with pytest.raises(ShardUnavailable, match="tandem shards init"):
+            verify_identity(ShardConnection(address, 2.0, 60), CLUSTER, "", soon())
+    finally:
+        lone.admin("DROP DATABASE vacant")
+
+
+def test_a_shard_is_made_once(lone: Lone) -> None:
+    lone.admin(f"ALTER USER '{USER}'@'%' IDENTIFIED BY 'forgotten'")
+    again = make_shard(lone.admin_address, CLUSTER, [(5, 9)], USER, PASSWORD)
+    assert again == lone.uuid
+    # Its slots are as they were; its user can log in again.
+    assert lone.connect().rows("SELECT first_slot, last_slot FROM slots", soon()) == ((0, 4095),)
+
+
+@pytest.mark.parametrize(("cluster", "name"), [("tandem", "s1"), (CLUSTER, "s2")])
+def test_a_shard_is_not_made_into_another(lone: Lone, cluster: str, name: str) -> None:
+    address = lone.admin_address._replace(shard=name)
+    with pytest.raises(ShardUnavailable, match=f"is shard s1 of cluster {CLUSTER} already"):
+        make_shard(address, cluster, [(0, 4095)], USER, PASSWORD)
+    assert read_identity(lone.connect(), soon()) == (CLUSTER, "s1", SCHEMA_VERSION, lone.uuid)
+
+
+def test_the_service_user_may_do_its_work_and_no_more(lone: Lone) -> None:
+    for statement in ("CREATE TABLE t (a INT)", "DROP TABLE markers", "TRUNCATE markers"):
+        with pytest.raises(ShardUnavailable):
+            lone.connect().query([statement], soon())

@@ -1,0 +1,123 @@
+"""A connection is lost at every step of a group, on every shard, before its packet or after.
+
+The product's own process runs inside the test, so that a step can be hit exactly.
+"""
+
+import time
+import uuid
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from coordinator.queue import Settled
+from coordinator.settings import load
+from coordinator.wiring import Process
+from ledger.ids import transfer_id
+from ledger.model import Transfer
+from shard_client.branch import Branch
+from shard_client.errors import ConnectionLost
+from tests.bank import Bank
+from tests.cluster import Cluster, wait_until
+
+# Each step of a group, with the shards that take it when s1 is the home.
+STEPS = [
+    ("lock", "s1"),
+    ("lock", "s2"),
+    ("existing", "s2"),
+    ("write", "s1"),
+    ("write", "s2"),
+    ("write_unprepared", "s1"),
+    ("decide", "s1"),
+    ("commit_alone", "s1"),
+    ("commit", "s2"),
+]
+
+
+@pytest.fixture
+def process(any_cluster: Cluster) -> Iterator[Process]:
+    """A coordinator's process, in this one."""
+    environment = any_cluster.environment | {"TANDEM_COORDINATOR_ID": "inside"}
+    running = Process(load(environ={}, defaults=environment), time.time_ns() // 1_000_000)
+    running.start(10)
+    yield running
+    running.stop(10)
+
+
+class LateLoss:
+    """The packet has been carried out; its answer never comes."""
+
+    def __init__(self, branch: Branch, reply: object) -> None:
+        self._branch = branch
+        self._reply = reply
+
+    def get(self) -> None:
+        self._reply.get()  # type: ignore[attr-defined]
+        self._branch.connection.close()
+        raise ConnectionLost(self._branch.shard, "the answer was lost, on purpose", statement=0)
+
+
+def sabotage(
+    monkeypatch: pytest.MonkeyPatch, step: str, shard: str, *, late: bool
+) -> Callable[[], int]:
+    """Break `step` on `shard`, once; the result says how often that was done."""
+    real = getattr(Branch, step)
+    hits = []
+
+    def broken(self: Branch, *args: object, **kwargs: object) -> object:
+        if self.shard != shard or hits:
+            return real(self, *args, **kwargs)
+        hits.append(step)
+        if late:
+            return LateLoss(self, real(self, *args, **kwargs))
+        self.connection.close()
+        raise ConnectionLost(shard, "the packet was not sent, on purpose")
+
+    monkeypatch.setattr(Branch, step, broken)
+    return lambda: len(hits)
+
+
+def group(bank: Bank, *, crossing: bool) -> list[Transfer]:
+    """A batch whose home is s1; one of its accounts does not exist."""
+    on_s1, on_s2 = bank.accounts[0::2], bank.accounts[1::2]
+    pairs = [(on_s1[0], on_s1[1]), (on_s1[2], on_s1[3]), (on_s1[3], on_s1[0])]
+    if crossing:
+        ghost = next(n for n in (f"{on_s2[0]}-{i}" for i in range(99)) if bank.shard_of(n) == "s2")
+        pairs += [(on_s1[1], on_s2[0]), (on_s2[1], on_s1[2]), (on_s1[0], ghost)]
+    now = time.time_ns() // 1000
+    keys = [uuid.uuid4().hex for _ in pairs]
+    return [
+        Transfer(transfer_id(source, key), key, source, destination, 5, "EUR", None, "xa", now)
+        for (source, destination), key in zip(pairs, keys, strict=True)
+    ]
+
+
+def outcomes(process: Process, transfers: list[Transfer]) -> list[str]:
+    tickets = process.transfers.submit(transfers, 20, is_batch=True)
+    answers = process.transfers.wait(tickets, 10)
+    assert all(isinstance(answer, Settled) for answer in answers), answers
+    return [answer.stored.status for answer in answers]
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["packet lost", "answer lost"])
+@pytest.mark.parametrize(("step", "shard"), STEPS)
+def test_connection_lost(
+    any_cluster: Cluster,
+    process: Process,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    shard: str,
+    late: bool,
+) -> None:
+    is_alone = step in ("write_unprepared", "commit_alone")
+    bank = Bank(any_cluster, 8)
+    transfers = group(bank, crossing=not is_alone)
+    hits = sabotage(monkeypatch, step, shard, late=late)
+    first = outcomes(process, transfers)
+    assert hits() == 1
+    committed = 3 if is_alone else 5
+    assert first == ["committed"] * committed + ["rejected"] * (len(transfers) - committed)
+    again = process.transfers.submit(transfers, 20, is_batch=True)
+    replays = process.transfers.wait(again)
+    assert [(a.stored.status, a.is_replay) for a in replays] == [(s, True) for s in first]
+    wait_until(lambda: process.finisher.unfinished() == [], 20, "something stays unfinished")
+    bank.check()
