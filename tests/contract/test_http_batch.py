@@ -1,5 +1,6 @@
 """Batches of transfers over HTTP: each item by itself, in order, and safe to send again."""
 
+import itertools
 from typing import Any
 
 import httpx
@@ -77,7 +78,7 @@ def test_every_kind_of_item_in_one_batch(town: Town) -> None:
 def test_items_that_share_accounts_keep_their_order(town: Town) -> None:
     """Money that runs along a chain of accounts arrives only if each item waits for the last."""
     chain = [town.account(("s1", "s2")[n % 2], funds=100 if n == 0 else 0) for n in range(40)]
-    hops = list(zip(chain, chain[1:], strict=False))
+    hops = list(itertools.pairwise(chain))
     items = [item(source, bob, 100, "hop") for source, bob in hops]
     assert {brief(result) for result in send(town, items)} == {("committed", None, False)}
     assert [town.balance(name) for name in (chain[0], chain[-1])] == [0, 100]

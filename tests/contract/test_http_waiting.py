@@ -145,9 +145,9 @@ def troubles(town: Town) -> list[str]:
     """What the processes of both coordinators complain of; asked often, to meet each of them."""
     return [
         trouble
-        for api in (town.api, town.other)
+        for url in town.urls
         for _ in range(8)
-        for trouble in httpx.get(f"{api.base_url}readyz").json()["troubles"]
+        for trouble in httpx.get(f"{url}/readyz").json()["troubles"]
     ]
 
 

@@ -13,6 +13,8 @@ from tests.cluster import Cluster
 from tests.contract.http import Town, visit
 
 ROOT = Path(__file__).parents[2]
+SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
+DRAFT = "https://json-schema.org/draft/2020-12/schema"
 CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
 
 
@@ -88,8 +90,11 @@ def test_the_document_knows_the_limits_of_amounts(value: str, is_good: bool) -> 
 def test_schemathesis_finds_no_fault(mysql_cluster: Cluster) -> None:
     """All checks, a fixed seed, so many examples of each operation; see schemathesis.toml."""
     command = [
-        *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIGURATION)),
+        *(str(SCHEMATHESIS), "--config-file", str(CONFIGURATION)),
         *("run", f"{mysql_cluster.urls[0]}/openapi.json", "--no-color", "--checks", "all"),
+        # An account may be called "batch", so that /v1/accounts/batch has the methods of
+        # /v1/accounts/{id} too; likewise with transfers. test_a_wrong_method looks at Allow.
+        *("--exclude-checks", "allow_header_conformance"),
     ]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
