@@ -13,9 +13,9 @@ from coordinator.settings import Settings, SettingsError, load
 from coordinator.wiring import Process
 
 # How long a worker waits for map, shards and its own recovery before it answers that it is not
-# ready; and how long it goes on after SIGTERM with what it has taken.
+# ready; and how long it goes on, when all requests are answered, with what is not settled.
 _START_PATIENCE_S = 10.0
-_STOP_PATIENCE_S = 20.0
+_STOP_PATIENCE_S = 5.0
 
 
 class Server(BaseApplication):  # type: ignore[misc]
@@ -35,8 +35,11 @@ class Server(BaseApplication):  # type: ignore[misc]
             "threads": coordinator.threads,
             "worker_class": "coordinator.http.worker.DrainingWorker",
             "worker_connections": 4 * coordinator.threads,
+            # A read of 1,000 balances names them all in its address.
+            "limit_request_line": 0,
             "timeout": 60,
-            "graceful_timeout": int(_STOP_PATIENCE_S) + 5,
+            # The longest that a batch may still be waiting, and time to answer it.
+            "graceful_timeout": self._settings.engine.batch_deadline_ms // 1000 + 10,
             "keepalive": 75,
             "proc_name": f"tandem-{coordinator.id}",
             "worker_exit": self._on_worker_exit,

@@ -12,7 +12,8 @@ from ledger.model import Account, Entry, Refusal, Status
 from shard_client import accounts as on_shard
 from shard_client.accounts import AccountState, Terms
 from shard_client.connection import ShardConnection
-from shard_client.errors import ShardError, ShardUnavailable, SlotMoved, TryAgain
+from shard_client.errors import ALL_SHARDS, ShardError, ShardUnavailable, SlotMoved, TryAgain
+from shard_client.shard import Shard
 
 T = TypeVar("T")
 
@@ -138,7 +139,7 @@ class Accounts:
             places[self._shards.shard_of(account)].append(account)
         give_up = time.monotonic() + _MOMENT_TIMEOUT_S
         if not self._moment.acquire(timeout=_MOMENT_TIMEOUT_S):
-            raise TryAgain("*", "other reads of many accounts are in front of this one")
+            raise TryAgain(ALL_SHARDS, "other reads of many accounts are in front of this one")
         try:
             attempt = 0
             while True:
@@ -147,7 +148,7 @@ class Accounts:
                     return found
                 attempt += 1
                 if time.monotonic() > give_up:
-                    raise TryAgain("*", "the accounts stayed locked by transfers")
+                    raise TryAgain(ALL_SHARDS, "the accounts stayed locked by transfers")
                 time.sleep(_PAUSE_S * random.random() * 2 ** min(attempt, 4))
         finally:
             self._moment.release()
@@ -158,10 +159,12 @@ class Accounts:
         """Lock all, read all, let all go; None if an account was locked by somebody else."""
         deadline = time.monotonic() + _CALL_TIMEOUT_S
         names = sorted(places)
+        shards: dict[str, Shard] = {}
         connections: dict[str, ShardConnection] = {}
         try:
             for name in names:
-                connections[name] = self._shards[name].take(deadline)
+                shards[name] = self._shards[name]
+                connections[name] = shards[name].take(deadline)
             found = self._hold_all(places, connections, deadline, in_line=in_line)
             replies = [on_shard.release(connections[name], deadline) for name in names]
             for reply in replies:
@@ -169,9 +172,11 @@ class Accounts:
             if found is None or not self._is_complete(places, connections, found, deadline):
                 return None
             return found
-        except ShardError as error:
+        except BaseException as error:
             for connection in connections.values():
                 connection.close()
+            if not isinstance(error, ShardError):
+                raise
             self._shards.note(error)
             if isinstance(error, SlotMoved):
                 self._shards.look_again()
@@ -180,7 +185,7 @@ class Accounts:
             return None
         finally:
             for name, connection in connections.items():
-                self._shards[name].give(connection)
+                shards[name].give(connection)
 
     def _hold_all(
         self,

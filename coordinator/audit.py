@@ -68,8 +68,7 @@ class _Audit:
                 self._check_accounts(shard, snapshot)
             one_sided = self._check_transfers()
             open_groups = self._check_groups()
-        self._check_totals(one_sided)
-        self._check_again(one_sided)
+        self._check_totals(self._check_again(one_sided))
         self._check_groups_again(open_groups)
 
     def _address(self, shard: str) -> Address:
@@ -121,9 +120,9 @@ class _Audit:
                 suspects.append(found)
         return suspects
 
-    def _check_totals(self, one_sided: list[TransferLines]) -> None:
+    def _check_totals(self, on_their_way: list[TransferLines]) -> None:
         """The balances of a currency add up to zero, apart from what was just on its way."""
-        for found in one_sided:
+        for found in on_their_way:
             for line in found.lines:
                 self._totals[self._currency.get(line.account, "?")] -= line.amount
         for currency, total in sorted(self._totals.items()):
@@ -132,7 +131,9 @@ class _Audit:
                 detail = f"the balances of all accounts add up to {total}, not 0"
                 self._add("money-is-conserved", None, currency, detail)
 
-    def _check_again(self, suspects: list[TransferLines]) -> None:
+    def _check_again(self, suspects: list[TransferLines]) -> list[TransferLines]:
+        """Gives those that only had been on their way between two shards."""
+        on_their_way = []
         give_up = time.monotonic() + _SETTLE_S
         for suspect in suspects:
             while True:
@@ -144,9 +145,12 @@ class _Audit:
             gtrids = {record.gtrid for record in found.records}
             if problems and gtrids & self._prepared().keys():
                 self.summary["in doubt"] += 1
-                continue
+                problems = []
+            if not problems:
+                on_their_way.append(suspect)
             for rule, detail in problems:
                 self._add(rule, None, suspect.id, detail)
+        return on_their_way
 
     def _now(self, transfer: str) -> TransferLines:
         """A transfer as it is now; read until no group has come between the shards."""

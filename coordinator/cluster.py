@@ -116,6 +116,10 @@ class MapWatcher:
         self._client.start_async()
         self._thread.start()
 
+    @property
+    def is_connected(self) -> bool:
+        return bool(self._client.connected)
+
     def wait_for_map(self, deadline: float) -> bool:
         """Wait until a first map is in force, or the deadline; says whether one is."""
         return self._has_map.wait(max(deadline - time.monotonic(), 0))
@@ -152,6 +156,8 @@ class MapWatcher:
                 self._complain("no shard map is published: run `tandem shards init`")
             except (KazooException, KazooTimeoutError) as error:
                 log.info("ZooKeeper did not answer: %r", error)
+            except Exception:
+                log.exception("watching the shard map met a bug and goes on")
 
     def _on_event(self, event: WatchedEvent) -> None:
         self._changed.set()

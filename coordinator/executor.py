@@ -31,8 +31,14 @@ from coordinator.shards import Shards
 from ledger.decide import refuse_reuse
 from ledger.ids import slot_of
 from ledger.model import Account
-from shard_client.branch import Locked, Writes
-from shard_client.errors import ConnectionLost, ShardError, ShardUnavailable, StatementRefused
+from shard_client.branch import Locked
+from shard_client.errors import (
+    ConnectionLost,
+    ShardError,
+    ShardUnavailable,
+    StatementRefused,
+    TryAgain,
+)
 from shard_client.prepared import DecisionOutcome
 from shard_client.transfers import StoredTransfer, make_durable
 from shard_client.xid import Gtrid
@@ -118,6 +124,7 @@ class GroupRun:
         self._known: list[tuple[Ticket, StoredTransfer]] = []
         self._again: list[Ticket] = []
         self._phase = Phase.LOCKING
+        self._is_with_finisher = False
 
     def run(self) -> None:
         """Run the group. Whatever happens, each of its tickets then is answered, or waits again,
@@ -130,15 +137,27 @@ class GroupRun:
                 event = self._perform(effect)
             self._answer_known()
         except Exception:
-            # A bug of ours. What was written is not known, so the ids are to decide.
             log.exception("group %s broke while %s", self._gtrid, self._phase)
-            self._again = [ticket for ticket in self._group.tickets if ticket.answer is None]
-            self._delay(self._again)
-            for branch in self._participants.branches.values():
-                branch.connection.close()
+            self._give_up_after_bug()
         finally:
-            self._participants.close()
-            self._queue.finished(self._group, self._again)
+            try:
+                self._participants.close()
+            finally:
+                self._queue.finished(self._group, self._again)
+
+    def _give_up_after_bug(self) -> None:
+        """What was written is not known: the home, or the ids of the transfers, are to decide."""
+        for branch in self._participants.branches.values():
+            branch.connection.close()
+        decided = set(map(id, self._plan.tickets))
+        if self._phase in (Phase.PREPARING, Phase.DECIDING, Phase.COMMITTING):
+            self._leave_to_finisher()
+        if self._is_with_finisher:
+            others = [ticket for ticket in self._group.tickets if id(ticket) not in decided]
+        else:
+            others = list(self._group.tickets)
+        self._again = [ticket for ticket in others if ticket.answer is None]
+        self._delay(self._again)
 
     def _perform(self, effect: Effect) -> Event | None:
         """Carry out an effect; None when the group's way ends with it."""
@@ -199,6 +218,8 @@ class GroupRun:
         for shard, account in sorted(zip(ticket.shards, accounts, strict=True)):
             if shard in self._participants.branches:
                 self._wait_for(shard, account, deadline)
+        if any(isinstance(error, TryAgain) for error in self._participants.lost.values()):
+            ticket.waits += 1
 
     def _wait_for(self, shard: str, account: str, deadline: float) -> None:
         self._participants.ask([shard], lambda b: b.wait_for([account], deadline))
@@ -275,13 +296,12 @@ class GroupRun:
 
     def _write_and_prepare(self) -> Event:
         deadline = self._write_deadline()
-        nothing = Writes([], [], [])
+        writes = self._plan.writes
         # Whoever has something to write must vote, whether it still has a branch or not.
-        voters = self._plan.writes.keys() | {self._gtrid.home}
-        votes = self._participants.ask(
-            voters, lambda b: b.write(self._plan.writes.get(b.shard, nothing), deadline)
-        )
-        return Event.ALL_VOTED_YES if votes.keys() == voters else Event.VOTE_LOST
+        votes = self._participants.ask(writes, lambda b: b.write(writes[b.shard], deadline))
+        is_home_here = self._gtrid.home in self._participants.branches
+        is_unanimous = votes.keys() == writes.keys() and is_home_here
+        return Event.ALL_VOTED_YES if is_unanimous else Event.VOTE_LOST
 
     def _insert_decision(self) -> Event:
         deadline = self._write_deadline()
@@ -323,13 +343,16 @@ class GroupRun:
 
     def _leave_to_finisher(self) -> None:
         """The answer to the commit point is lost: what became of it, home will say (rule R1)."""
+        if self._is_with_finisher:
+            return
+        self._is_with_finisher = True
         plan, queue = self._plan, self._queue
 
         def settled(outcome: DecisionOutcome) -> None:
             if outcome is DecisionOutcome.COMMITTED:
                 _answer(queue, plan)
             else:
-                queue.reopen(plan.tickets)
+                # Not reopened: only their ids, under the locks, will show that nothing is there.
                 queue.put_back(plan.tickets)
 
         for branch in self._participants.branches.values():
@@ -347,7 +370,7 @@ class GroupRun:
         """The group has written nothing, or nobody knows: its tickets run again."""
         tickets = list(self._plan.tickets)
         if self._phase is Phase.ABORTED:
-            self._queue.reopen(tickets)
+            self._queue.reopen(tickets, str(self._gtrid))
             tickets = self._without_spoilers(tickets)
         if not self._plan.writes:
             _answer(self._queue, self._plan)
@@ -391,7 +414,7 @@ class GroupRun:
     def _delay(self, tickets: list[Ticket]) -> None:
         now = time.monotonic()
         for ticket in tickets:
-            ticket.not_before = now + pause_after(ticket.skips)
+            ticket.not_before = now + pause_after(ticket.skips, ticket.waits)
 
     def _write_deadline(self) -> float:
         return time.monotonic() + self._timeouts.write_s

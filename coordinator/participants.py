@@ -7,6 +7,7 @@ from coordinator.shards import Shards
 from shard_client.branch import Branch
 from shard_client.connection import Reply
 from shard_client.errors import ShardError
+from shard_client.shard import Shard
 from shard_client.xid import Gtrid
 
 T = TypeVar("T")
@@ -21,16 +22,20 @@ class Participants:
         self._shards = shards
         self._gtrid = gtrid
         self.branches: dict[str, Branch] = {}
+        # As they were when the connections were taken: the map may have changed since.
+        self._held: dict[str, Shard] = {}
         self.lost: dict[str, ShardError] = {}
 
     def open(self, names: Iterable[str], deadline: float) -> None:
         """Take a connection to each of these shards; nothing is sent yet."""
         for name in names:
             try:
-                connection = self._shards[name].take(deadline)
+                shard = self._shards[name]
+                connection = shard.take(deadline)
             except ShardError as error:
                 self._lose(name, error)
                 continue
+            self._held[name] = shard
             is_local = name == self._gtrid.home
             self.branches[name] = Branch(connection, str(self._gtrid), is_local=is_local)
 
@@ -58,12 +63,12 @@ class Participants:
     def release(self, names: Iterable[str], deadline: float) -> None:
         """Roll back branches on which nothing is to be written, and let them go."""
         for name in self.ask(list(names), lambda branch: branch.roll_back(deadline)):
-            self._shards[name].give(self.branches.pop(name).connection)
+            self._held[name].give(self.branches.pop(name).connection)
 
     def close(self) -> None:
         """Give all connections back."""
         for name, branch in self.branches.items():
-            self._shards[name].give(branch.connection)
+            self._held[name].give(branch.connection)
         self.branches.clear()
 
     def _lose(self, name: str, error: ShardError) -> None:
@@ -71,5 +76,5 @@ class Participants:
         branch = self.branches.pop(name, None)
         if branch:
             branch.connection.close()
-            self._shards[name].give(branch.connection)
+            self._held[name].give(branch.connection)
         self._shards.note(error)

@@ -19,6 +19,9 @@ from shard_client.transfers import StoredTransfer
 # and growing with every try, so that groups that hold what the others need part ways.
 _PAUSE_MIN_S = 0.002
 _PAUSE_MAX_S = 0.1
+# After a wait in line that was in vain: whoever holds the lock holds it for long.
+_PAUSE_IN_VAIN_S = 0.5
+_PAUSE_IN_VAIN_MAX_S = 4.0
 
 
 class State(Enum):
@@ -56,6 +59,10 @@ class NotDone(NamedTuple):
 
 
 Answer = Settled | Refused | NotDone
+
+TOO_LATE = NotDone(
+    Excuse.ACCOUNT_BUSY, "its accounts stayed locked by other transfers until its deadline"
+)
 
 
 class Latch:
@@ -96,6 +103,7 @@ class Ticket:
         "skips",
         "state",
         "transfer",
+        "waits",
     )
 
     def __init__(self, transfer: Transfer, deadline: float, latch: Latch, batch: object) -> None:
@@ -108,7 +116,9 @@ class Ticket:
         self.answer: Answer | None = None
         self.number = 0
         self.shards: tuple[str, str] = ("", "")
+        # How often it was passed over, and how often it waited in line for a lock in vain.
         self.skips = 0
+        self.waits = 0
         self.not_before = 0.0
         # How large a group it may be part of: halved when one member may have spoilt the group.
         self.limit = 1 << 30
@@ -123,7 +133,8 @@ class Ticket:
 
 class Group(NamedTuple):
     """Tickets to be committed together, in their order; `in_line` is the one among them that has
-    been passed over so often that its accounts are to be waited for.
+    been passed over so often that its accounts are to be waited for. The others of such a group
+    want one of these accounts too.
     """
 
     tickets: list[Ticket]
@@ -140,6 +151,14 @@ class Group(NamedTuple):
 
 class Overloaded(Exception):
     """The queue is full; nothing was taken."""
+
+
+class InUse(Exception):
+    """A transfer with this id is being worked on in this process; nothing was taken."""
+
+    def __init__(self, ticket: Ticket) -> None:
+        super().__init__(ticket.transfer.id)
+        self.ticket = ticket
 
 
 class Closed(Exception):
@@ -173,29 +192,40 @@ class Queue:
         self._changed = threading.Condition()
         self._waiting: list[Ticket] = []
         self._claimed: set[str] = set()
-        self._by_id: dict[str, Ticket] = {}
+        # Several of one id come from batches; they wait for each other.
+        self._by_id: dict[str, list[Ticket]] = {}
         self._unsettled = 0
+        self._is_in_line = False
         self._is_closed = False
 
     # --- in ---------------------------------------------------------------------------------
 
-    def put(self, tickets: Sequence[Ticket]) -> None:
-        """Take tickets, all or none. Raises Overloaded, Closed."""
+    def put(self, tickets: Sequence[Ticket], *, alone: bool = False) -> None:
+        """Take tickets, all or none. Raises Overloaded, Closed, and with `alone` InUse if one of
+        their transfers is here already.
+        """
         with self._changed:
             if self._is_closed:
                 raise Closed
-            if len(self._waiting) + len(tickets) > self._waiting_max:
+            # A batch longer than the whole queue is taken when nothing else waits.
+            if self._waiting and len(self._waiting) + len(tickets) > self._waiting_max:
                 raise Overloaded
+            for ticket in tickets if alone else ():
+                if at_work := self.find(ticket.transfer.id):
+                    raise InUse(at_work)
             for ticket in tickets:
                 ticket.number = next(self._numbers)
-                self._by_id[ticket.transfer.id] = ticket
+                self._by_id.setdefault(ticket.transfer.id, []).append(ticket)
             self._waiting.extend(tickets)
             self._unsettled += len(tickets)
             self._changed.notify()
 
     def find(self, transfer: str) -> Ticket | None:
-        """The ticket of a transfer that is being worked on in this process."""
-        return self._by_id.get(transfer)
+        """The ticket of a transfer that is being worked on in this process, best one that may have
+        been written.
+        """
+        tickets = self._by_id.get(transfer, [])
+        return next((t for t in tickets if t.state is State.SENT), next(iter(tickets), None))
 
     @property
     def unsettled(self) -> int:
@@ -214,28 +244,30 @@ class Queue:
     def claim_for_writing(self, tickets: Sequence[Ticket], gtrid: str) -> list[Ticket]:
         """Those that may be written now, by the group `gtrid`: neither withdrawn nor too late.
 
+        The caller holds the locks of their accounts and has not found their ids: whatever groups
+        have tried before have written nothing. So one that is too late is answered so, also if its
+        client was told "pending" meanwhile; it is not written behind the client's back.
+
         From here until they are answered or reopened their client is never told that nothing has
         happened (rule R5).
         """
         now = time.monotonic()
-        with self._changed:
-            kept = [
-                ticket
-                for ticket in tickets
-                if ticket.state is State.SENT
-                or (ticket.state is State.OPEN and ticket.deadline > now)
-            ]
-            for ticket in kept:
-                ticket.state = State.SENT
-                # Its source is locked and its id not there: earlier groups have written nothing.
-                ticket.gtrid = gtrid
-        return kept
-
-    def reopen(self, tickets: Iterable[Ticket]) -> None:
-        """The group that was to write these is known to have been undone."""
+        kept = []
         with self._changed:
             for ticket in tickets:
-                if ticket.state is State.SENT:
+                if ticket.state is not State.DONE and ticket.deadline <= now:
+                    self._settle(ticket, TOO_LATE)
+                elif ticket.state is not State.DONE:
+                    ticket.state = State.SENT
+                    ticket.gtrid = gtrid
+                    kept.append(ticket)
+        return kept
+
+    def reopen(self, tickets: Iterable[Ticket], gtrid: str) -> None:
+        """The group `gtrid`, which was to write these, is known to have been undone."""
+        with self._changed:
+            for ticket in tickets:
+                if ticket.state is State.SENT and ticket.gtrid == gtrid:
                     ticket.state = State.OPEN
 
     def settle(self, ticket: Ticket, answer: Answer) -> None:
@@ -250,7 +282,9 @@ class Queue:
         self._unsettled -= 1
         if self._is_closed and not self._unsettled:
             self._changed.notify_all()
-        if self._by_id.get(ticket.transfer.id) is ticket:
+        likes = self._by_id[ticket.transfer.id]
+        likes.remove(ticket)
+        if not likes:
             del self._by_id[ticket.transfer.id]
         ticket.latch.count_down()
 
@@ -277,6 +311,8 @@ class Queue:
         """A group has run; those of `again` wait once more, at their old places."""
         with self._changed:
             self._claimed -= group.accounts
+            if group.in_line:
+                self._is_in_line = False
             self._put_back(again)
             self._changed.notify_all()
 
@@ -306,9 +342,14 @@ class Queue:
         candidates = self._candidates()
         if not candidates:
             return None
-        chosen = _together(candidates, self._group_max)
-        late = (ticket for ticket in chosen if ticket.skips > self._skips_max)
-        in_line = next(late, None)
+        late = (ticket for ticket in candidates if ticket.skips > self._skips_max)
+        # One at a time: while it waits for a lock, the other executors do not.
+        in_line = None if self._is_in_line else next(late, None)
+        if in_line:
+            self._is_in_line = True
+            chosen = _wanting_the_same(candidates, in_line, self._group_max)
+        else:
+            chosen = _together(candidates, self._group_max)
         taken = set(map(id, chosen))
         self._waiting = [ticket for ticket in self._waiting if id(ticket) not in taken]
         return Group(chosen, in_line)
@@ -346,8 +387,7 @@ class Queue:
     def _is_over(self, ticket: Ticket, now: float) -> bool:
         """Whether a ticket has its answer; gives it one if its time has run out."""
         if ticket.state is State.OPEN and ticket.deadline <= now:
-            detail = "its accounts stayed locked by other transfers until its deadline"
-            self._settle(ticket, NotDone(Excuse.ACCOUNT_BUSY, detail))
+            self._settle(ticket, TOO_LATE)
         return ticket.state is State.DONE
 
     def _has_trouble(self, ticket: Ticket) -> bool:
@@ -395,7 +435,31 @@ def _together(candidates: Sequence[Ticket], group_max: int) -> list[Ticket]:
     return chosen
 
 
-def pause_after(skips: int, chance: Callable[[], float] = random.random) -> float:
-    """How long to leave a transfer alone that was passed over so many times, in seconds."""
+def _wanting_the_same(
+    candidates: Sequence[Ticket], in_line: Ticket, group_max: int
+) -> list[Ticket]:
+    """The ticket in line, and those that want one of its accounts and have nobody of their own
+    batch before them who is left out.
+    """
+    wanted = {in_line.transfer.source, in_line.transfer.destination}
+    held: set[tuple[int, str]] = set()
+    chosen: list[Ticket] = []
+    for ticket in candidates:
+        accounts = (ticket.transfer.source, ticket.transfer.destination)
+        keys = [(id(ticket.batch), account) for account in accounts]
+        has_room = ticket is in_line or len(chosen) < min(group_max, ticket.limit) - 1
+        if has_room and not wanted.isdisjoint(accounts) and held.isdisjoint(keys):
+            chosen.append(ticket)
+        elif ticket.batch is not None:
+            held.update(keys)
+    return chosen
+
+
+def pause_after(skips: int, waits: int = 0, chance: Callable[[], float] = random.random) -> float:
+    """How long to leave a transfer alone that was passed over `skips` times and has waited in line
+    in vain `waits` times, in seconds.
+    """
+    if waits:
+        return min(_PAUSE_IN_VAIN_S * 2.0 ** min(waits - 1, 10), _PAUSE_IN_VAIN_MAX_S)
     pause: float = min(_PAUSE_MIN_S * 2 ** min(skips, 10), _PAUSE_MAX_S)
     return pause * chance()

@@ -57,7 +57,8 @@ class Unfinished:
         self.gtrid = gtrid
         self.shards = set(shards)
         self.phase = phase
-        self.on_settled = on_settled
+        # Who is to be told the outcome, each once.
+        self.callbacks = [on_settled] if on_settled else []
         self.attempts = 0
         self.not_before = 0.0
         self.missing: dict[str, int] = defaultdict(int)
@@ -89,13 +90,12 @@ class Finisher:
         self._thread.join(timeout=2 * _CALL_TIMEOUT_S)
 
     def add(self, item: Unfinished) -> None:
-        """Take a group to finish; one that is here already gets the further shards."""
+        """Take a group to finish; one that is here already gets further shards and callbacks."""
         with self._changed:
-            known = self._items.get(item.gtrid)
-            if known:
+            known = self._items.setdefault(item.gtrid, item)
+            if known is not item:
                 known.shards |= item.shards
-            else:
-                self._items[item.gtrid] = item
+                known.callbacks += item.callbacks
             self._changed.notify_all()
 
     def unfinished(self) -> list[Unfinished]:
@@ -121,7 +121,8 @@ class Finisher:
                 log.exception("finishing %s met a bug; it is tried again", item.gtrid)
                 is_done = False
             with self._changed:
-                if is_done:
+                # Somebody may have joined it meanwhile.
+                if is_done and not item.shards and not item.callbacks:
                     del self._items[item.gtrid]
                 else:
                     pause = min(_PAUSE_MIN_S * 2 ** min(item.attempts, 16), _PAUSE_MAX_S)
@@ -154,8 +155,7 @@ class Finisher:
                 outcome = arbitrate(connection, str(item.gtrid), now, deadline)
             item.phase, _ = step(item.phase, _FOUND[outcome])
             log.info("group %s: home says %s", item.gtrid, outcome.value)
-            if item.on_settled:
-                item.on_settled(outcome)
+        self._tell(item)
         first_error: ShardError | None = None
         for shard in sorted(item.shards):
             try:
@@ -165,7 +165,13 @@ class Finisher:
                 first_error = first_error or error
         if first_error:
             raise first_error
-        return not item.shards
+        return not item.shards and not item.callbacks
+
+    def _tell(self, item: Unfinished) -> None:
+        """Tell the outcome to those who wait for it."""
+        while item.callbacks:
+            item.callbacks[0](_OUTCOME[item.phase])
+            item.callbacks.pop(0)
 
     def _finish(self, item: Unfinished, shard: str) -> bool:
         """Finish one branch; says whether it is finished. Raises ShardError."""
@@ -271,7 +277,7 @@ class Sweeper:
         ]
         for item in self._finisher.unfinished():
             needed = item.shards | {item.gtrid.home}
-            is_past = item.gtrid.time_ms < self._started_ms
+            is_past = item.gtrid.time_ms < self._started_ms and not item.is_stuck
             if is_past and all(self._shards.trouble_with(shard) is None for shard in needed):
                 reasons.append(f"group {item.gtrid} of an earlier life is being finished")
         return reasons

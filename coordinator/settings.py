@@ -12,11 +12,11 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import msgspec
 from msgspec import Meta
 
-Name = Annotated[str, Meta(pattern=r"^[a-z0-9_-]{1,10}$")]
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9_-]{1,10}\Z")]
 Milliseconds = Annotated[int, Meta(ge=1, le=3_600_000)]
-Address = Annotated[str, Meta(pattern=r"^[^\s:]+:\d{1,5}$")]
-Hosts = Annotated[str, Meta(pattern=r"^[^\s:,]+:\d{1,5}(,[^\s:,]+:\d{1,5})*(/\S*)?$")]
-ShardAddress = Annotated[str, Meta(pattern=r"^[^\s:/]+:\d{1,5}/[A-Za-z0-9_]{1,64}$")]
+Address = Annotated[str, Meta(pattern=r"^[^\s:]+:\d{1,5}\Z")]
+Hosts = Annotated[str, Meta(pattern=r"^[^\s:,]+:\d{1,5}(,[^\s:,]+:\d{1,5})*(/\S*)?\Z")]
+ShardAddress = Annotated[str, Meta(pattern=r"^[^\s:/]+:\d{1,5}/[A-Za-z0-9_]{1,64}\Z")]
 
 
 class SettingsError(Exception):
@@ -169,7 +169,20 @@ def _checked(tables: dict[str, Any], sources: dict[str, str]) -> Settings:
                 )
             values[key] = _value(section, key, value, known[key], sources)
         sections[section] = SECTIONS[section](**values)
-    return Settings(**sections)
+    settings = Settings(**sections)
+    _check_grace(settings.engine)
+    return settings
+
+
+def _check_grace(engine: Engine) -> None:
+    """The sweep must leave alone what may still be at work."""
+    longest_ms = engine.lock_timeout_ms + 2 * engine.write_timeout_ms
+    if engine.sweep_grace_ms <= longest_ms:
+        raise SettingsError(
+            f"engine.sweep_grace_ms = {engine.sweep_grace_ms} cannot be used: a group may be at "
+            f"work for {longest_ms} ms (lock_timeout_ms + 2 x write_timeout_ms); allowed: a whole "
+            f"number above that"
+        )
 
 
 def _value(

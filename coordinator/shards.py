@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 # How often an unavailable shard is tried, in seconds. Only this thread waits for it.
 _PROBE_INTERVAL_S = 0.5
-# Connections of a process to one shard beyond those of its executors: for reads.
+# Connections of a process to one shard for reads and recovery.
 _READ_CONNECTIONS = 8
 
 
@@ -63,7 +63,9 @@ class Shards:
         limits = Limits(
             connect_timeout_s=settings.mysql.connect_timeout_ms / 1000,
             idle_timeout_s=settings.mysql.idle_timeout_s,
-            connections=settings.engine.executors + _READ_CONNECTIONS,
+            # One for each executor, and one for a read of many shards at one moment.
+            connections=settings.engine.executors + 1,
+            reading_connections=_READ_CONNECTIONS,
         )
         shards = {}
         for name, where in new.shards.items():
@@ -79,7 +81,10 @@ class Shards:
                 limits,
                 refuse_weak_durability=settings.mysql.weak_durability == "refuse",
             )
+        retired = [shard for name, shard in self._shards.items() if shards.get(name) is not shard]
         self._shards, self._map = shards, new
+        for shard in retired:
+            shard.close()
         self._wake.set()
 
     def shard_of(self, account: str) -> str:
@@ -138,7 +143,10 @@ class Shards:
             self._wake.clear()
             if self._stopping:
                 return
-            self.admit_all()
+            try:
+                self.admit_all()
+            except Exception:
+                log.exception("the probe of shards met a bug and goes on")
             if any(not shard.is_available for shard in self.all()):
                 # A failed probe is not repeated at once, however often it is asked for.
                 time.sleep(_PROBE_INTERVAL_S / 5)

@@ -4,8 +4,19 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from coordinator.queue import Answer, Excuse, Latch, NotDone, Queue, State, Ticket
+from coordinator.queue import (
+    TOO_LATE,
+    Answer,
+    Latch,
+    NotDone,
+    Queue,
+    Refused,
+    Settled,
+    State,
+    Ticket,
+)
 from coordinator.shards import Shards
+from ledger.decide import refuse_reuse
 from ledger.ids import slot_of_transfer
 from ledger.model import Transfer
 from shard_client.errors import ShardError
@@ -16,6 +27,7 @@ from shard_client.xid import Gtrid
 _CALL_TIMEOUT_S = 3.0
 # How long a transfer that is being written at its deadline is waited for, before "pending".
 _SETTLE_S = 1.0
+_POLL_S = 0.05
 
 
 class Pending:
@@ -35,13 +47,16 @@ class Transfers:
     def submit(
         self, transfers: Sequence[Transfer], timeout_s: float, *, is_batch: bool
     ) -> list[Ticket]:
-        """Queue transfers, all or none. Raises Overloaded, Closed, NoShardMap."""
+        """Queue transfers, all or none.
+
+        Raises Overloaded, Closed, NoShardMap, and for one that is no batch InUse.
+        """
         _ = self._shards.map
         latch = Latch(len(transfers))
         deadline = time.monotonic() + timeout_s
         batch = latch if is_batch else None
         tickets = [Ticket(transfer, deadline, latch, batch) for transfer in transfers]
-        self._queue.put(tickets)
+        self._queue.put(tickets, alone=not is_batch)
         return tickets
 
     def wait(self, tickets: Sequence[Ticket], patience_s: float = 0.0) -> list[Answer | Pending]:
@@ -53,50 +68,69 @@ class Transfers:
         if not tickets:
             return []
         latch, deadline = tickets[0].latch, tickets[0].deadline
+        give_up = max(deadline, time.monotonic()) + max(_SETTLE_S, patience_s)
         if not latch.wait(deadline):
-            detail = "its accounts stayed locked by other transfers until its deadline"
-            self._queue.withdraw(tickets, NotDone(Excuse.ACCOUNT_BUSY, detail))
-            latch.wait(max(deadline, time.monotonic()) + max(_SETTLE_S, patience_s))
-        not_done = [ticket for ticket in tickets if isinstance(ticket.answer, NotDone)]
-        known = self._look_beneath([ticket.transfer.id for ticket in not_done])
-        return [self._answer(ticket, known) for ticket in tickets]
+            self._queue.withdraw(tickets, TOO_LATE)
+            latch.wait(give_up)
+        answers = [ticket.answer for ticket in tickets]
+        for ticket, answer in zip(tickets, answers, strict=True):
+            ticket.is_pending_told = answer is None
+        # An earlier request with the same key may be about to take effect, or have taken it (R5).
+        doubtful = [
+            ticket.transfer
+            for ticket, answer in zip(tickets, answers, strict=True)
+            if isinstance(answer, NotDone)
+        ]
+        beneath = self._look_beneath(doubtful)
+        while patience_s and PENDING in beneath.values() and time.monotonic() < give_up:
+            time.sleep(_POLL_S)
+            beneath = self._look_beneath(doubtful)
+        return [
+            beneath.get(ticket.transfer.id, answer) if isinstance(answer, NotDone) else answer
+            for ticket, answer in zip(tickets, (a or PENDING for a in answers), strict=True)
+        ]
 
-    def _answer(self, ticket: Ticket, known: set[str]) -> Answer | Pending:
-        answer = ticket.answer
-        if answer is None:
-            ticket.is_pending_told = True
-            return PENDING
-        # An earlier request with this key may be about to take effect (rule R5).
-        if isinstance(answer, NotDone) and ticket.transfer.id in known:
-            return PENDING
-        return answer
-
-    def _look_beneath(self, transfers: Iterable[str]) -> set[str]:
-        """Which of these transfers stand on their shard, decided or not; what cannot be looked at
-        is left out.
+    def _look_beneath(self, transfers: Iterable[Transfer]) -> dict[str, Answer | Pending]:
+        """What stands of these transfers on their shards, decided or not; what is not there, or
+        cannot be looked at, is left out.
         """
-        places: dict[str, list[str]] = defaultdict(list)
+        places: dict[str, dict[str, Transfer]] = defaultdict(dict)
         for transfer in transfers:
-            places[self._home_of(transfer)].append(transfer)
-        found: set[str] = set()
-        for shard, ids in places.items():
+            places[self._shard_of(transfer.id)][transfer.id] = transfer
+        answers: dict[str, Answer | Pending] = {}
+        for shard, asked in places.items():
             deadline = time.monotonic() + _CALL_TIMEOUT_S
             try:
                 with self._shards[shard].connection(deadline) as connection:
-                    found.update(probe(connection, ids, deadline))
+                    found = probe(connection, list(asked), deadline)
             except ShardError as error:
                 self._shards.note(error)
-        return found
+                continue
+            for id_, what in found.items():
+                answers[id_] = self._as_answer(asked[id_], what)
+        return answers
 
-    def being_worked_on(self, transfer: str) -> Ticket | None:
-        """The ticket of a transfer that this process has at hand."""
-        return self._queue.find(transfer)
+    def _as_answer(self, asked: Transfer, found: StoredTransfer | Undecided) -> Answer | Pending:
+        """The answer to a transfer that an earlier request has brought about, or may have."""
+        deadline = time.monotonic() + _CALL_TIMEOUT_S
+        try:
+            outcome: StoredTransfer | Pending
+            if isinstance(found, Undecided):
+                outcome = self._ask_home(found.stored, deadline)
+            else:
+                outcome = found
+        except ShardError:
+            return PENDING
+        if isinstance(outcome, Pending):
+            return PENDING
+        refusal = refuse_reuse(outcome.transfer, asked)
+        return Refused(refusal) if refusal else Settled(outcome, is_replay=True)
 
     def find(self, transfer: str) -> StoredTransfer | Pending | None:
         """What became of a transfer; None if nothing is known of it. Raises ShardError."""
         if slot_of_transfer(transfer) is None:
             return None
-        shard = self._home_of(transfer)
+        shard = self._shard_of(transfer)
         deadline = time.monotonic() + _CALL_TIMEOUT_S
         try:
             with self._shards[shard].connection(deadline) as connection:
@@ -112,7 +146,10 @@ class Transfers:
         return found
 
     def _ask_home(self, stored: StoredTransfer, deadline: float) -> StoredTransfer | Pending:
-        """The outcome of a transfer whose branch is not finished: what the group's home says."""
+        """The outcome of a transfer whose branch is not finished: what the group's home says.
+
+        Raises ShardError if home cannot be asked: it may have said "committed" before.
+        """
         gtrid = Gtrid.parse(stored.gtrid)
         if gtrid is None:
             return PENDING
@@ -121,10 +158,10 @@ class Transfers:
                 decision = read_decision(home, stored.gtrid, deadline)
         except ShardError as error:
             self._shards.note(error)
-            return PENDING
+            raise
         return stored if decision is DecisionOutcome.COMMITTED else PENDING
 
-    def _home_of(self, transfer: str) -> str:
+    def _shard_of(self, transfer: str) -> str:
         slot = slot_of_transfer(transfer)
         assert slot is not None
         return self._shards.map.shard_of_slot(slot)

@@ -53,6 +53,8 @@ class Process:
         self._names = Names(settings.cluster.id, settings.coordinator.id)
         self._timeouts = Timeouts(engine.lock_timeout_ms / 1000, engine.write_timeout_ms / 1000)
         self.executors = Executors(engine.executors, self.queue, self._run_group)
+        # What an earlier life left behind holds up the start, not what comes back later.
+        self._was_ready = False
         self.accounts = Accounts(self.shards)
         self.transfers = Transfers(self.shards, self.queue)
 
@@ -95,7 +97,11 @@ class Process:
         shards = self.shards.all()
         if not any(shard.is_available for shard in shards):
             return [f"shard {shard.id}: {shard.unavailable_because}" for shard in shards]
-        return self.sweeper.reasons_to_wait()
+        if not self._was_ready:
+            reasons = self.sweeper.reasons_to_wait()
+            self._was_ready = not reasons
+            return reasons
+        return []
 
     def troubles(self) -> list[str]:
         """What is wrong, though transfers can be taken."""
@@ -104,8 +110,15 @@ class Process:
             for shard in self.shards.all()
             if not shard.is_available
         ]
+        if not self.watcher.is_connected:
+            found.append("ZooKeeper does not answer; the last shard map stays in force")
         if self.watcher.complaint:
             found.append(self.watcher.complaint)
+        found += [
+            f"group {item.gtrid}: a committed branch is missing, see the log"
+            for item in self.finisher.unfinished()
+            if item.is_stuck
+        ]
         for shard in self.shards.all():
             weak = shard.last_check.weak if shard.last_check else []
             found += [f"shard {shard.id}: {text}" for text in weak]

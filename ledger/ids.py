@@ -39,4 +39,4 @@ def transfer_id(source: str, key: str) -> str:
 
 def slot_of_transfer(transfer: str) -> int | None:
     """The slot of the source account, or None if this is no transfer id."""
-    return int(transfer[:3], 16) if _TRANSFER_ID.match(transfer) else None
+    return int(transfer[:3], 16) if _TRANSFER_ID.fullmatch(transfer) else None

@@ -10,6 +10,7 @@ from ledger.model import Account, Entry, Refusal, Status
 from shard_client import statements as sql
 from shard_client.connection import Reply, Result, ShardConnection
 from shard_client.errors import SlotMoved
+from shard_client.transfers import make_durable
 
 _COLUMNS = (
     "id, currency, balance, overdraft_limit, status, entry_count, stamp_floor,"
@@ -98,6 +99,8 @@ def open_all(
         states[id_] = AccountState(account, now, now)
         rows.append("(" + ",".join(map(connection.literal, (*account, now, now))) + ")")
     connection.query([_INSERT + ",".join(rows), "COMMIT"] if rows else ["COMMIT"], deadline)
+    if len(new) < len(wanted):
+        make_durable(connection, deadline)
     return states, set(new)
 
 
@@ -118,6 +121,7 @@ def set_status(
     refusal = change_status(state.account, status) if state else None
     if state is None or refusal or state.account.status == status:
         connection.query(["ROLLBACK"], deadline)
+        make_durable(connection, deadline)
         return refusal or state
     update = "UPDATE accounts SET status = %s, updated_at = GREATEST(updated_at, %s) WHERE id = %s"
     connection.query([sql.fill(connection, update, status.value, now, account), "COMMIT"], deadline)
@@ -156,6 +160,8 @@ def balance_at(
         floor = sql.fill(connection, _RAISE_FLOOR, at + 1, account, at + 1)
         connection.query([floor], deadline)
         state = read(connection, [account], deadline)[account]
+    else:
+        make_durable(connection, deadline)
 
     def stamp_of(number: int) -> int:
         text = sql.fill(connection, _ONE_ENTRY, account, number)

@@ -9,7 +9,13 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import pymysql
 from pymysql.constants import CLIENT, COMMAND
 
-from shard_client.errors import ConnectionLost, ShardUnavailable, TryAgain, translate
+from shard_client.errors import (
+    ConnectionLost,
+    ShardUnavailable,
+    StatementRefused,
+    TryAgain,
+    translate,
+)
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
@@ -17,16 +23,19 @@ Row = tuple[Any, ...]
 # A reply that has arrived already can still be read after its deadline: other shards' slowness
 # must not turn it into a loss.
 _GRACE_S = 0.02
+# What every server takes; how much it takes at most, it says when it is asked.
+_PACKET_MAX_LEAST = 1024
 
 _SESSION = (
     "SET SESSION sql_mode='STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO', autocommit=1,"
-    " innodb_lock_wait_timeout=1, lock_wait_timeout=2,"
+    " innodb_lock_wait_timeout=1, lock_wait_timeout=1,"
     " wait_timeout={idle}, net_read_timeout={idle}, net_write_timeout={idle}"
 )
 # Without these a long IN list becomes a scan (MySQL) or a join with a temporary table (MariaDB),
 # and a group would lock rows that are not its own.
 _SESSION_MYSQL = ", range_optimizer_max_mem_size=0"
 _SESSION_MARIADB = ", in_predicate_conversion_threshold=0"
+_ABILITIES = "SELECT @@log_bin, @@sync_binlog, @@max_allowed_packet"
 _ISOLATION = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
 
 
@@ -51,7 +60,7 @@ class Result(NamedTuple):
 class _Wire(pymysql.connections.Connection):  # type: ignore[misc]
     """PyMySQL with sending and receiving apart, so that one thread can ask many shards at once."""
 
-    def send(self, packet: str, timeout_s: float) -> None:
+    def send(self, packet: bytes, timeout_s: float) -> None:
         self._write_timeout = timeout_s
         self._execute_command(COMMAND.COM_QUERY, packet)
 
@@ -108,13 +117,17 @@ class ShardConnection:
         self.is_mariadb = "mariadb" in self._wire.get_server_info().lower()
         self.thread_id: int = self._wire.thread_id()
         self.last_used = time.monotonic()
+        self._packet_max = _PACKET_MAX_LEAST
         special = _SESSION_MARIADB if self.is_mariadb else _SESSION_MYSQL
         settings = _SESSION.format(idle=idle_timeout_s) + special
         results = self.query(
-            [_ISOLATION, settings, "SELECT @@log_bin"], time.monotonic() + connect_timeout_s
+            [_ISOLATION, settings, _ABILITIES], time.monotonic() + connect_timeout_s
         )
-        # Without a binlog InnoDB shows a commit before it has flushed it (rule R2).
-        self.is_durable_before_visible = bool(results[2].rows[0][0])
+        log_bin, sync_binlog, self._packet_max = results[2].rows[0]
+        # Elsewhere InnoDB shows a commit before it has flushed it (rule R2).
+        self.is_durable_before_visible = bool(log_bin) and sync_binlog == 1 and not self.is_mariadb
+        # When its pool last was emptied, as a count: an older connection is not taken back.
+        self.generation = 0
 
     @property
     def server_version(self) -> str:
@@ -136,9 +149,17 @@ class ShardConnection:
     def call(
         self, statements: Sequence[str], deadline: float, parse: Callable[[list[Result]], T]
     ) -> Reply[T]:
-        """Send one packet of statements; the answer is read from the Reply."""
+        """Send one packet of statements; the answer is read from the Reply.
+
+        Raises StatementRefused if the server would not take so large a packet, ConnectionLost.
+        """
+        packet = ";".join(statements).encode()
+        if len(packet) >= self._packet_max:
+            self.close()
+            text = f"a packet of {len(packet)} bytes is beyond max_allowed_packet"
+            raise StatementRefused(self.shard, f"{text}, {self._packet_max}", code=1153)
         try:
-            self._wire.send(";".join(statements), max(deadline - time.monotonic(), _GRACE_S))
+            self._wire.send(packet, max(deadline - time.monotonic(), _GRACE_S))
         except Exception as error:
             self.close()
             raise ConnectionLost(self.shard, f"the packet could not be sent: {error}") from error
@@ -175,6 +196,7 @@ class Pool:
         self._idle: list[ShardConnection] = []
         self._free = threading.BoundedSemaphore(size)
         self._lock = threading.Lock()
+        self._generation = 0
         # Younger than the server's own idle timeout, so that the server never hangs up first.
         self._idle_max_s = idle_max_s
 
@@ -185,11 +207,14 @@ class Pool:
         """
         if not self._free.acquire(timeout=max(deadline - time.monotonic(), 0)):
             raise TryAgain(self._shard, "all connections to it are in use")
+        generation = self._generation
         try:
-            return self._take_idle() or self._connect()
+            connection = self._take_idle() or self._connect()
         except BaseException:
             self._free.release()
             raise
+        connection.generation = generation
+        return connection
 
     def _take_idle(self) -> ShardConnection | None:
         oldest = time.monotonic() - self._idle_max_s
@@ -202,15 +227,20 @@ class Pool:
         return None
 
     def give(self, connection: ShardConnection) -> None:
-        """Give a connection back; a closed one is dropped."""
-        if connection.is_open:
-            with self._lock:
-                self._idle.append(connection)
+        """Give a connection back; one that is closed or older than the last emptying is dropped."""
         self._free.release()
-
-    def discard_idle(self) -> None:
-        """Close what is idle: the server behind it went away or came back as another."""
         with self._lock:
+            if connection.is_open and connection.generation == self._generation:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+    def empty(self) -> None:
+        """Close what is idle, and what is in use when it comes back: the server behind it went
+        away or came back as another.
+        """
+        with self._lock:
+            self._generation += 1
             idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()

@@ -15,6 +15,9 @@ Every exception of PyMySQL is translated here and nowhere else.
 
 import pymysql.err
 
+# In the place of a shard's name when no single one is meant.
+ALL_SHARDS = "*"
+
 
 class ShardError(Exception):
     """A shard did not do what it was asked.
@@ -26,7 +29,8 @@ class ShardError(Exception):
     def __init__(
         self, shard: str, text: str, *, code: int = 0, statement: int | None = None
     ) -> None:
-        super().__init__(f"shard {shard}: {text}" + (f" (error {code})" if code else ""))
+        where = f"shard {shard}: " if shard != ALL_SHARDS else ""
+        super().__init__(f"{where}{text}" + (f" (error {code})" if code else ""))
         self.shard = shard
         self.text = text
         self.code = code

@@ -21,6 +21,7 @@ class Limits(NamedTuple):
     connect_timeout_s: float
     idle_timeout_s: int
     connections: int
+    reading_connections: int
 
 
 class Shard:
@@ -44,7 +45,10 @@ class Shard:
         self._cluster = cluster
         self._limits = limits
         self._refuse_weak = refuse_weak_durability
-        self._pool = Pool(self.id, self._connect, limits.connections, limits.idle_timeout_s / 2)
+        idle_max_s = limits.idle_timeout_s / 2
+        self._pool = Pool(self.id, self._connect, limits.connections, idle_max_s)
+        # Of their own, so that many readers do not keep groups waiting.
+        self._readers = Pool(self.id, self._connect, limits.reading_connections, idle_max_s)
         self._lock = threading.Lock()
         self.unavailable_because: str | None = "it was not reached yet"
         self.unavailable_since = time.monotonic()
@@ -68,7 +72,7 @@ class Shard:
         except ShardError as error:
             self.give_up(error)
             raise
-        self._pool.discard_idle()
+        self._empty()
         with self._lock:
             self.last_check, was = check, self.unavailable_because
             self.unavailable_because = None
@@ -83,16 +87,20 @@ class Shard:
                 self.unavailable_since = time.monotonic()
         if was is None:
             log.warning("shard %s is not used: %s", self.id, error.text)
-        self._pool.discard_idle()
+        self._empty()
 
     def take(self, deadline: float) -> ShardConnection:
         """A connection for the caller alone, to be given back.
 
         Raises ShardUnavailable, TryAgain.
         """
-        if self.unavailable_because is not None:
-            raise ShardUnavailable(self.id, self.unavailable_because)
+        self._check_available()
         return self._pool.take(deadline)
+
+    def _check_available(self) -> None:
+        reason = self.unavailable_because
+        if reason is not None:
+            raise ShardUnavailable(self.id, reason)
 
     def give(self, connection: ShardConnection) -> None:
         """Give a connection back; a closed one is dropped."""
@@ -100,10 +108,11 @@ class Shard:
 
     @contextmanager
     def connection(self, deadline: float) -> Iterator[ShardConnection]:
-        """A connection for a block. What the block raises closes it; a shard that cannot be
-        reached or takes no work is given up.
+        """A connection for a block, not for a group. What the block raises closes it; a shard that
+        cannot be reached or takes no work is given up.
         """
-        connection = self.take(deadline)
+        self._check_available()
+        connection = self._readers.take(deadline)
         try:
             yield connection
         except BaseException as error:
@@ -111,13 +120,18 @@ class Shard:
             if isinstance(error, ShardUnavailable):
                 self.give_up(error)
             elif isinstance(error, ConnectionLost):
-                self._pool.discard_idle()
+                self._empty()
             raise
         finally:
-            self.give(connection)
+            self._readers.give(connection)
 
     def close(self) -> None:
-        self._pool.discard_idle()
+        """Use it no more; connections that are out are closed when they come back."""
+        self._empty()
+
+    def _empty(self) -> None:
+        self._pool.empty()
+        self._readers.empty()
 
     @contextmanager
     def _fresh_connection(self) -> Iterator[ShardConnection]:

@@ -1,5 +1,6 @@
 """Which shard owns which slot: an immutable, versioned table."""
 
+import re
 from bisect import bisect_right
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -7,6 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ledger.ids import SLOT_COUNT, slot_of
+from shard_client.xid import NAME_PATTERN
 
 
 class ShardAddress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,6 +51,9 @@ class ShardMap:
         self._firsts = [item.first for item in self.ranges]
 
     def _check(self) -> None:
+        for name in self.shards:
+            if not re.fullmatch(NAME_PATTERN, name):
+                raise BrokenShardMap(f"{name!r} is no name of a shard: {NAME_PATTERN}")
         expected = 0
         for first, last, shard in self.ranges:
             if first != expected or last < first:

@@ -12,6 +12,7 @@ import msgspec
 from shard_client.connection import ShardConnection
 
 _ID = "VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin"
+# Wider than the columns: MariaDB cuts what does not fit here, but refuses it there.
 _SHORT = "VARCHAR(128) CHARACTER SET ascii COLLATE ascii_bin"
 _encode = msgspec.json.Encoder().encode
 
@@ -82,10 +83,10 @@ INSERT_TRANSFERS = _insert(
         "metadata": "TEXT CHARACTER SET utf8mb4",
         "protocol": _ID,
         "created_at": "BIGINT",
-        "gtrid": _ID,
+        "gtrid": _SHORT,
         "status": _ID,
         "reason": _ID,
-        "detail": "VARCHAR(512) CHARACTER SET utf8mb4",
+        "detail": "TEXT CHARACTER SET utf8mb4",
         "decided_at": "BIGINT",
     },
 )

@@ -11,8 +11,10 @@ from typing import NamedTuple
 
 FORMAT_ID = 0x54414E44  # "TAND"
 
-_NAME = "[a-z0-9_-]{1,10}"
-_GTRID = re.compile(rf"({_NAME})\.({_NAME})\.({_NAME})\.([0-9a-f]{{11}})\.([0-9a-f]{{16}})")
+NAME_PATTERN = "[a-z0-9_-]{1,10}"
+_GTRID = re.compile(
+    rf"({NAME_PATTERN})\.({NAME_PATTERN})\.({NAME_PATTERN})\.([0-9a-f]{{11}})\.([0-9a-f]{{16}})"
+)
 
 
 class Gtrid(NamedTuple):
@@ -41,6 +43,6 @@ class Gtrid(NamedTuple):
 
 def xid(gtrid: str, shard: str) -> str:
     """The XID of a branch as SQL text. Both names are checked: they stand in it as they are."""
-    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", gtrid) or not re.fullmatch(_NAME, shard):
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", gtrid) or not re.fullmatch(NAME_PATTERN, shard):
         raise ValueError(f"no XID: {gtrid!r}, {shard!r}")
     return f"'{gtrid}','{shard}',{FORMAT_ID}"

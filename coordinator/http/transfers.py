@@ -8,9 +8,10 @@ from flask import Blueprint, Response
 
 from coordinator.http import reading, schemas
 from coordinator.http.problems import Refuse, problem
-from coordinator.queue import Answer, Excuse, NotDone, Refused, Settled
+from coordinator.queue import Answer, Excuse, InUse, NotDone, Refused, Settled, Ticket
 from coordinator.settings import Engine
-from coordinator.transfers import Pending, Transfers
+from coordinator.transfers import PENDING, Pending, Transfers
+from ledger.decide import refuse_reuse
 from ledger.ids import transfer_id
 from ledger.model import Transfer
 from shard_client.transfers import StoredTransfer
@@ -26,17 +27,11 @@ def blueprint(transfers: Transfers, engine: Engine) -> Blueprint:
     def transfer() -> Response:
         key = reading.idempotency_key()
         asked = _transfer(reading.body(schemas.TransferRequest), key, time.time_ns() // 1000)
-        at_work = transfers.being_worked_on(asked.id)
-        if at_work and at_work.is_pending_told:
-            return _pending(asked.id)
-        if at_work:
-            detail = (
-                f"a request with the key {reading.shown(key)} of {asked.source} is being worked on "
-                "at this moment; nothing has happened by this one"
-            )
-            raise Refuse(409, "idempotency-key-in-use", detail, asked.id)
         timeout_s = engine.request_deadline_ms / 1000
-        tickets = transfers.submit([asked], timeout_s, is_batch=False)
+        try:
+            tickets = transfers.submit([asked], timeout_s, is_batch=False)
+        except InUse as error:
+            return _respond_in_use(asked, error.ticket)
         answer = transfers.wait(tickets, reading.wait_preference())[0]
         return _respond(asked.id, answer)
 
@@ -103,6 +98,21 @@ def _check_depth(metadata: dict[str, Any]) -> None:
         f"metadata is nested deeper than {schemas.METADATA_MAX_DEPTH} levels; nothing has happened"
     )
     raise Refuse(400, "malformed", detail)
+
+
+def _respond_in_use(asked: Transfer, at_work: Ticket) -> Response:
+    """The answer to a transfer that this process has at hand already."""
+    refusal = refuse_reuse(at_work.transfer, asked)
+    if refusal:
+        return _respond(asked.id, Refused(refusal))
+    if at_work.is_pending_told:
+        at_work.latch.wait(time.monotonic() + reading.wait_preference())
+        return _respond(asked.id, at_work.answer or PENDING)
+    detail = (
+        f"a request with the key {reading.shown(asked.key)} of {asked.source} is being worked on "
+        "at this moment; nothing has happened by this one"
+    )
+    raise Refuse(409, "idempotency-key-in-use", detail, asked.id)
 
 
 def _pending(transfer: str) -> Response:

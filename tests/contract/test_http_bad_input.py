@@ -1,7 +1,6 @@
 """Bad input of every kind gets its 4xx and changes nothing."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -344,68 +343,3 @@ def test_a_body_that_is_no_batch(town: Town, things: str, value: str) -> None:
         text = value.replace("THINGS", things)
         answer = town.api.post(f"/v1/{things}/batch", content=text, headers=JSON)
         is_problem(answer, 400, "malformed")
-
-
-# --- 413, 415 -------------------------------------------------------------------------------
-
-WRITES = [
-    ("POST", "/v1/transfers"),
-    ("POST", "/v1/transfers/batch"),
-    ("POST", "/v1/accounts/batch"),
-    ("PUT", "/v1/accounts/NAME"),
-    ("PATCH", "/v1/accounts/NAME"),
-]
-
-
-@pytest.mark.parametrize("media", ["text/plain", "application/x-www-form-urlencoded", "", None])
-@pytest.mark.parametrize(("method", "path"), WRITES)
-def test_a_wrong_content_type(town: Town, method: str, path: str, media: str | None) -> None:
-    headers = KEY | ({} if media is None else {"Content-Type": media})
-    with town.unchanged():
-        answer = town.api.request(
-            method, path.replace("NAME", town.name()), content=b"{}", headers=headers
-        )
-        is_problem(answer, 415, "content-type", "application/json")
-
-
-@pytest.mark.parametrize("media", ["application/json; charset=utf-8", "Application/JSON"])
-def test_other_names_of_the_content_type(town: Town, ends: tuple[str, str], media: str) -> None:
-    headers = {"Content-Type": media, **KEY}
-    answer = town.api.post("/v1/transfers", content=body(ends), headers=headers)
-    assert answer.status_code == 201
-
-
-LIMIT = 8 << 20
-
-
-@pytest.mark.parametrize(("method", "path"), WRITES)
-def test_a_body_over_the_limit(town: Town, method: str, path: str) -> None:
-    address = path.replace("NAME", town.name())
-    with town.unchanged():
-        answer = town.api.request(method, address, content=b" " * (LIMIT + 1), headers=JSON | KEY)
-        is_problem(answer, 413, "too-large")
-
-
-def in_chunks(text: bytes, size: int, chunk: int = 1 << 16) -> Iterator[bytes]:
-    """A body of this size that comes piece by piece, padded with what JSON overlooks."""
-    yield text
-    sent = len(text)
-    while sent < size:
-        piece = min(chunk, size - sent)
-        yield b" " * piece
-        sent += piece
-
-
-@pytest.mark.parametrize("size", [0, 1 << 16, LIMIT])
-def test_a_body_in_chunks(town: Town, ends: tuple[str, str], size: int) -> None:
-    content = in_chunks(body(ends).encode(), size)
-    answer = town.api.post("/v1/transfers", content=content, headers=JSON | KEY)
-    assert answer.status_code == 201, answer.text
-
-
-@pytest.mark.parametrize("size", [LIMIT + 1, LIMIT + (1 << 20)])
-def test_a_body_in_chunks_over_the_limit(town: Town, ends: tuple[str, str], size: int) -> None:
-    with town.unchanged():
-        content = in_chunks(body(ends).encode(), size)
-        answer = town.api.post("/v1/transfers", content=content, headers=JSON | KEY)
-        is_problem(answer, 413, "too-large")

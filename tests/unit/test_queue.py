@@ -249,7 +249,45 @@ def test_only_the_first_waits_in_line() -> None:
 
 @given(st.integers(0, 10_000))
 def test_pauses_grow_to_a_tenth_of_a_second(skips: int) -> None:
-    longest = pause_after(skips, lambda: 1.0)
-    assert longest <= pause_after(skips + 1, lambda: 1.0) <= 0.1
+    longest = pause_after(skips, chance=lambda: 1.0)
+    assert longest <= pause_after(skips + 1, chance=lambda: 1.0) <= 0.1
     assert 0 <= pause_after(skips) <= longest
-    assert pause_after(0, lambda: 1.0) == 0.002
+    assert pause_after(0, chance=lambda: 1.0) == 0.002
+
+
+def test_pauses_after_a_wait_in_vain_are_long() -> None:
+    assert [pause_after(9, waits) for waits in (1, 2, 3, 4, 5, 99)] == [0.5, 1, 2, 4, 4, 4]
+
+
+def test_who_waits_in_line_takes_along_only_who_wants_the_same() -> None:
+    waiting = queue(skips_max=0)
+    unlucky, other, rider = ticket("1a", "2b"), ticket("1c", "2d"), ticket("1e", "2b")
+    unlucky.skips = 1
+    waiting.put([unlucky, other, rider])
+    group = take(waiting)
+    assert (group.tickets, group.in_line) == ([unlucky, rider], unlucky)
+    assert take(waiting).tickets == [other]
+
+
+def test_one_waits_in_line_at_a_time() -> None:
+    waiting = queue(skips_max=0)
+    first, second = ticket("1a", "2b"), ticket("1c", "2d")
+    first.skips = second.skips = 1
+    waiting.put([first, second])
+    group = take(waiting)
+    assert group.in_line is first
+    meanwhile = take(waiting)
+    assert (meanwhile.tickets, meanwhile.in_line) == ([second], None)
+    waiting.finished(group, [])
+    waiting.finished(meanwhile, [second])
+    assert take(waiting).in_line is second
+
+
+def test_who_rides_along_overtakes_nobody_of_its_batch() -> None:
+    waiting = queue(skips_max=0)
+    batch = object()
+    unlucky = ticket("1a", "2b")
+    unlucky.skips = 1
+    earlier, later = ticket("1c", "1d", batch=batch), ticket("1d", "2b", batch=batch)
+    waiting.put([unlucky, earlier, later])
+    assert take(waiting).tickets == [unlucky]

@@ -7,7 +7,17 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from coordinator.queue import Closed, Excuse, Latch, NotDone, Overloaded, State, Ticket
+from coordinator.queue import (
+    TOO_LATE,
+    Closed,
+    Excuse,
+    InUse,
+    Latch,
+    NotDone,
+    Overloaded,
+    State,
+    Ticket,
+)
 from tests.unit.tickets import ANSWER, GONE, Shards, has_nothing, queue, take, ticket
 
 # --- deadlines, trouble ---------------------------------------------------------------------
@@ -23,7 +33,8 @@ def test_one_whose_time_is_up_is_answered_and_not_taken() -> None:
     assert late.latch.wait(0)
 
 
-def test_one_that_may_be_written_has_no_deadline() -> None:
+def test_one_that_may_be_written_is_settled_not_written_anew_after_its_deadline() -> None:
+    """Its id was not found under the locks: what was sent has come to nothing."""
     waiting = queue()
     sent = ticket("1a", "1b", deadline_s=0.02)
     waiting.put([sent])
@@ -33,8 +44,8 @@ def test_one_that_may_be_written_has_no_deadline() -> None:
     waiting.finished(group, [sent])
     assert take(waiting).tickets == [sent]
     assert sent.answer is None
-    assert waiting.claim_for_writing([sent], "g2") == [sent]
-    assert sent.gtrid == "g2"
+    assert waiting.claim_for_writing([sent], "g2") == []
+    assert sent.answer is TOO_LATE
 
 
 def test_a_shard_in_trouble_concerns_its_own_transfers_only() -> None:
@@ -119,11 +130,11 @@ def test_undone_and_then_withdrawn() -> None:
     waiting.put([sent])
     take(waiting)
     waiting.claim_for_writing([sent], "g")
-    waiting.reopen([sent])
+    waiting.reopen([sent], "g")
     assert sent.state is State.OPEN
     waiting.withdraw([sent], GONE)
     assert sent.answer is GONE
-    waiting.reopen([sent])
+    waiting.reopen([sent], "g")
     assert waiting.claim_for_writing([sent], "g") == []
 
 
@@ -214,13 +225,36 @@ def test_what_is_worked_on_is_found_until_it_is_answered() -> None:
     assert waiting.find("t1") is None
 
 
-def test_the_younger_of_two_with_one_id_is_found() -> None:
+def test_of_two_with_one_id_the_one_that_may_be_written_is_found() -> None:
     waiting = queue()
     elder, younger = ticket("1a", "1b", id_="t1"), ticket("1a", "1b", id_="t1")
     waiting.put([elder])
     waiting.put([younger])
+    assert waiting.find("t1") is elder
+    waiting.claim_for_writing([younger], "g")
+    assert waiting.find("t1") is younger
     waiting.settle(elder, ANSWER)
     assert waiting.find("t1") is younger
+
+
+def test_undone_is_what_the_last_group_wrote() -> None:
+    waiting = queue()
+    sent = ticket("1a", "1b")
+    waiting.put([sent])
+    take(waiting)
+    waiting.claim_for_writing([sent], "g2")
+    waiting.reopen([sent], "g1")
+    assert sent.state is State.SENT
+
+
+def test_one_at_work_is_not_taken_a_second_time() -> None:
+    waiting = queue()
+    first, second = ticket("1a", "1b", id_="t1"), ticket("1a", "1b", id_="t1")
+    waiting.put([first], alone=True)
+    with pytest.raises(InUse) as caught:
+        waiting.put([second], alone=True)
+    assert caught.value.ticket is first
+    assert waiting.unsettled == 1
 
 
 def test_a_closed_queue_takes_nothing_and_empties() -> None:
