@@ -207,8 +207,7 @@ class Queue:
         with self._changed:
             if self._is_closed:
                 raise Closed
-            # A batch longer than the whole queue is taken when nothing else waits.
-            if self._waiting and len(self._waiting) + len(tickets) > self._waiting_max:
+            if len(self._waiting) + len(tickets) > self._waiting_max:
                 raise Overloaded
             for ticket in tickets if alone else ():
                 if at_work := self.find(ticket.transfer.id):

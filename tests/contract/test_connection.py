@@ -103,7 +103,7 @@ def test_the_session_is_as_asked(connection: ShardConnection) -> None:
         f"SELECT @@autocommit, {isolation}, @@innodb_lock_wait_timeout, @@lock_wait_timeout,"
         " @@wait_timeout, @@net_read_timeout"
     )
-    assert connection.rows(query, soon()) == ((1, "READ-COMMITTED", 1, 2, 60, 60),)
+    assert connection.rows(query, soon()) == ((1, "READ-COMMITTED", 1, 1, 60, 60),)
 
 
 def test_the_kind_of_server_is_known(lone: Lone, connection: ShardConnection) -> None:
@@ -292,6 +292,16 @@ def test_idle_sessions_are_discarded(lone: Lone) -> None:
     pool = _pool(lone)
     first = pool.take(soon())
     pool.give(first)
-    pool.discard_idle()
+    pool.empty()
     assert not first.is_open
     assert pool.take(soon()) is not first
+
+
+def test_a_session_in_use_while_the_pool_is_emptied_is_not_taken_back(lone: Lone) -> None:
+    pool = _pool(lone, size=1)
+    held = pool.take(soon())
+    pool.empty()
+    assert held.is_open
+    pool.give(held)
+    assert not held.is_open
+    assert pool.take(soon()) is not held
