@@ -14,6 +14,7 @@ import pymysql
 from pymysql.constants import CLIENT
 
 from coordinator import settings
+from coordinator.wiring import Process
 from tandem.local.cluster import LocalCluster
 
 
@@ -49,6 +50,18 @@ class Cluster:
     def pid(self, name: str) -> int:
         """The process id of a part of the cluster."""
         return next(p["pid"] for p in self.local.status()["processes"] if p["name"] == name)
+
+    @contextmanager
+    def process(self) -> Iterator[Process]:
+        """A coordinator's process inside the test's own, for a block."""
+        environment = self.environment | {"TANDEM_COORDINATOR_ID": "inside"}
+        loaded = settings.load(environ={}, defaults=environment)
+        running = Process(loaded, time.time_ns() // 1_000_000)
+        running.start(10)
+        try:
+            yield running
+        finally:
+            running.stop(10)
 
     @contextmanager
     def coordinator(

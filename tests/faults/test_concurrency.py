@@ -100,3 +100,34 @@ def test_batch_in_its_order(any_cluster: Cluster) -> None:
     assert [result["status"] for result in results] == ["committed"] * 19
     assert bank.balances()[bank.accounts[-1]] == 20
     bank.check()
+
+
+def test_locked_accounts_hold_up_nobody_else(mysql_cluster: Cluster) -> None:
+    """Accounts that somebody keeps locked for long, as a branch in doubt does, concern those who
+    want them: everybody else's transfers are all carried out.
+    """
+    bank = Bank(mysql_cluster, 40)
+    on_s1 = bank.accounts[0::2]
+    locked, free = on_s1[:6], [name for name in bank.accounts if name not in on_s1[:6]]
+    names = ",".join(f"'{name}'" for name in locked)
+    refused = []
+
+    def pay(index: int) -> None:
+        chance = random.Random(index)
+        with client(mysql_cluster.urls[index % 2]) as http:
+            if index < 12:
+                item = transfer(locked[index % 6], free[index], 1, uuid.uuid4().hex)
+                refused.append(post_one(http, item).status_code)
+                return
+            for _ in range(25):
+                source, destination = chance.sample(free, 2)
+                answer = post_one(http, transfer(source, destination, 1, uuid.uuid4().hex))
+                assert answer.status_code == 201, answer.text
+
+    with mysql_cluster.sql("s1") as connection, connection.cursor() as cursor:
+        cursor.execute("START TRANSACTION")
+        cursor.execute(f"SELECT id FROM accounts WHERE id IN ({names}) FOR UPDATE")
+        together(20, pay)
+        cursor.execute("ROLLBACK")
+    assert refused == [503] * 12
+    bank.check()

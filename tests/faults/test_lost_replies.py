@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from coordinator.queue import Settled
-from coordinator.settings import load
 from coordinator.wiring import Process
 from ledger.ids import transfer_id
 from ledger.model import Transfer
@@ -35,12 +34,8 @@ STEPS = [
 
 @pytest.fixture
 def process(any_cluster: Cluster) -> Iterator[Process]:
-    """A coordinator's process, in this one."""
-    environment = any_cluster.environment | {"TANDEM_COORDINATOR_ID": "inside"}
-    running = Process(load(environ={}, defaults=environment), time.time_ns() // 1_000_000)
-    running.start(10)
-    yield running
-    running.stop(10)
+    with any_cluster.process() as running:
+        yield running
 
 
 class LateLoss:

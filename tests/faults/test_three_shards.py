@@ -12,7 +12,6 @@ from coordinator.protocols.two_phase_commit import Phase
 from coordinator.provision import provision
 from coordinator.queue import Answer, Settled
 from coordinator.recovery import Unfinished
-from coordinator.settings import load
 from coordinator.transfers import Pending
 from coordinator.wiring import Process
 from ledger.ids import transfer_id
@@ -41,12 +40,8 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture
 def process(servers: Cluster) -> Iterator[Process]:
-    """A coordinator's process, in this one."""
-    environment = servers.environment | {"TANDEM_COORDINATOR_ID": "inside"}
-    running = Process(load(environ={}, defaults=environment), time.time_ns() // 1_000_000)
-    running.start(10)
-    yield running
-    running.stop(10)
+    with servers.process() as running:
+        yield running
 
 
 class Purse:
