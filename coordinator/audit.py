@@ -191,10 +191,22 @@ class _Audit:
         return suspects
 
     def _check_groups_again(self, suspects: set[str]) -> None:
+        missing = self._missing_now(suspects)
+        give_up = time.monotonic() + _SETTLE_S
+        while missing and time.monotonic() < give_up:
+            time.sleep(1.0)
+            missing = self._missing_now(suspects)
+        for gtrid, parts in missing.items():
+            detail = f"{', '.join(sorted(parts))} of the group cannot be found"
+            self._add("decision-and-markers", None, gtrid, detail)
+
+    def _missing_now(self, suspects: set[str]) -> dict[str, set[str]]:
+        """What cannot be found of these groups, and is not explained by a prepared branch."""
         if not suspects:
-            return
-        time.sleep(0.5)
+            return {}
+        # In this order: what is finished in between has its marker by the time of the snapshot.
         prepared = self._prepared()
+        found: dict[str, set[str]] = {}
         with ExitStack() as stack:
             snapshots = [
                 stack.enter_context(closing(Snapshot(self._address(shard))))
@@ -204,8 +216,8 @@ class _Audit:
             for gtrid, rows in groupby(merged, key=lambda row: row.gtrid):
                 missing = _missing(list(rows)) - prepared.get(gtrid, set())
                 if gtrid in suspects and missing:
-                    detail = f"{', '.join(sorted(missing))} of the group cannot be found"
-                    self._add("decision-and-markers", None, gtrid, detail)
+                    found[gtrid] = missing
+        return found
 
 
 def _merged(streams: list[Iterator[TransferLines]]) -> Iterator[TransferLines]:

@@ -29,8 +29,8 @@ class DecisionOutcome(Enum):
 class Look(Enum):
     """What a shard shows of a branch that XA says it does not know."""
 
-    COMMITTED = "its marker is there: it has committed"
-    BUSY = "somebody is about to finish it"
+    COMMITTED = "committed, its marker is there"
+    BUSY = "about to be finished by somebody"
     ABSENT = "neither prepared nor committed here"
 
 

@@ -8,6 +8,7 @@ import pytest
 from ledger.ids import slot_of
 from shard_client.branch import Branch, Writes
 from shard_client.errors import TryAgain
+from tests.cluster import wait_until
 from tests.contract.bench import Bench, now, soon
 
 NOTHING = Writes([], [], [])
@@ -141,7 +142,8 @@ def test_in_line_one_gets_what_becomes_free(bench: Bench, branch: Branch) -> Non
     with bench.admin() as cursor:
         cursor.execute("SELECT 1 FROM accounts WHERE id = %s FOR UPDATE", [names[0]])
         reply = branch.wait_for(names[:1], soon())
-        time.sleep(0.1)
+        query = "SELECT 1 FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
+        wait_until(lambda: cursor.execute(query) > 0, 0.9, "nobody waits for the lock")
     reply.get()
     # The branch is open already: its lock packet goes on in it.
     assert set(branch.lock(names, [], soon()).get().accounts) == set(names)

@@ -168,7 +168,8 @@ def test_a_session_that_is_killed_is_lost(lone: Lone, connection: ShardConnectio
 def test_a_statement_that_is_killed_is_lost(lone: Lone, connection: ShardConnection) -> None:
     """What an interrupted packet did is not known."""
     reply = connection.call(["SELECT SLEEP(5) FROM shard_identity FOR UPDATE"], soon(), len)
-    time.sleep(0.1)
+    state = f"SELECT state FROM information_schema.processlist WHERE id = {connection.thread_id}"
+    wait_until(lambda: lone.admin(state) == [("User sleep",)], 5, "the statement does not run")
     lone.admin(f"KILL {connection.thread_id}")
     with pytest.raises(ConnectionLost):
         reply.get()
