@@ -6,6 +6,7 @@ import time
 import pytest
 
 from ledger.ids import slot_of
+from shard_client.accounts import Terms, open_all
 from shard_client.branch import Branch, Writes
 from shard_client.errors import TryAgain
 from tests.cluster import wait_until
@@ -41,8 +42,9 @@ def test_an_empty_lock(bench: Bench, branch: Branch) -> None:
 
 
 def test_ids_are_compared_byte_by_byte(bench: Bench, branch: Branch) -> None:
-    (name,) = bench.accounts(1)
-    others = [name.upper(), f"{name}.", name[:-1]]
+    name = f"a{bench.name()}"
+    open_all(bench.connect(), [Terms(name, "EUR", None)], now(), soon())
+    others = [f"A{name[1:]}", f"{name}.", name[:-1]]
     assert branch.lock(others, [], soon()).get().accounts == {}
 
 
