@@ -57,15 +57,17 @@ class Timeouts(NamedTuple):
 
 
 class Names(NamedTuple):
-    """What the gtrids of this coordinator begin with."""
+    """What the gtrids of this process have in common; `instance` is drawn anew by each process."""
 
     cluster: str
     coordinator: str
+    instance: int
 
     def gtrid(self, home: str) -> Gtrid:
         """A new name for a group whose decision will be on `home`."""
         now_ms = time.time_ns() // 1_000_000
-        return Gtrid(self.cluster, home, self.coordinator, now_ms, secrets.randbits(64))
+        random = self.instance << 32 | secrets.randbits(32)
+        return Gtrid(self.cluster, home, self.coordinator, now_ms, random)
 
 
 class Executors:

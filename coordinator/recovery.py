@@ -1,28 +1,30 @@
-"""Finishes what is in doubt: groups whose coordinator lost sight of them, or died.
+"""Finishes groups whose outcome or whose branches are left open: by a lost answer, or by a process
+that died.
 
 The finisher walks the same table as the executor, from ARBITRATING, COMMITTING or ABORTING on, and
-tries for ever, with growing pauses. The sweeper finds branches that an earlier life of this
-coordinator has left behind, and gives them to the finisher.
+tries for ever, with growing pauses. It works in portions: what is to be asked of one shard is asked
+in one packet, by several threads, so that a thousand groups take hardly longer than one.
 """
 
 import logging
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
+from coordinator.protocols.recovery import MISSING_MAX, Verdict, judge_unknown
 from coordinator.protocols.two_phase_commit import Event, Phase, step
 from coordinator.shards import Shards
-from shard_client.errors import ShardError, UnknownBranch
+from shard_client.errors import ConnectionLost, ShardError, ShardUnavailable, UnknownBranch
 from shard_client.prepared import (
     DecisionOutcome,
-    Look,
-    PreparedBranch,
     arbitrate,
+    end_session_of,
     finish,
     list_prepared,
     look,
-    read_decision,
+    read_decisions,
 )
 from shard_client.xid import Gtrid
 
@@ -31,8 +33,11 @@ log = logging.getLogger(__name__)
 _PAUSE_MIN_S = 0.05
 _PAUSE_MAX_S = 5.0
 _CALL_TIMEOUT_S = 3.0
-# So often must a branch that home says is committed be nowhere before it is called missing.
-_MISSING_MAX = 3
+# Groups that one packet speaks of at most.
+_PORTION_MAX = 64
+# Threads, and how many of them may be at work on one shard: one that hangs leaves some to others.
+_THREADS = 8
+_THREADS_PER_SHARD = 4
 
 _OUTCOME = {
     Phase.COMMITTING: DecisionOutcome.COMMITTED,
@@ -42,6 +47,44 @@ _FOUND = {
     DecisionOutcome.COMMITTED: Event.FOUND_COMMITTED,
     DecisionOutcome.ABORTED: Event.FOUND_ABORTED,
 }
+
+
+class Task:
+    """Something to do about a group on one shard: to ask home, or to finish a branch."""
+
+    __slots__ = (
+        "alone",
+        "attempts",
+        "error",
+        "is_running",
+        "item",
+        "missing",
+        "not_before",
+        "shard",
+    )
+
+    def __init__(self, item: "Unfinished", shard: str) -> None:
+        self.item = item
+        self.shard = shard
+        self.attempts = 0
+        self.not_before = 0.0
+        self.is_running = False
+        # A portion that it was part of failed: perhaps because of it.
+        self.alone = False
+        # How often its branch was nowhere, though home says that it is committed.
+        self.missing = 0
+        self.error: str | None = None
+
+    @property
+    def is_stuck(self) -> bool:
+        """A committed branch is nowhere to be found: a person must look (rule R6)."""
+        return self.missing >= MISSING_MAX
+
+    def put_off(self, why: str) -> None:
+        pause = min(_PAUSE_MIN_S * 2 ** min(self.attempts, 16), _PAUSE_MAX_S)
+        self.attempts += 1
+        self.not_before = time.monotonic() + pause
+        self.error = why
 
 
 class Unfinished:
@@ -55,47 +98,82 @@ class Unfinished:
         on_settled: Callable[[DecisionOutcome], None] | None = None,
     ) -> None:
         self.gtrid = gtrid
-        self.shards = set(shards)
         self.phase = phase
         # Who is to be told the outcome, each once.
         self.callbacks = [on_settled] if on_settled else []
-        self.attempts = 0
-        self.not_before = 0.0
-        self.missing: dict[str, int] = defaultdict(int)
-        self.last_error: str | None = None
+        self.branches = {shard: Task(self, shard) for shard in shards}
+        self.question = Task(self, gtrid.home)
+
+    @property
+    def tasks(self) -> list[Task]:
+        """What can be done now."""
+        if self.phase is Phase.ARBITRATING:
+            return [self.question]
+        return list(self.branches.values())
 
     @property
     def is_stuck(self) -> bool:
-        """A committed branch is nowhere to be found: a person must look (rule R6)."""
-        return any(count >= _MISSING_MAX for count in self.missing.values())
+        return any(task.is_stuck for task in self.branches.values())
+
+    @property
+    def last_error(self) -> str | None:
+        return next((task.error for task in self.tasks if task.error), None)
+
+
+class _Portion(NamedTuple):
+    """Tasks of one kind on one shard."""
+
+    shard: str
+    is_question: bool
+    tasks: list[Task]
 
 
 class Finisher:
-    """Finishes groups in the background until nothing is left of them."""
+    """Finishes groups in the background until nothing is left of them. `finished` counts them."""
 
     def __init__(self, shards: Shards) -> None:
         self._shards = shards
         self._items: dict[Gtrid, Unfinished] = {}
+        self._busy: Counter[str] = Counter()
         self._changed = threading.Condition()
         self._stopping = False
-        self._thread = threading.Thread(target=self._work, name="finisher", daemon=True)
+        self.finished = 0
+        self._threads = [
+            threading.Thread(target=self._work, name=f"finisher-{i}", daemon=True)
+            for i in range(_THREADS)
+        ]
 
     def start(self) -> None:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
-        self._thread.join(timeout=2 * _CALL_TIMEOUT_S)
+        deadline = time.monotonic() + 2 * _CALL_TIMEOUT_S
+        for thread in self._threads:
+            thread.join(max(deadline - time.monotonic(), 0))
 
-    def add(self, item: Unfinished) -> None:
-        """Take a group to finish; one that is here already gets further shards and callbacks."""
+    def add(self, *items: Unfinished) -> None:
+        """Take groups to finish; one that is here already gets further shards and callbacks."""
         with self._changed:
-            known = self._items.setdefault(item.gtrid, item)
-            if known is not item:
-                known.shards |= item.shards
-                known.callbacks += item.callbacks
+            kept = [self._items.setdefault(item.gtrid, item) for item in items]
+            for item, known in zip(items, kept, strict=True):
+                if known is not item:
+                    for shard in item.branches:
+                        known.branches.setdefault(shard, Task(known, shard))
+                    known.callbacks += item.callbacks
+            self._changed.notify_all()
+        for known in kept:
+            self._tell(known)
+
+    def hurry(self, gtrid: Gtrid) -> None:
+        """Try a group at once, however long its next pause was to be."""
+        with self._changed:
+            item = self._items.get(gtrid)
+            for task in item.tasks if item else ():
+                task.not_before = 0.0
             self._changed.notify_all()
 
     def unfinished(self) -> list[Unfinished]:
@@ -109,188 +187,181 @@ class Finisher:
                 lambda: done(list(self._items.values())), max(deadline - time.monotonic(), 0)
             )
 
+    # --- portions ---------------------------------------------------------------------------
+
     def _work(self) -> None:
-        while item := self._next():
+        while portion := self._next():
             try:
-                is_done = self._advance(item)
+                if portion.is_question:
+                    self._ask(portion)
+                else:
+                    self._finish(portion)
             except ShardError as error:
                 self._shards.note(error)
-                item.last_error = str(error)
-                is_done = False
+                self._put_off(portion.tasks, error)
             except Exception:
-                log.exception("finishing %s met a bug; it is tried again", item.gtrid)
-                is_done = False
-            with self._changed:
-                # Somebody may have joined it meanwhile.
-                if is_done and not item.shards and not item.callbacks:
-                    del self._items[item.gtrid]
-                else:
-                    pause = min(_PAUSE_MIN_S * 2 ** min(item.attempts, 16), _PAUSE_MAX_S)
-                    item.attempts += 1
-                    item.not_before = time.monotonic() + pause
-                self._changed.notify_all()
+                log.exception("finishing groups met a bug; it is tried again")
+                self._put_off(portion.tasks, None)
+            self._release(portion)
 
-    def _next(self) -> Unfinished | None:
-        """Wait for a group whose time has come; None when the finisher stops."""
+    def _next(self) -> _Portion | None:
+        """Wait for something whose time has come; None when the finisher stops."""
         with self._changed:
             while not self._stopping:
-                item = min(
-                    (item for item in self._items.values() if not item.is_stuck),
-                    key=lambda item: item.not_before,
-                    default=None,
-                )
-                wait = item.not_before - time.monotonic() if item else None
-                if item and wait is not None and wait <= 0:
-                    return item
+                now = time.monotonic()
+                portion, wait = self._pick(now)
+                if portion:
+                    self._busy[portion.shard] += 1
+                    for task in portion.tasks:
+                        task.is_running = True
+                    return portion
                 self._changed.wait(wait)
         return None
 
-    def _advance(self, item: Unfinished) -> bool:
-        """Take a group as far as it goes now; says whether nothing is left of it."""
-        if item.phase is Phase.ARBITRATING:
-            home = self._shards[item.gtrid.home]
-            deadline = time.monotonic() + _CALL_TIMEOUT_S
-            with home.connection(deadline) as connection:
-                now = time.time_ns() // 1000
-                outcome = arbitrate(connection, str(item.gtrid), now, deadline)
-            item.phase, _ = step(item.phase, _FOUND[outcome])
-            log.info("group %s: home says %s", item.gtrid, outcome.value)
-        self._tell(item)
-        first_error: ShardError | None = None
-        for shard in sorted(item.shards):
-            try:
-                if self._finish(item, shard):
-                    item.shards.discard(shard)
-            except ShardError as error:
-                first_error = first_error or error
-        if first_error:
-            raise first_error
-        return not item.shards and not item.callbacks
+    def _pick(self, now: float) -> tuple[_Portion | None, float | None]:
+        """What to do next; if nothing, how long to wait, at most."""
+        due: dict[tuple[str, bool], list[Task]] = defaultdict(list)
+        later: float | None = None
+        for item in self._items.values():
+            for task in item.tasks:
+                if task.is_running or task.is_stuck:
+                    continue
+                if task.not_before > now:
+                    later = min(later or task.not_before, task.not_before)
+                elif self._busy[task.shard] < _THREADS_PER_SHARD:
+                    due[task.shard, task is item.question].append(task)
+        if not due:
+            return None, later and later - now
+        # The shard with the fewest at work on it, so that one that hangs is no one's only hope.
+        shard, is_question = min(due, key=lambda key: (self._busy[key[0]], not key[1]))
+        tasks = due[shard, is_question]
+        together = [task for task in tasks if not task.alone][:_PORTION_MAX] or tasks[:1]
+        return _Portion(shard, is_question, together), None
+
+    def _release(self, portion: _Portion) -> None:
+        with self._changed:
+            self._busy[portion.shard] -= 1
+            for task in portion.tasks:
+                task.is_running = False
+                self._drop_if_done(task.item)
+            self._changed.notify_all()
+
+    def _drop_if_done(self, item: Unfinished) -> None:
+        is_done = item.phase is not Phase.ARBITRATING and not item.branches
+        if is_done and item.gtrid in self._items:
+            del self._items[item.gtrid]
+            self.finished += 1
+
+    def _put_off(self, tasks: Iterable[Task], error: ShardError | None) -> None:
+        # What collides, or cannot be carried out, may do so because of one of them.
+        is_theirs = not isinstance(error, ShardUnavailable | ConnectionLost)
+        for task in tasks:
+            task.put_off(str(error or "a fault of the service, see the log"))
+            task.alone = task.alone or is_theirs
+
+    # --- asking home ------------------------------------------------------------------------
+
+    def _ask(self, portion: _Portion) -> None:
+        deadline = time.monotonic() + _CALL_TIMEOUT_S
+        gtrids = [str(task.item.gtrid) for task in portion.tasks]
+        with self._shards[portion.shard].connection(deadline) as home:
+            outcomes = arbitrate(home, gtrids, time.time_ns() // 1000, deadline)
+        for task in portion.tasks:
+            outcome = outcomes[str(task.item.gtrid)]
+            log.info("group %s: home says %s", task.item.gtrid, outcome.value)
+            with self._changed:
+                task.item.phase, _ = step(task.item.phase, _FOUND[outcome])
+            self._tell(task.item)
 
     def _tell(self, item: Unfinished) -> None:
-        """Tell the outcome to those who wait for it."""
-        while item.callbacks:
-            item.callbacks[0](_OUTCOME[item.phase])
-            item.callbacks.pop(0)
+        """Tell the outcome, if it is known, to those who wait for it and were not told yet."""
+        with self._changed:
+            if item.phase is Phase.ARBITRATING:
+                return
+            waiting, item.callbacks = item.callbacks, []
+        for callback in waiting:
+            callback(_OUTCOME[item.phase])
 
-    def _finish(self, item: Unfinished, shard: str) -> bool:
-        """Finish one branch; says whether it is finished. Raises ShardError."""
-        outcome = _OUTCOME[item.phase]
+    # --- finishing branches -----------------------------------------------------------------
+
+    def _finish(self, portion: _Portion) -> None:
+        shard = self._shards[portion.shard]
         deadline = time.monotonic() + _CALL_TIMEOUT_S
+        with shard.connection(deadline) as connection:
+            cluster = portion.tasks[0].item.gtrid.cluster
+            listed = {branch.gtrid for branch in list_prepared(connection, cluster, deadline)}
+        there = [task for task in portion.tasks if task.item.gtrid in listed]
+        unknown = [task for task in portion.tasks if task.item.gtrid not in listed]
+        while there:
+            count = self._finish_some(portion.shard, there)
+            if count < len(there):
+                self._free(there[count])
+                unknown.append(there[count])
+            there = there[count + 1 :]
+        if unknown:
+            self._find_out(portion.shard, unknown)
+
+    def _finish_some(self, shard: str, tasks: Sequence[Task]) -> int:
+        """Finish branches until one is unknown to the server; says how many are finished."""
+        deadline = time.monotonic() + _CALL_TIMEOUT_S
+        branches = [(str(task.item.gtrid), _OUTCOME[task.item.phase]) for task in tasks]
         try:
             with self._shards[shard].connection(deadline) as connection:
-                finish(connection, str(item.gtrid), outcome, deadline)
-                return True
-        except UnknownBranch:
-            return self._find_out(item, shard)
+                finish(connection, branches, deadline)
+            count = len(tasks)
+        except UnknownBranch as error:
+            count = error.statement or 0
+        for task in tasks[:count]:
+            self._done(task)
+        return count
 
-    def _find_out(self, item: Unfinished, shard: str) -> bool:
-        """Why a branch is unknown to its server; says whether it is finished (rule R6)."""
+    def _done(self, task: Task) -> None:
+        with self._changed:
+            task.item.branches.pop(task.shard)
+
+    def _free(self, task: Task) -> None:
+        """A branch is listed and yet unknown: on MariaDB its session keeps it to itself."""
         deadline = time.monotonic() + _CALL_TIMEOUT_S
+        with self._shards[task.shard].connection(deadline) as connection:
+            if end_session_of(connection, str(task.item.gtrid), deadline):
+                log.info("group %s: the session that held it on %s", task.item.gtrid, task.shard)
+
+    def _find_out(self, shard: str, tasks: Sequence[Task]) -> None:
+        """Why branches are unknown to their server (rule R6)."""
+        deadline = time.monotonic() + _CALL_TIMEOUT_S
+        names = {str(task.item.gtrid): task for task in tasks}
+        cluster = tasks[0].item.gtrid.cluster
         with self._shards[shard].connection(deadline) as connection:
-            found = look(connection, PreparedBranch(item.gtrid, shard), deadline)
-        if found is Look.BUSY:
-            return False
-        if (found is Look.COMMITTED) == (item.phase is Phase.COMMITTING):
-            return True
-        if found is Look.ABSENT:
-            with self._shards[item.gtrid.home].connection(deadline) as connection:
-                if read_decision(connection, str(item.gtrid), deadline) is None:
-                    # It was finished by somebody else, and its traces were collected.
-                    return True
-        item.missing[shard] += 1
-        if item.is_stuck:
-            log.critical(
-                "group %s was %s, but its branch on shard %s is %s: atomicity is at risk, nothing "
-                "more is done about it; see docs/operations/missing-branch.md",
-                item.gtrid,
-                _OUTCOME[item.phase].value,
-                shard,
-                found.value,
-            )
-        return False
-
-
-class Sweeper:
-    """Looks for prepared branches of this coordinator that nobody is at work on.
-
-    Those named before `started_ms` are of an earlier life; younger ones are left alone for
-    `grace_s`, since another process of this coordinator may still be at work on them. To be wrong
-    about that costs a group another round, never its atomicity.
-    """
-
-    def __init__(
-        self,
-        shards: Shards,
-        finisher: Finisher,
-        *,
-        cluster: str,
-        coordinator: str,
-        started_ms: int,
-        interval_s: float,
-        grace_s: float,
-    ) -> None:
-        self._shards = shards
-        self._finisher = finisher
-        self._cluster = cluster
-        self._coordinator = coordinator
-        self._started_ms = started_ms
-        self._interval_s = interval_s
-        self._grace_s = grace_s
-        self._swept: set[str] = set()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="sweeper", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stop.set()
-        self._thread.join(timeout=2 * _CALL_TIMEOUT_S)
-
-    def sweep(self) -> None:
-        """Look once at every shard that can be used."""
-        found: dict[Gtrid, set[str]] = defaultdict(set)
-        for shard in self._shards.all():
-            if not shard.is_available:
-                continue
+            looks = look(connection, cluster, names, deadline)
+        decisions: dict[str, DecisionOutcome] = {}
+        for home, gtrids in _by_home(names.values()).items():
             deadline = time.monotonic() + _CALL_TIMEOUT_S
-            try:
-                with shard.connection(deadline) as connection:
-                    for branch in list_prepared(connection, self._cluster, deadline):
-                        if self._is_left_behind(branch.gtrid):
-                            found[branch.gtrid].add(branch.shard)
-                self._swept.add(shard.id)
-            except ShardError as error:
-                self._shards.note(error)
-        for gtrid, shards in found.items():
-            self._finisher.add(Unfinished(gtrid, shards, Phase.ARBITRATING))
+            with self._shards[home].connection(deadline) as connection:
+                decisions |= read_decisions(connection, gtrids, deadline)
+        for gtrid, task in names.items():
+            outcome = _OUTCOME[task.item.phase]
+            verdict = judge_unknown(outcome, looks[gtrid], decisions.get(gtrid))
+            if verdict is Verdict.DONE:
+                self._done(task)
+                continue
+            task.put_off(looks[gtrid].value)
+            if verdict is Verdict.MISSING:
+                self._note_missing(task)
 
-    def reasons_to_wait(self) -> list[str]:
-        """Why what an earlier life left behind is not finished yet, as far as it can be; none when
-        it is. What waits for a shard that is down is no reason.
-        """
-        reasons = [
-            f"shard {shard.id} was not searched for unfinished groups yet"
-            for shard in self._shards.all()
-            if shard.is_available and shard.id not in self._swept
-        ]
-        for item in self._finisher.unfinished():
-            needed = item.shards | {item.gtrid.home}
-            is_past = item.gtrid.time_ms < self._started_ms and not item.is_stuck
-            if is_past and all(self._shards.trouble_with(shard) is None for shard in needed):
-                reasons.append(f"group {item.gtrid} of an earlier life is being finished")
-        return reasons
+    def _note_missing(self, task: Task) -> None:
+        task.missing += 1
+        if task.is_stuck:
+            log.critical(
+                "group %s was committed, but its branch on shard %s is neither prepared nor "
+                "committed here: atomicity is at risk, nothing more is done about it; see "
+                "docs/operations/missing-branch.md",
+                task.item.gtrid,
+                task.shard,
+            )
 
-    def _is_left_behind(self, gtrid: Gtrid) -> bool:
-        if gtrid.coordinator != self._coordinator:
-            return False
-        age_s = time.time() - gtrid.time_ms / 1000
-        return gtrid.time_ms < self._started_ms or age_s > self._grace_s
 
-    def _work(self) -> None:
-        while not self._stop.wait(self._interval_s):
-            try:
-                self.sweep()
-            except Exception:
-                log.exception("the sweep met a bug; it is repeated")
+def _by_home(tasks: Iterable[Task]) -> dict[str, list[str]]:
+    homes: dict[str, list[str]] = defaultdict(list)
+    for task in tasks:
+        homes[task.item.gtrid.home].append(str(task.item.gtrid))
+    return homes

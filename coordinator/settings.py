@@ -65,6 +65,7 @@ class Engine(Section, frozen=True):
     skips_max: Annotated[int, Meta(ge=0, le=1000)] = 3
     sweep_interval_ms: Milliseconds = 2000
     sweep_grace_ms: Milliseconds = 15_000
+    collect_after_ms: Annotated[int, Meta(ge=1000, le=86_400_000)] = 60_000
 
 
 class Settings(Section, frozen=True):

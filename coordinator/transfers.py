@@ -20,7 +20,7 @@ from ledger.decide import refuse_reuse
 from ledger.ids import slot_of_transfer
 from ledger.model import Transfer
 from shard_client.errors import ShardError
-from shard_client.prepared import DecisionOutcome, read_decision
+from shard_client.prepared import DecisionOutcome, read_decisions
 from shard_client.transfers import StoredTransfer, Undecided, probe
 from shard_client.xid import Gtrid
 
@@ -130,20 +130,23 @@ class Transfers:
         """What became of a transfer; None if nothing is known of it. Raises ShardError."""
         if slot_of_transfer(transfer) is None:
             return None
-        shard = self._shard_of(transfer)
-        deadline = time.monotonic() + _CALL_TIMEOUT_S
-        try:
-            with self._shards[shard].connection(deadline) as connection:
-                found = probe(connection, [transfer], deadline).get(transfer)
-        except ShardError as error:
-            self._shards.note(error)
-            raise
+        found = self._probe(transfer)
         if isinstance(found, Undecided):
-            return self._ask_home(found.stored, deadline)
+            return self._ask_home(found.stored, time.monotonic() + _CALL_TIMEOUT_S)
         if found is None:
             ticket = self._queue.find(transfer)
             return PENDING if ticket and ticket.state is State.SENT else None
         return found
+
+    def _probe(self, transfer: str) -> StoredTransfer | Undecided | None:
+        """What stands of a transfer on its shard. Raises ShardError."""
+        deadline = time.monotonic() + _CALL_TIMEOUT_S
+        try:
+            with self._shards[self._shard_of(transfer)].connection(deadline) as connection:
+                return probe(connection, [transfer], deadline).get(transfer)
+        except ShardError as error:
+            self._shards.note(error)
+            raise
 
     def _ask_home(self, stored: StoredTransfer, deadline: float) -> StoredTransfer | Pending:
         """The outcome of a transfer whose branch is not finished: what the group's home says.
@@ -155,11 +158,15 @@ class Transfers:
             return PENDING
         try:
             with self._shards[gtrid.home].connection(deadline) as home:
-                decision = read_decision(home, stored.gtrid, deadline)
+                decision = read_decisions(home, [stored.gtrid], deadline).get(stored.gtrid)
         except ShardError as error:
             self._shards.note(error)
             raise
-        return stored if decision is DecisionOutcome.COMMITTED else PENDING
+        if decision is DecisionOutcome.COMMITTED:
+            return stored
+        # Meanwhile it may have been finished, and its decision collected.
+        found = self._probe(stored.transfer.id)
+        return found if isinstance(found, StoredTransfer) else PENDING
 
     def _shard_of(self, transfer: str) -> str:
         slot = slot_of_transfer(transfer)

@@ -1,15 +1,22 @@
 """The one place that builds a coordinator's process from its settings."""
 
 import logging
+import os
+import secrets
 import time
 
 from coordinator.accounts import Accounts
-from coordinator.cluster import MapWatcher
+from coordinator.cluster.election import Member
+from coordinator.cluster.session import ClusterSession
+from coordinator.collection import Collector
 from coordinator.executor import Executors, GroupRun, Names, Timeouts
+from coordinator.operation import Operation
+from coordinator.protocols.recovery import Surroundings
 from coordinator.queue import Group, Queue
-from coordinator.recovery import Finisher, Sweeper
+from coordinator.recovery import Finisher
 from coordinator.settings import Settings
 from coordinator.shards import Shards
+from coordinator.sweeper import Sweeper
 from coordinator.transfers import Transfers
 
 log = logging.getLogger(__name__)
@@ -17,6 +24,8 @@ log = logging.getLogger(__name__)
 # How long a transfer waits for a shard that has just failed before it is refused: long enough for
 # a broken connection to be replaced, short enough not to pile up.
 _SHARD_PATIENCE_S = 0.5
+# How long a process that ends waits until ZooKeeper knows that it leads no more.
+_LEAVE_PATIENCE_S = 1.0
 
 
 class Process:
@@ -29,9 +38,18 @@ class Process:
     def __init__(self, settings: Settings, started_ms: int) -> None:
         engine = settings.engine
         self.settings = settings
+        self.started_ms = started_ms
+        instance = secrets.randbits(32)
+        me = Member(
+            settings.coordinator.id,
+            f"{instance:08x}",
+            settings.coordinator.listen,
+            os.getpid(),
+            time.time_ns() // 1000,
+        )
         self.shards = Shards(settings)
-        self.watcher = MapWatcher(settings, self.shards.use_map)
-        self.shards.look_again = self.watcher.look_again
+        self.cluster = ClusterSession(settings, me, self.shards.use_map, self._on_cluster_change)
+        self.shards.look_again = self.cluster.look_again
         self.queue = Queue(
             waiting_max=engine.queue_max,
             group_max=engine.group_max,
@@ -41,22 +59,50 @@ class Process:
             trouble_with=self.shards.trouble_with,
         )
         self.finisher = Finisher(self.shards)
+        interval_s = engine.sweep_interval_ms / 1000
         self.sweeper = Sweeper(
             self.shards,
             self.finisher,
             cluster=settings.cluster.id,
-            coordinator=settings.coordinator.id,
-            started_ms=started_ms,
-            interval_s=engine.sweep_interval_ms / 1000,
-            grace_s=engine.sweep_grace_ms / 1000,
+            interval_s=interval_s,
+            surroundings=self.surroundings,
         )
-        self._names = Names(settings.cluster.id, settings.coordinator.id)
+        self.collector = Collector(
+            self.shards,
+            cluster=settings.cluster.id,
+            interval_s=interval_s,
+            keep_s=engine.collect_after_ms / 1000,
+            leads=lambda: self.cluster.leads,
+        )
+        self._names = Names(settings.cluster.id, settings.coordinator.id, instance)
         self._timeouts = Timeouts(engine.lock_timeout_ms / 1000, engine.write_timeout_ms / 1000)
         self.executors = Executors(engine.executors, self.queue, self._run_group)
         # What an earlier life left behind holds up the start, not what comes back later.
         self._was_ready = False
         self.accounts = Accounts(self.shards)
         self.transfers = Transfers(self.shards, self.queue)
+        self.operation = Operation(
+            settings, self.shards, self.cluster, self.finisher, self.surroundings
+        )
+
+    def surroundings(self) -> Surroundings:
+        """What this process knows of the others now.
+
+        While ZooKeeper is away nobody can be known to lead. Then everybody finishes what is past
+        its grace time: two who do at once come to one outcome.
+        """
+        view = self.cluster.view
+        return Surroundings(
+            coordinator=self.settings.coordinator.id,
+            started_ms=self.started_ms,
+            grace_s=self.settings.engine.sweep_grace_ms / 1000,
+            leads=self.cluster.leads or not self.cluster.is_connected,
+            present=view.present,
+            gone=view.gone,
+        )
+
+    def _on_cluster_change(self) -> None:
+        self.sweeper.wake()
 
     def _run_group(self, group: Group) -> None:
         GroupRun(
@@ -71,29 +117,33 @@ class Process:
     def start(self, patience_s: float) -> None:
         """Start everything, and wait, for `patience_s` at most, until it is ready."""
         deadline = time.monotonic() + patience_s
-        self.watcher.start()
-        self.watcher.wait_for_map(deadline)
+        self.cluster.start()
+        self.cluster.wait_for(lambda: self.cluster.map.current, deadline)
         self.shards.admit_all()
         self.finisher.start()
         self.sweeper.sweep()
         self.finisher.wait_for(lambda items: not self.sweeper.reasons_to_wait(), deadline)
         self.shards.start()
         self.sweeper.start()
+        self.collector.start()
         self.executors.start()
 
     def stop(self, patience_s: float) -> None:
-        """Take nothing more, finish and answer what is here, and end."""
+        """Hand leadership over, take nothing more, finish and answer what is here, and end."""
+        self.cluster.leave_seat(time.monotonic() + _LEAVE_PATIENCE_S)
         if not self.queue.close(time.monotonic() + patience_s):
             log.warning("%d transfers are left to whoever recovers them", self.queue.unsettled)
         self.sweeper.stop()
+        self.collector.stop()
         self.finisher.stop()
-        self.watcher.stop()
+        # Last: as long as it is a member, what it has under way is left to it.
+        self.cluster.stop()
         self.shards.stop()
 
     def reasons_not_ready(self) -> list[str]:
         """Why this process cannot take transfers; none when it can."""
-        if self.watcher.current is None:
-            return [self.watcher.complaint or "no shard map"]
+        if self.cluster.map.current is None:
+            return [self.cluster.map.complaint or "no shard map"]
         shards = self.shards.all()
         if not any(shard.is_available for shard in shards):
             return [f"shard {shard.id}: {shard.unavailable_because}" for shard in shards]
@@ -110,10 +160,10 @@ class Process:
             for shard in self.shards.all()
             if not shard.is_available
         ]
-        if not self.watcher.is_connected:
+        if not self.cluster.is_connected:
             found.append("ZooKeeper does not answer; the last shard map stays in force")
-        if self.watcher.complaint:
-            found.append(self.watcher.complaint)
+        if self.cluster.map.complaint:
+            found.append(self.cluster.map.complaint)
         found += [
             f"group {item.gtrid}: a committed branch is missing, see the log"
             for item in self.finisher.unfinished()

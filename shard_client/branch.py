@@ -91,7 +91,8 @@ class Branch:
         """
         packet, counts = self._bulk(writes)
         if not self.is_local:
-            packet.append(sql.fill(self.connection, sql.INSERT_MARKER, self.gtrid, self.shard))
+            marker = (self.gtrid, self.shard, self.connection.thread_id)
+            packet.append(sql.fill(self.connection, sql.INSERT_MARKER, *marker))
             packet += [f"XA END {self._xid}", f"XA PREPARE {self._xid}"]
 
         def check(results: list[Result]) -> None:

@@ -4,14 +4,17 @@ Everything here may be called by anybody, at any time, and repeated.
 """
 
 import re
+from collections.abc import Iterable
 from enum import Enum
 from typing import NamedTuple
 
 from shard_client import statements as sql
 from shard_client.connection import ShardConnection
-from shard_client.errors import TryAgain
+from shard_client.errors import StatementRefused, TryAgain
 from shard_client.transfers import make_durable
 from shard_client.xid import FORMAT_ID, Gtrid, xid
+
+_NO_SUCH_SESSION = 1094
 
 
 class PreparedBranch(NamedTuple):
@@ -66,56 +69,98 @@ def _text(data: str, gtrid_length: int, bqual_length: int) -> tuple[str, str] | 
     return text[:gtrid_length], text[gtrid_length:]
 
 
-def arbitrate(home: ShardConnection, gtrid: str, now: int, deadline: float) -> DecisionOutcome:
-    """Settle what became of a group, on its home: the decision that is there, or *aborted*.
+def arbitrate(
+    home: ShardConnection, gtrids: Iterable[str], now: int, deadline: float
+) -> dict[str, DecisionOutcome]:
+    """Settle what became of groups, on their home: the decision that is there, or *aborted*.
 
     Waits for a transaction that is about to decide. Raises TryAgain when that takes too long, and
     other ShardErrors; nothing is known then, and the call is to be repeated (rule R1).
     """
-    home.query([sql.fill(home, sql.ARBITRATE, gtrid, now)], deadline)
-    rows = home.rows(sql.fill(home, sql.READ_DECISION, gtrid), deadline)
-    if not rows:
-        raise TryAgain(home.shard, f"the decision of {gtrid} is gone again")
-    return DecisionOutcome(rows[0][0])
+    # In order, so that two who ask for the same groups do not wait for each other.
+    wanted = sorted(gtrids)
+    rows = ",".join(sql.fill(home, sql.ABORTED_ROW, gtrid, now) for gtrid in wanted)
+    home.query([sql.ARBITRATE.format(rows=rows)], deadline)
+    found = _read(home, wanted, deadline)
+    if len(found) < len(wanted):
+        raise TryAgain(home.shard, "a decision is gone again")
+    return found
 
 
-def read_decision(home: ShardConnection, gtrid: str, deadline: float) -> DecisionOutcome | None:
-    """The decision of a group as it stands, durable; None proves nothing."""
-    rows = home.rows(sql.fill(home, sql.READ_DECISION, gtrid), deadline)
-    if not rows:
-        return None
-    make_durable(home, deadline)
-    return DecisionOutcome(rows[0][0])
+def read_decisions(
+    home: ShardConnection, gtrids: Iterable[str], deadline: float
+) -> dict[str, DecisionOutcome]:
+    """The decisions of groups as they stand, durable; one that is not in there proves nothing."""
+    found = _read(home, gtrids, deadline)
+    if found:
+        make_durable(home, deadline)
+    return found
+
+
+def _read(
+    home: ShardConnection, gtrids: Iterable[str], deadline: float
+) -> dict[str, DecisionOutcome]:
+    rows = home.rows(sql.listing(home, sql.READ_DECISIONS, gtrids), deadline)
+    return {gtrid: DecisionOutcome(outcome) for gtrid, outcome in rows}
 
 
 def finish(
-    connection: ShardConnection, gtrid: str, outcome: DecisionOutcome, deadline: float
+    connection: ShardConnection,
+    branches: Iterable[tuple[str, DecisionOutcome]],
+    deadline: float,
 ) -> None:
-    """Commit or roll back a prepared branch on the word of its decision.
+    """Commit or roll back prepared branches, by gtrid, on the word of their decisions.
 
-    Raises UnknownBranch if the server does not know it: `look` tells why. Other ShardErrors leave
-    open whether it has happened.
+    Raises UnknownBranch if the server does not know one: its `statement` counts those that are
+    finished before it, those behind it were not tried, and `look` tells why. Other ShardErrors
+    leave open which are finished.
     """
-    verb = "COMMIT" if outcome is DecisionOutcome.COMMITTED else "ROLLBACK"
-    connection.query([f"XA {verb} {xid(gtrid, connection.shard)}"], deadline)
+    verbs = {DecisionOutcome.COMMITTED: "COMMIT", DecisionOutcome.ABORTED: "ROLLBACK"}
+    shard = connection.shard
+    connection.query([f"XA {verbs[o]} {xid(gtrid, shard)}" for gtrid, o in branches], deadline)
 
 
-def look(connection: ShardConnection, branch: PreparedBranch, deadline: float) -> Look:
-    """Why a branch that was to be finished is unknown (rule R6)."""
-    gtrid = str(branch.gtrid)
+def look(
+    connection: ShardConnection, cluster: str, gtrids: Iterable[str], deadline: float
+) -> dict[str, Look]:
+    """What this shard shows of branches that were to be finished and are unknown (rule R6)."""
+    wanted = list(gtrids)
     settled, _, dirty = connection.query(
         [
-            sql.with_share(
-                connection, sql.fill(connection, sql.LOCKED_MARKER, gtrid, branch.shard)
-            ),
+            sql.listing(connection, sql.SETTLED_MARKERS, wanted),
             sql.DIRTY,
-            sql.fill(connection, sql.ANY_MARKER, gtrid, branch.shard),
+            sql.listing(connection, sql.ANY_MARKERS, wanted),
         ],
         deadline,
     )
     if settled.rows:
         make_durable(connection, deadline)
-        return Look.COMMITTED
-    if dirty.rows or branch in list_prepared(connection, branch.gtrid.cluster, deadline):
-        return Look.BUSY
-    return Look.ABSENT
+    committed = {row[0] for row in settled.rows}
+    busy = {row[0] for row in dirty.rows}
+    if not committed.issuperset(wanted):
+        busy |= {str(b.gtrid) for b in list_prepared(connection, cluster, deadline)}
+    return {
+        gtrid: Look.COMMITTED if gtrid in committed else Look.BUSY if gtrid in busy else Look.ABSENT
+        for gtrid in wanted
+    }
+
+
+def end_session_of(connection: ShardConnection, gtrid: str, deadline: float) -> bool:
+    """On MariaDB: end the session that keeps a prepared branch to itself, so that others can
+    finish it; says whether there was one.
+
+    A branch stays with its session there, even when the process behind it is frozen or unreachable.
+    The marker that the branch has written names the session. Raises ShardError.
+    """
+    if not connection.is_mariadb:
+        return False
+    _, found = connection.query(
+        [sql.DIRTY, sql.listing(connection, sql.HOLDING_SESSION, [gtrid])], deadline
+    )
+    for (session,) in found.rows:
+        try:
+            connection.query([f"KILL {int(session)}"], deadline)
+        except StatementRefused as error:
+            if error.code != _NO_SUCH_SESSION:
+                raise
+    return bool(found.rows)

@@ -119,5 +119,6 @@ markers = _table(
     "markers",
     Column("gtrid", _ascii(64), primary_key=True),
     Column("shard", _ascii(10), primary_key=True),
+    Column("session", BigInteger, nullable=False, comment="that has prepared the branch"),
     comment="Written by each branch in its own transaction: proof that it has committed",
 )

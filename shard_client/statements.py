@@ -98,7 +98,8 @@ UPDATE_ACCOUNTS = (
     " SET accounts.balance = given.balance, accounts.entry_count = given.entry_count,"
     " accounts.stamp_floor = given.stamp, accounts.updated_at = given.stamp"
 )
-INSERT_MARKER = "INSERT INTO markers (gtrid, shard) VALUES (%s, %s)"
+# The session, so that it can be ended where it keeps a prepared branch to itself (MariaDB).
+INSERT_MARKER = "INSERT INTO markers (gtrid, shard, session) VALUES (%s, %s, %s)"
 
 # --- decide ---------------------------------------------------------------------------------
 
@@ -108,15 +109,38 @@ INSERT_DECISION = (
 )
 # Whoever is not the coordinator of a group, or has lost its own decision, asks with this (R1):
 # it waits for a coordinator that is about to decide, and it makes what is read next durable (R2).
+ABORTED_ROW = "(%s, 'aborted', '', 0, %s)"
 ARBITRATE = (
     "INSERT INTO decisions (gtrid, outcome, branches, seen, decided_at)"
-    " VALUES (%s, 'aborted', '', 0, %s) ON DUPLICATE KEY UPDATE seen = seen + 1"
+    " VALUES {rows} ON DUPLICATE KEY UPDATE seen = seen + 1"
 )
-READ_DECISION = "SELECT outcome FROM decisions WHERE gtrid = %s"
-# An undecided row is skipped by the first of these and shown by the second; one that is not there
-# by neither. No error is raised, so the connection stays good.
-LOCKED_MARKER = "SELECT 1 FROM markers WHERE gtrid = %s AND shard = %s {share} SKIP LOCKED"
-ANY_MARKER = "SELECT 1 FROM markers WHERE gtrid = %s AND shard = %s"
+READ_DECISIONS = "SELECT gtrid, outcome FROM decisions WHERE gtrid IN ({ids})"
+# A shard holds markers of its own branches alone. An undecided row is skipped by the first of
+# these and shown by the second; one that is not there by neither. No error is raised, so the
+# connection stays good.
+SETTLED_MARKERS = "SELECT gtrid FROM markers WHERE gtrid IN ({ids}) {share} SKIP LOCKED"
+ANY_MARKERS = "SELECT gtrid FROM markers WHERE gtrid IN ({ids})"
+HOLDING_SESSION = (
+    "SELECT session FROM markers WHERE gtrid IN ({ids})"
+    " AND session IN (SELECT trx_mysql_thread_id FROM information_schema.innodb_trx)"
+)
+
+# --- collect --------------------------------------------------------------------------------
+
+OLD_DECISIONS = (
+    "SELECT gtrid, outcome, branches FROM decisions"
+    " WHERE gtrid > %s AND decided_at < %s AND outcome = %s ORDER BY gtrid LIMIT {limit}"
+)
+DROP_DECISIONS = "DELETE FROM decisions WHERE gtrid IN ({ids})"
+SOME_MARKERS = (
+    "SELECT gtrid FROM markers WHERE gtrid > %s ORDER BY gtrid LIMIT {limit} {share} SKIP LOCKED"
+)
+DROP_MARKERS = "DELETE FROM markers WHERE gtrid IN ({ids})"
+# Prepared branches that have lost their session have thread 0; they decide nothing.
+RUNNING = (
+    "SELECT trx_mysql_thread_id, CAST(trx_started AS CHAR) FROM information_schema.innodb_trx"
+    " WHERE trx_mysql_thread_id <> 0"
+)
 
 # --- prove ----------------------------------------------------------------------------------
 

@@ -2,8 +2,9 @@
 
     gtrid = CLUSTER.HOME.COORDINATOR.TIME.RANDOM     bqual = SHARD
 
-TIME is milliseconds since the epoch in hexadecimal, RANDOM 64 random bits. The home is where the
-decision is; a name is never used again.
+TIME is milliseconds since the epoch in hexadecimal, RANDOM 64 random bits: the first half of them
+is drawn once by each process, which is known by it (its *instance*), the other half for each name.
+The home is where the decision is; a name is never used again.
 """
 
 import re
@@ -30,6 +31,11 @@ class Gtrid(NamedTuple):
         return (
             f"{self.cluster}.{self.home}.{self.coordinator}.{self.time_ms:011x}.{self.random:016x}"
         )
+
+    @property
+    def instance(self) -> int:
+        """The process that has formed the group, among all that ever were."""
+        return self.random >> 32
 
     @classmethod
     def parse(cls, text: str) -> "Gtrid | None":

@@ -146,9 +146,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_until(condition, timeout_s: float, complaint: str) -> None:
+def wait_until(condition, timeout_s: float, complaint: str, *, every_s: float = 0.02) -> None:
     """Wait for an event that can only be asked for; fail with the complaint if it does not come."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, complaint
-        time.sleep(0.02)
+        time.sleep(every_s)

@@ -7,7 +7,7 @@ import uuid
 from flask import Blueprint, Flask, Response, g, redirect, request
 from flask_swagger_ui import get_swaggerui_blueprint
 
-from coordinator.http import accounts, problems, reading, schemas, transfers
+from coordinator.http import accounts, admin, problems, reading, schemas, transfers
 from coordinator.http.openapi import document
 from coordinator.wiring import Process
 
@@ -26,6 +26,7 @@ def create_app(process: Process) -> Flask:
     app.after_request(_end)
     app.register_blueprint(accounts.blueprint(process.accounts))
     app.register_blueprint(transfers.blueprint(process.transfers, process.settings.engine))
+    app.register_blueprint(admin.blueprint(process.operation))
     app.register_blueprint(_operation(process))
     docs = get_swaggerui_blueprint("/docs", "/openapi.json", {"app_name": "Tandem"})
     app.register_blueprint(docs)

@@ -29,6 +29,10 @@ _COMPONENTS = (
     schemas.TransferResults,
     schemas.Health,
     schemas.Readiness,
+    schemas.ClusterView,
+    schemas.InDoubtList,
+    schemas.ResolutionView,
+    schemas.HandOverView,
 )
 
 _REASONS = {
@@ -72,6 +76,9 @@ _ACCOUNT = _parameter(
 )
 _TRANSFER = _parameter(
     "path", "id", {"type": "string", "minLength": 1}, "the transfer's id", required=True
+)
+_GTRID = _parameter(
+    "path", "gtrid", {"type": "string", "minLength": 1}, "the group's name", required=True
 )
 _KEY = _parameter(
     "header",
@@ -306,6 +313,44 @@ def _operation_paths() -> _Schema:
     }
 
 
+def _admin_paths() -> _Schema:
+    return {
+        "/v1/admin/cluster": {
+            "get": _operation(
+                "Who is there, who leads, how are the shards?",
+                {200: ("The cluster as this process sees it.", schemas.ClusterView)},
+                (503,),
+                tag="operation",
+            )
+        },
+        "/v1/admin/in-doubt": {
+            "get": _operation(
+                "What is in doubt, since when, and what happens next?",
+                {200: ("Every prepared branch on every shard.", schemas.InDoubtList)},
+                (503,),
+                tag="operation",
+            )
+        },
+        "/v1/admin/in-doubt/{gtrid}/resolve": {
+            "post": _operation(
+                "Finish a group now; it obeys the decision and cannot override one",
+                {200: ("What came of it.", schemas.ResolutionView)},
+                (400, 404, 503),
+                parameters=(_GTRID,),
+                tag="operation",
+            )
+        },
+        "/v1/admin/leader/step-down": {
+            "post": _operation(
+                "Hand leadership over to another coordinator",
+                {200: ("Who led and who leads now.", schemas.HandOverView)},
+                (503,),
+                tag="operation",
+            )
+        },
+    }
+
+
 @cache
 def document() -> _Schema:
     """The whole document."""
@@ -321,6 +366,6 @@ def document() -> _Schema:
             ),
         },
         "servers": [{"url": "/"}],
-        "paths": {**_account_paths(), **_transfer_paths(), **_operation_paths()},
+        "paths": {**_account_paths(), **_transfer_paths(), **_operation_paths(), **_admin_paths()},
         "components": {"schemas": components},
     }

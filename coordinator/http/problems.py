@@ -7,6 +7,7 @@ import msgspec
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
+from coordinator.cluster import ClusterError
 from coordinator.http.schemas import Problem
 from coordinator.queue import Closed, Overloaded
 from coordinator.shards import NoShardMap
@@ -28,6 +29,7 @@ TITLES = {
     "overloaded": "Too much is waiting",
     "account-busy": "An account is busy",
     "shard-unavailable": "A shard takes no work now",
+    "no-leader": "Nobody leads, or can be elected, now",
     "internal-error": "This is a fault of the service",
     Reason.INSUFFICIENT_FUNDS: "The source has not enough funds",
     Reason.ACCOUNT_NOT_FOUND: "There is no such account",
@@ -90,6 +92,10 @@ def register(app: Flask) -> None:
     @app.errorhandler(NoShardMap)
     def no_map(error: NoShardMap) -> Response:
         return problem(503, "shard-unavailable", f"{error}; nothing has happened")
+
+    @app.errorhandler(ClusterError)
+    def cluster_error(error: ClusterError) -> Response:
+        return problem(503, "no-leader", f"{error}; nothing has happened")
 
     @app.errorhandler(ShardError)
     def shard_error(error: ShardError) -> Response:

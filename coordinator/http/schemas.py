@@ -200,6 +200,85 @@ class Readiness(Struct):
     troubles: list[str]
 
 
+class CoordinatorView(Struct):
+    """A coordinator; `epoch` is the term in which it leads."""
+
+    id: str
+    address: str
+    leader: bool
+    epoch: int | None
+    processes: int
+
+
+class ShardView(Struct):
+    """A shard; `trouble` is why it cannot be used; what cannot be asked then is null."""
+
+    id: str
+    reachable: bool
+    server_version: str | None
+    slots: int
+    in_doubt: int | None
+    trouble: str | None
+
+
+class ClusterView(Struct):
+    """`zookeeper`: "away" means that transfers go on, and nobody is elected."""
+
+    coordinators: list[CoordinatorView]
+    shards: list[ShardView]
+    shard_map_version: int
+    zookeeper: Literal["connected", "away"]
+
+
+class InDoubtView(Struct):
+    """A prepared branch. `next` says what will happen in words, `next_in_seconds` when at the
+    latest; null: when what it waits for is back.
+    """
+
+    gtrid: str
+    shard: str
+    home: str
+    coordinator: str
+    age_seconds: float
+    decision: Literal["committed", "aborted"] | None
+    next: str
+    next_in_seconds: float | None
+
+
+class Unreachable(Struct):
+    shard: str
+    reason: str
+
+
+class InDoubtList(Struct):
+    """Oldest first. What is prepared on a shard that is `unreachable` is not in the list."""
+
+    branches: list[InDoubtView]
+    unreachable: list[Unreachable]
+
+
+class ResolutionView(Struct):
+    """`outcome` is null when home could not be asked. What is unfinished is tried for ever."""
+
+    gtrid: str
+    outcome: Literal["committed", "aborted"] | None
+    finished: list[str]
+    unfinished: list[Unreachable]
+
+
+class LeaderView(Struct):
+    coordinator: str
+    address: str
+    epoch: int
+
+
+class HandOverView(Struct):
+    """Who led and who leads now; null: nobody was elected yet."""
+
+    old: LeaderView
+    new: LeaderView | None
+
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RFC_3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?"

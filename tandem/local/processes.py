@@ -51,7 +51,15 @@ def start_mark(pid: int) -> str | None:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None if Path("/proc/self/stat").exists() else _start_mark_by_ps(pid)
-    return None if fields[0] in "ZX" else fields[19]
+    return None if fields[0] in "ZX" and not _has_threads(pid) else fields[19]
+
+
+def _has_threads(pid: int) -> bool:
+    """Whether threads are left of a process whose first one has ended: they hold its ports."""
+    try:
+        return len(list(Path(f"/proc/{pid}/task").iterdir())) > 1
+    except OSError:
+        return False
 
 
 def _start_mark_by_ps(pid: int) -> str | None:

@@ -18,7 +18,7 @@ from shard_client.accounts import Terms, open_all
 from shard_client.branch import Branch, Locked
 from shard_client.connection import Address, ShardConnection
 from shard_client.errors import ShardError
-from shard_client.prepared import DecisionOutcome, finish, read_decision
+from shard_client.prepared import DecisionOutcome, finish, read_decisions
 from shard_client.shard_map import ShardAddress
 from shard_client.xid import Gtrid
 from tests.cluster import Cluster, wait_until
@@ -215,7 +215,7 @@ class Bench:
     def _finish(self, gtrid: Gtrid, shard: str) -> None:
         """Finish what a test has left prepared."""
         home = gtrid.home if gtrid.home in self._tags else "s1"
-        decision = read_decision(self.connect(home), str(gtrid), soon())
+        decision = read_decisions(self.connect(home), [str(gtrid)], soon()).get(str(gtrid))
         with suppress(ShardError):
             outcome = decision or DecisionOutcome.ABORTED
-            finish(self.connect(shard), str(gtrid), outcome, soon())
+            finish(self.connect(shard), [(str(gtrid), outcome)], soon())

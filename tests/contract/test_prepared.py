@@ -7,17 +7,16 @@ from collections.abc import Callable
 
 import pytest
 
+from shard_client import prepared
 from shard_client.connection import ShardConnection
 from shard_client.errors import DuplicateRow, ShardError, TryAgain, UnknownBranch
 from shard_client.prepared import (
     DecisionOutcome,
     Look,
     PreparedBranch,
-    arbitrate,
-    finish,
+    end_session_of,
     list_prepared,
-    look,
-    read_decision,
+    read_decisions,
 )
 from shard_client.transfers import Undecided, make_durable, probe
 from shard_client.xid import Gtrid
@@ -29,6 +28,25 @@ COMMITTED, ABORTED = DecisionOutcome.COMMITTED, DecisionOutcome.ABORTED
 
 def ours(bench: Bench, shard: str = "s2") -> list[PreparedBranch]:
     return list_prepared(bench.connect(shard), bench.cluster.settings.cluster.id, soon())
+
+
+def arbitrate(home: ShardConnection, gtrid: str, stamp: int, deadline: float) -> DecisionOutcome:
+    return prepared.arbitrate(home, [gtrid], stamp, deadline)[gtrid]
+
+
+def read_decision(home: ShardConnection, gtrid: str, deadline: float) -> DecisionOutcome | None:
+    return read_decisions(home, [gtrid], deadline).get(gtrid)
+
+
+def finish(
+    connection: ShardConnection, gtrid: str, outcome: DecisionOutcome, deadline: float
+) -> None:
+    prepared.finish(connection, [(gtrid, outcome)], deadline)
+
+
+def look(connection: ShardConnection, branch: PreparedBranch, deadline: float) -> Look:
+    gtrid = str(branch.gtrid)
+    return prepared.look(connection, branch.gtrid.cluster, [gtrid], deadline)[gtrid]
 
 
 def finish_when_free(bench: Bench, gtrid: Gtrid, outcome: DecisionOutcome) -> None:
@@ -79,9 +97,13 @@ def test_a_branch_whose_session_lives(bench: Bench) -> None:
         with pytest.raises(UnknownBranch):
             finish(other, str(gtrid), ABORTED, soon())
         assert look(bench.connect("s2"), PreparedBranch(gtrid, "s2"), soon()) is Look.BUSY
-        branches["s2"].connection.close()
+        # The process behind it may be frozen: its session is ended from outside.
+        assert end_session_of(bench.connect("s2"), str(gtrid), soon())
         finish_when_free(bench, gtrid, ABORTED)
+        with pytest.raises(ShardError):
+            branches["s2"].commit(soon()).get()
     else:
+        assert not end_session_of(other, str(gtrid), soon())
         finish(other, str(gtrid), ABORTED, soon())
         assert branches["s2"].connection.is_open
     assert look(bench.connect("s2"), PreparedBranch(gtrid, "s2"), soon()) is Look.ABSENT
@@ -133,7 +155,7 @@ def test_prepared_or_about_to_be_is_busy(bench: Bench) -> None:
 def test_a_marker_that_is_being_written_is_busy(bench: Bench) -> None:
     gtrid = bench.gtrid()
     with bench.admin("s2") as cursor:
-        cursor.execute("INSERT INTO markers VALUES (%s, 's2')", [str(gtrid)])
+        cursor.execute("INSERT INTO markers VALUES (%s, 's2', 0)", [str(gtrid)])
         assert look(bench.connect("s2"), PreparedBranch(gtrid, "s2"), soon()) is Look.BUSY
     assert look(bench.connect("s2"), PreparedBranch(gtrid, "s2"), soon()) is Look.ABSENT
 
@@ -143,7 +165,7 @@ def test_a_session_is_good_after_a_look(bench: Bench) -> None:
     connection, gtrid = bench.connect("s2"), bench.gtrid()
     look(connection, PreparedBranch(gtrid, "s2"), soon())
     with bench.admin("s2") as cursor:
-        cursor.execute("INSERT INTO markers VALUES (%s, 's2')", [str(gtrid)])
+        cursor.execute("INSERT INTO markers VALUES (%s, 's2', 0)", [str(gtrid)])
         query = f"SELECT 1 FROM markers WHERE gtrid = '{gtrid}'"
         assert connection.rows(query, soon()) == ()
 
@@ -263,7 +285,7 @@ def _prepared_by_others(bench: Bench, xids: list[str]) -> None:
     for xid in xids:
         connection = bench.connect("s2")
         # A branch that has written nothing could be ended by the server on its own.
-        insert = f"INSERT INTO markers VALUES ('{secrets.token_hex(9)}', 'x')"
+        insert = f"INSERT INTO markers VALUES ('{secrets.token_hex(9)}', 'x', 0)"
         connection.query([f"XA START {xid}", insert, f"XA END {xid}", f"XA PREPARE {xid}"], soon())
         bench.end_session(connection)
 

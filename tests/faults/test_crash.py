@@ -11,94 +11,28 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ledger.ids import transfer_id
-from shard_client.xid import FORMAT_ID, Gtrid
+from shard_client.xid import Gtrid
 from tandem.local.cluster import LocalCluster, Options
 from tests.bank import Bank, Load, client, post, post_one, together, transfer
 from tests.cluster import Cluster, wait_until
-
-LONG_AGO_MS = 1_700_000_000_000
-
-
-def prepared(cluster: Cluster) -> list[str]:
-    """The gtrids of everything that is prepared on any shard, ours or not."""
-    found = []
-    for shard in cluster.settings.shards:
-        is_mariadb = "MariaDB" in cluster.rows(shard, "SELECT VERSION()")[0][0]
-        statement = "XA RECOVER FORMAT='SQL'" if is_mariadb else "XA RECOVER CONVERT XID"
-        for _, length, _, data in cluster.rows(shard, statement):
-            # X'...',X'...',1 on MariaDB, 0x... on MySQL.
-            digits = data.split("'")[1] if is_mariadb else data[2:]
-            found.append(bytes.fromhex(digits)[:length].decode())
-    return found
-
-
-class Leftover:
-    """A group whose coordinator has died with its branch prepared, made by hand."""
-
-    def __init__(self, bank: Bank, coordinator: str) -> None:
-        self.cluster = bank.cluster
-        self.source, self.destination = bank.two_across()
-        shards = bank.cluster.settings.shards
-        with client(bank.cluster.urls[0]) as http:
-            self.remote = http.get(f"/v1/accounts/{self.source}").json()["shard"]
-        self.home = next(shard for shard in shards if shard != self.remote)
-        gtrid = Gtrid(
-            bank.cluster.settings.cluster.id,
-            self.home,
-            coordinator,
-            LONG_AGO_MS,
-            uuid.uuid4().int >> 64,
-        )
-        self.gtrid = str(gtrid)
-        self.key = uuid.uuid4().hex
-        self.id = transfer_id(self.source, self.key)
-
-    def prepare(self) -> None:
-        """The debit, in a branch that has voted yes."""
-        xid = f"'{self.gtrid}','{self.remote}',{FORMAT_ID}"
-        with self.cluster.sql(self.remote) as connection, connection.cursor() as cursor:
-            for statement in (
-                f"XA START {xid}",
-                "UPDATE accounts SET balance = balance - 5, entry_count = entry_count + 1"
-                f" WHERE id = '{self.source}'",
-                "INSERT INTO entries SELECT id, entry_count, "
-                f"'{self.id}', -5, balance, '{self.destination}', stamp_floor"
-                f" FROM accounts WHERE id = '{self.source}'",
-                "INSERT INTO transfers VALUES ("
-                f"'{self.id}', '{self.gtrid}', 'committed', '{self.key}', '{self.source}',"
-                f" '{self.destination}', 5, 'EUR', NULL, 'xa', NULL, NULL, 1, 1)",
-                f"INSERT INTO markers VALUES ('{self.gtrid}', '{self.remote}')",
-                f"XA END {xid}",
-                f"XA PREPARE {xid}",
-            ):
-                cursor.execute(statement)
-
-    def decide(self) -> None:
-        """The credit and the decision, on home."""
-        stamp = self.cluster.rows(
-            self.remote, f"SELECT stamp_floor FROM accounts WHERE id = '{self.source}'"
-        )[0][0]
-        with self.cluster.sql(self.home) as connection, connection.cursor() as cursor:
-            for statement in (
-                "START TRANSACTION",
-                "UPDATE accounts SET balance = balance + 5, entry_count = entry_count + 1"
-                f" WHERE id = '{self.destination}'",
-                f"INSERT INTO entries SELECT id, entry_count, '{self.id}', 5, balance,"
-                f" '{self.source}', GREATEST(stamp_floor, {stamp}) FROM accounts"
-                f" WHERE id = '{self.destination}'",
-                f"INSERT INTO decisions VALUES ('{self.gtrid}','committed','{self.remote}',0,1)",
-                "COMMIT",
-            ):
-                cursor.execute(statement)
+from tests.faults.leftovers import (
+    LONG_AGO_MS,
+    Leftover,
+    now_ms,
+    prepared,
+    wait_until_finished,
+)
 
 
 def test_own_leftovers_are_settled_before_ready(any_cluster: Cluster, tmp_path: Path) -> None:
-    """What is decided is committed, what is not is rolled back; others' is not touched."""
-    decided, undecided, foreign = (
-        Leftover(Bank(any_cluster, 2), name) for name in ("c9", "c9", "zz")
-    )
-    for leftover in (decided, undecided, foreign):
+    """What is decided is committed, what is not is rolled back; what others may be at work on is
+    left to them for the grace time, and another cluster's for ever.
+    """
+    bank = [Bank(any_cluster, 2) for _ in range(4)]
+    decided, undecided = (Leftover(bank[i], "c9", now_ms()) for i in (0, 1))
+    others = Leftover(bank[2], "zz", now_ms())
+    foreign = Leftover(bank[3], "c9", LONG_AGO_MS, "another")
+    for leftover in (decided, undecided, others, foreign):
         leftover.prepare()
     decided.decide()
     try:
@@ -106,30 +40,17 @@ def test_own_leftovers_are_settled_before_ready(any_cluster: Cluster, tmp_path: 
             names = prepared(any_cluster)
             assert decided.gtrid not in names
             assert undecided.gtrid not in names
+            assert others.gtrid in names
             assert foreign.gtrid in names
             with client(coordinator.url) as http:
-                answer = http.get(f"/v1/transfers/{decided.id}")
-                assert answer.json()["status"] == "committed"
-                assert http.get(f"/v1/transfers/{undecided.id}").status_code == 404
-                assert http.get(f"/v1/transfers/{foreign.id}").json()["status"] == "pending"
-                balances = {
-                    name: http.get(f"/v1/accounts/{name}").json()["balance"]
-                    for item in (decided, undecided)
-                    for name in (item.source, item.destination)
-                }
-        assert balances == {
-            decided.source: 995,
-            decided.destination: 1005,
-            undecided.source: 1000,
-            undecided.destination: 1000,
-        }
-        decision = f"SELECT outcome FROM decisions WHERE gtrid = '{undecided.gtrid}'"
-        assert any_cluster.rows(undecided.home, decision) == (("aborted",),) or any_cluster.rows(
-            undecided.home, decision
-        ) == [("aborted",)]
+                assert http.get(f"/v1/transfers/{others.id}").json()["status"] == "pending"
+        decided.check(is_committed=True)
+        undecided.check(is_committed=False)
+        wait_until_finished(others, timeout_s=30)
+        others.check(is_committed=False)
+        assert foreign.is_prepared
     finally:
-        xid = f"'{foreign.gtrid}','{foreign.remote}',{FORMAT_ID}"
-        any_cluster.rows(foreign.remote, f"XA ROLLBACK {xid}")
+        foreign.roll_back()
 
 
 def test_coordinator_killed_under_load(any_cluster: Cluster, tmp_path: Path) -> None:

@@ -1,0 +1,156 @@
+"""Who leads: terms, leases, and the ZooKeeper transactions that make a leader.
+
+Leading means to do what one process should do for all: recover others' branches, collect, change
+the shard map. Nothing that one does as leader goes wrong if two do it; so a leader that is late to
+notice its end does no harm.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NamedTuple
+
+import msgspec
+from kazoo.client import KazooClient
+from kazoo.exceptions import NodeExistsError, NoNodeError
+from kazoo.protocol.states import WatchedEvent, ZnodeStat
+
+from coordinator.cluster.client import Paths
+
+# How much of the session's timeout a leader trusts. The rest is for what its clock and its threads
+# may be late, so that it has stopped before ZooKeeper lets anybody else begin.
+LEASE_SHARE = 0.7
+
+# Called once, on a thread of kazoo's that must not block.
+Watch = Callable[[WatchedEvent], None]
+
+
+class Member(msgspec.Struct, frozen=True):
+    """A worker process of a coordinator, as it presents itself. `started_at` is in microseconds."""
+
+    coordinator: str
+    # Eight hexadecimal digits; the gtrids of this process carry them.
+    instance: str
+    address: str
+    pid: int
+    started_at: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.coordinator}-{self.instance}"
+
+    @property
+    def number(self) -> int:
+        return int(self.instance, 16)
+
+
+class Leader(msgspec.Struct, frozen=True):
+    """Who leads, in which term."""
+
+    epoch: int
+    member: Member
+
+
+class HandOver(msgspec.Struct, frozen=True):
+    """The leader of term `epoch`, of this coordinator, was asked to step down."""
+
+    epoch: int
+    coordinator: str
+
+
+class Lease:
+    """The right to lead, until a moment of this machine's monotonic clock.
+
+    It counts from before the request that proved it: ZooKeeper's count begins later.
+    """
+
+    def __init__(self, session_timeout_s: float) -> None:
+        self._length_s = session_timeout_s * LEASE_SHARE
+        self._until = float("-inf")
+
+    def renew(self, asked_at: float) -> None:
+        self._until = asked_at + self._length_s
+
+    def drop(self) -> None:
+        self._until = float("-inf")
+
+    def holds(self, now: float) -> bool:
+        return now < self._until
+
+
+class Seat(NamedTuple):
+    """The leader's node as it was read: who sits there, and by which session."""
+
+    leader: Leader
+    session: int
+
+
+def read_seat(client: KazooClient, paths: Paths, watch: Watch | None = None) -> Seat | None:
+    """Who leads; None if nobody does. `watch` is called when that changes."""
+    stat: ZnodeStat | None = client.exists(paths.leader, watch=watch)
+    if stat is None:
+        return None
+    try:
+        data, stat = client.get(paths.leader)
+    except NoNodeError:
+        return None
+    leader = msgspec.json.decode(data, type=Leader)
+    return Seat(leader, stat.owner_session_id or 0)
+
+
+def read_epoch(client: KazooClient, paths: Paths) -> tuple[int, int]:
+    """The number of the last term, and the version of its node."""
+    client.ensure_path(paths.root)
+    try:
+        data, stat = client.get(paths.epoch)
+    except NoNodeError:
+        with suppress(NodeExistsError):
+            client.create(paths.epoch, b"0")
+        data, stat = client.get(paths.epoch)
+    return int(data), stat.version
+
+
+def stand(client: KazooClient, paths: Paths, me: Member) -> int | None:
+    """Try to become the leader; gives the new term's number, or None if somebody else did.
+
+    The epoch grows and the leader's node is made in one transaction, so that no two terms have one
+    number.
+    """
+    last, version = read_epoch(client, paths)
+    epoch = last + 1
+    transaction = client.transaction()
+    transaction.set_data(paths.epoch, str(epoch).encode(), version=version)
+    document = msgspec.json.encode(Leader(epoch, me))
+    transaction.create(paths.leader, document, ephemeral=True)
+    # kazoo returns the exceptions of a transaction's parts in the list of results.
+    failed = any(isinstance(result, Exception) for result in transaction.commit())
+    return None if failed else epoch
+
+
+def end_term(client: KazooClient, paths: Paths, epoch: int) -> None:
+    """Remove the node of the leader of this term; that of a later one stays."""
+    last, version = read_epoch(client, paths)
+    if last != epoch:
+        return
+    transaction = client.transaction()
+    transaction.check(paths.epoch, version)
+    transaction.delete(paths.leader)
+    transaction.commit()
+
+
+def read_hand_over(
+    client: KazooClient, paths: Paths, watch: Watch | None = None
+) -> HandOver | None:
+    """Which term was asked to end; None if none ever was."""
+    if client.exists(paths.hand_over, watch=watch) is None:
+        return None
+    data, _ = client.get(paths.hand_over)
+    return msgspec.json.decode(data, type=HandOver)
+
+
+def ask_to_hand_over(client: KazooClient, paths: Paths, leader: Leader) -> None:
+    """Ask a leader to step down; it alone ends its term, so that no two lead at a time."""
+    asked = msgspec.json.encode(HandOver(leader.epoch, leader.member.coordinator))
+    try:
+        client.create(paths.hand_over, asked)
+    except NodeExistsError:
+        client.set(paths.hand_over, asked)

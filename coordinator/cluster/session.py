@@ -1,0 +1,309 @@
+"""One process's place in ZooKeeper: it is there, it sees who else is, it may lead, it has the map.
+
+One thread does all of it, in turns: when something has changed, and often enough to keep its lease.
+kazoo's own threads only wake it.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NamedTuple
+
+import msgspec
+from kazoo.client import KazooClient
+from kazoo.exceptions import KazooException, NodeExistsError, NoNodeError
+from kazoo.handlers.threading import KazooTimeoutError
+from kazoo.protocol.states import WatchedEvent
+
+from coordinator.cluster.client import ClusterError, Paths
+from coordinator.cluster.election import (
+    HandOver,
+    Leader,
+    Lease,
+    Member,
+    ask_to_hand_over,
+    end_term,
+    read_epoch,
+    read_hand_over,
+    read_seat,
+    stand,
+)
+from coordinator.cluster.shard_map import MapInForce
+from coordinator.settings import Settings
+from shard_client.shard_map import ShardMap
+
+log = logging.getLogger(__name__)
+
+# Turns in one session timeout: a few may be late or lost before the lease runs out.
+_TURNS_PER_TIMEOUT = 6
+# How long the processes of a coordinator that was asked to step down leave the seat to others.
+_ABSTAIN_S = 3.0
+# Processes that have gone are remembered up to this number.
+_GONE_MAX = 10_000
+
+
+class View(NamedTuple):
+    """What was last seen: who is there, who leads, and who was there and is not any more."""
+
+    members: tuple[Member, ...]
+    leader: Leader | None
+    gone: frozenset[int]
+
+    @property
+    def present(self) -> frozenset[int]:
+        return frozenset(member.number for member in self.members)
+
+
+class ClusterSession:
+    """See the module. `on_change` is called, on its thread, when members or leader change."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        me: Member,
+        on_map: Callable[[ShardMap], None],
+        on_change: Callable[[], None],
+    ) -> None:
+        self.me = me
+        self.map = MapInForce(on_map)
+        self.view = View((), None, frozenset())
+        self._paths = Paths(settings.cluster.id)
+        self._on_change = on_change
+        timeout_s = settings.zookeeper.session_timeout_s
+        self._turn_s = timeout_s / _TURNS_PER_TIMEOUT
+        self._lease = Lease(timeout_s)
+        self._epoch = 0
+        self._hand_over: HandOver | None = None
+        self._asked_at = 0.0
+        self._gone: dict[int, None] = {}
+        self._known: dict[str, Member] = {}
+        self._wake = threading.Event()
+        self._changed = threading.Condition()
+        self._is_leaving = False
+        self._is_stopping = False
+        self._client = KazooClient(
+            settings.zookeeper.hosts,
+            timeout=timeout_s,
+            connection_retry={"max_tries": -1, "max_delay": 1.0},
+            command_retry={"max_tries": 0},
+        )
+        self._thread = threading.Thread(target=self._run, name="cluster", daemon=True)
+
+    def start(self) -> None:
+        """Begin, in the background. To be called after a fork, never before."""
+        self._client.add_listener(lambda state: self._wake.set())
+        self._client.start_async()
+        self._thread.start()
+
+    # --- what others ask --------------------------------------------------------------------
+
+    @property
+    def is_connected(self) -> bool:
+        return bool(self._client.connected)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process leads, at this moment."""
+        return self._lease.holds(time.monotonic())
+
+    @property
+    def epoch(self) -> int:
+        """The term in which this process leads, or led last."""
+        return self._epoch
+
+    def look_again(self) -> None:
+        """Take a turn soon: a shard has said that a slot is not its own."""
+        self._wake.set()
+
+    def wait_for(self, done: Callable[[], object], deadline: float) -> bool:
+        """Wait until `done` says yes after a turn, or the deadline."""
+        with self._changed:
+            left = max(deadline - time.monotonic(), 0)
+            return bool(self._changed.wait_for(done, left))
+
+    def hand_over(self, deadline: float) -> tuple[Leader, Leader | None]:
+        """Ask the leader to step down, whoever it is, and wait for the next one: gives both.
+
+        The second is None if nobody leads yet at the deadline. Raises ClusterError.
+        """
+        if not self.is_connected:
+            raise ClusterError("ZooKeeper does not answer: nobody can be elected now")
+        old = self.view.leader
+        if old is None:
+            raise ClusterError("nobody leads at this moment")
+        try:
+            ask_to_hand_over(self._client, self._paths, old)
+        except (KazooException, KazooTimeoutError) as error:
+            raise ClusterError(f"ZooKeeper refused: {error!r}") from error
+
+        def next_one() -> Leader | None:
+            new = self.view.leader
+            return new if new and new.epoch > old.epoch else None
+
+        self.wait_for(next_one, deadline)
+        return old, next_one()
+
+    # --- leaving ----------------------------------------------------------------------------
+
+    def leave_seat(self, deadline: float) -> None:
+        """Lead no more, so that somebody else can at once; this process stays a member."""
+        self._is_leaving = True
+        self._wake.set()
+        self.wait_for(lambda: not self.leads, deadline)
+
+    def stop(self) -> None:
+        self._is_leaving = self._is_stopping = True
+        self._wake.set()
+        self._thread.join(timeout=2)
+        # kazoo's stop can hang when the connection is half open; the process goes anyway.
+        stopper = threading.Thread(target=self._disconnect, daemon=True)
+        stopper.start()
+        stopper.join(timeout=2)
+        self._lease.drop()
+
+    def _disconnect(self) -> None:
+        # Ends the session, and with it this process's nodes.
+        self._client.stop()
+        self._client.close()
+
+    # --- turns ------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._is_stopping:
+            self._wake.wait(self._turn_s)
+            self._wake.clear()
+            if self._is_stopping or not self._client.connected:
+                self._note(None)
+                continue
+            try:
+                self._turn()
+            except (KazooException, KazooTimeoutError) as error:
+                log.info("ZooKeeper did not answer: %r", error)
+            except Exception:
+                log.exception("a turn in ZooKeeper met a bug; it is repeated")
+
+    def _turn(self) -> None:
+        asked_at = time.monotonic()
+        self._join()
+        members = self._read_members()
+        leader = self._read_leader(asked_at)
+        self._read_map()
+        self._note(View(members, leader, self._note_gone(members)))
+
+    def _note(self, seen: View | None) -> None:
+        """Publish what was seen, and wake those who wait for a change."""
+        before = self.view
+        with self._changed:
+            self.view = seen or before
+            self._changed.notify_all()
+        if self.view != before:
+            self._on_change()
+
+    def _event(self, event: WatchedEvent) -> None:
+        self._wake.set()
+
+    def _join(self) -> None:
+        """Be there: by a node of this session, not by one that an earlier session left."""
+        path = self._paths.member(self.me.name)
+        stat = self._client.exists(path)
+        if stat is not None and stat.owner_session_id != self._client.client_id[0]:
+            with suppress(NoNodeError):
+                self._client.delete(path)
+            stat = None
+        if stat is None:
+            try:
+                self._client.create(
+                    path, msgspec.json.encode(self.me), ephemeral=True, makepath=True
+                )
+            except NodeExistsError:
+                # An earlier request of ours that was thought lost; the next turn looks at it.
+                self._wake.set()
+
+    def _read_members(self) -> tuple[Member, ...]:
+        names = self._client.get_children(self._paths.members, watch=self._event)
+        found = {}
+        for name in names:
+            known = self._known.get(name)
+            try:
+                found[name] = known or msgspec.json.decode(
+                    self._client.get(self._paths.member(name))[0], type=Member
+                )
+            except NoNodeError:
+                continue
+            except msgspec.DecodeError as error:
+                log.warning("member %s cannot be read and is passed over: %s", name, error)
+        self._known = found
+        return tuple(found[name] for name in sorted(found))
+
+    def _note_gone(self, members: tuple[Member, ...]) -> frozenset[int]:
+        present = {member.number for member in members}
+        for member in self.view.members:
+            if member.number not in present and member.number not in self._gone:
+                log.info("process %s is gone", member.name)
+                self._gone[member.number] = None
+        for number in present & self._gone.keys():
+            del self._gone[number]
+        while len(self._gone) > _GONE_MAX:
+            del self._gone[next(iter(self._gone))]
+        return frozenset(self._gone)
+
+    def _read_map(self) -> None:
+        try:
+            data, _ = self._client.get(self._paths.shard_map, watch=self._event)
+        except NoNodeError:
+            data = None
+        self.map.take(data)
+
+    # --- leading ----------------------------------------------------------------------------
+
+    def _read_leader(self, asked_at: float) -> Leader | None:
+        """Who leads; takes the empty seat, keeps or leaves this process's own."""
+        seat = read_seat(self._client, self._paths, self._event)
+        asked = read_hand_over(self._client, self._paths, self._event)
+        if asked != self._hand_over:
+            self._hand_over, self._asked_at = asked, time.monotonic()
+        if seat is None:
+            return None if self._has_to_abstain() else self._stand(asked_at)
+        leader = seat.leader
+        if leader.member.instance != self.me.instance:
+            self._stop_leading(f"{leader.member.name} leads")
+            return leader
+        is_mine = seat.session == self._client.client_id[0] and leader.epoch == self._epoch
+        is_asked = asked is not None and asked.epoch == leader.epoch
+        if is_mine and not is_asked and not self._is_leaving:
+            self._lease.renew(asked_at)
+            return leader
+        # Handed over, or a seat of an earlier session of this process.
+        self._stop_leading("handed over" if is_mine else "its session has ended")
+        end_term(self._client, self._paths, leader.epoch)
+        self._wake.set()
+        return None
+
+    def _has_to_abstain(self) -> bool:
+        """Whether somebody else is to lead: this process ends, or its coordinator has been asked to
+        step down just now.
+        """
+        if self._is_leaving:
+            return True
+        asked = self._hand_over
+        if asked is None or asked.coordinator != self.me.coordinator:
+            return False
+        is_recent = time.monotonic() - self._asked_at < _ABSTAIN_S
+        return is_recent and asked.epoch == read_epoch(self._client, self._paths)[0]
+
+    def _stand(self, asked_at: float) -> Leader | None:
+        epoch = stand(self._client, self._paths, self.me)
+        if epoch is None:
+            self._wake.set()
+            return None
+        self._epoch = epoch
+        self._lease.renew(asked_at)
+        log.info("%s leads, in term %d", self.me.name, epoch)
+        return Leader(epoch, self.me)
+
+    def _stop_leading(self, why: str) -> None:
+        if self.leads:
+            log.info("%s leads no more: %s", self.me.name, why)
+        self._lease.drop()

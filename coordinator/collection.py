@@ -1,0 +1,233 @@
+"""Removes the traces of groups that are finished everywhere, so that tables stay small (rule R7).
+
+Only the leader does it, in portions. Two at once would do no harm: every removal may be repeated,
+and what may be removed stays so.
+
+    committed decision   its markers are on all of its branches, for good
+    marker               its group has no decision any more
+    aborted decision     no transaction that ran on home after it was in is left, and no shard
+                         lists the group
+"""
+
+import logging
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from coordinator.protocols.recovery import (
+    may_collect_aborted,
+    may_collect_committed,
+    may_collect_marker,
+)
+from coordinator.shards import Shards
+from shard_client.collect import (
+    Decision,
+    drop_decisions,
+    drop_markers,
+    marked,
+    old_decisions,
+    running,
+    some_markers,
+)
+from shard_client.connection import ShardConnection
+from shard_client.errors import ShardError
+from shard_client.prepared import DecisionOutcome, list_prepared, read_decisions
+from shard_client.shard import Shard
+from shard_client.xid import Gtrid
+
+log = logging.getLogger(__name__)
+
+_CALL_TIMEOUT_S = 3.0
+# Rows that one statement speaks of at most.
+_PORTION_MAX = 500
+
+
+class _Noted(NamedTuple):
+    """Aborted decisions of a home, and the transactions that ran there after they were in."""
+
+    gtrids: list[str]
+    transactions: frozenset[tuple[int, str]]
+
+
+class Collector:
+    """Collects at every interval while `leads` says yes. `collected` counts what it has removed."""
+
+    def __init__(
+        self,
+        shards: Shards,
+        *,
+        cluster: str,
+        interval_s: float,
+        keep_s: float,
+        leads: Callable[[], bool],
+    ) -> None:
+        self._shards = shards
+        self._cluster = cluster
+        self._interval_s = interval_s
+        self._keep_s = keep_s
+        self._leads = leads
+        self._noted: dict[str, _Noted] = {}
+        # How far the search for markers without a decision has come on each shard.
+        self._searched: dict[str, str] = {}
+        self.collected: Counter[str] = Counter()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="collector", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join(timeout=2 * _CALL_TIMEOUT_S)
+
+    def _work(self) -> None:
+        while not self._stop.wait(self._interval_s):
+            if not self._leads():
+                self._noted.clear()
+                continue
+            for shard in self._shards.all():
+                self._try(self._collect_committed, shard)
+                self._try(self._collect_markers, shard)
+                self._try(self._collect_aborted, shard)
+
+    def _try(self, collect: Callable[[Shard], None], shard: Shard) -> None:
+        """One kind of trace on one shard; what fails concerns that shard alone."""
+        try:
+            if shard.is_available:
+                collect(shard)
+        except ShardError as error:
+            self._shards.note(error)
+            log.info("traces on shard %s are collected later: %s", shard.id, error)
+        except Exception:
+            log.exception("collecting on shard %s met a bug; it is repeated", shard.id)
+
+    def _before(self) -> int:
+        """Decisions younger than this stamp are left alone: others may be about to ask for them."""
+        return time.time_ns() // 1000 - int(self._keep_s * 1_000_000)
+
+    # --- committed --------------------------------------------------------------------------
+
+    def _collect_committed(self, home: Shard) -> None:
+        last = ""
+        before = self._before()
+        while not self._stop.is_set() and self._leads():
+            deadline = time.monotonic() + _CALL_TIMEOUT_S
+            with home.connection(deadline) as connection:
+                rows = old_decisions(
+                    connection, DecisionOutcome.COMMITTED, before, last, _PORTION_MAX, deadline
+                )
+            if not rows:
+                return
+            last = rows[-1].gtrid
+            self._drop_committed(home, rows)
+
+    def _drop_committed(self, home: Shard, rows: list[Decision]) -> None:
+        marks = self._marks(rows)
+        finished = [row for row in rows if may_collect_committed(row.branches, marks[row.gtrid])]
+        if not finished:
+            return
+        deadline = time.monotonic() + _CALL_TIMEOUT_S
+        with home.connection(deadline) as connection:
+            drop_decisions(connection, [row.gtrid for row in finished], deadline)
+        self.collected["committed"] += len(finished)
+        # Markers after their decision, never before. What fails here is found by the search.
+        for shard, gtrids in _by_branch(finished).items():
+            deadline = time.monotonic() + _CALL_TIMEOUT_S
+            with self._shards[shard].connection(deadline) as connection:
+                drop_markers(connection, gtrids, deadline)
+            self.collected["marker"] += len(gtrids)
+
+    def _marks(self, rows: Iterable[Decision]) -> dict[str, set[str]]:
+        """The shards on which each group has left its marker; one that is away has none to show."""
+        found: dict[str, set[str]] = defaultdict(set)
+        for shard, gtrids in _by_branch(rows).items():
+            deadline = time.monotonic() + _CALL_TIMEOUT_S
+            try:
+                with self._shards[shard].connection(deadline) as connection:
+                    for gtrid in marked(connection, gtrids, deadline):
+                        found[gtrid].add(shard)
+            except ShardError as error:
+                self._shards.note(error)
+        return found
+
+    # --- markers ----------------------------------------------------------------------------
+
+    def _collect_markers(self, shard: Shard) -> None:
+        """Search for markers that a collector that died in between has left: one portion a turn."""
+        deadline = time.monotonic() + _CALL_TIMEOUT_S
+        start = self._searched.get(shard.id, "")
+        with shard.connection(deadline) as connection:
+            names = some_markers(connection, start, _PORTION_MAX, deadline)
+        self._searched[shard.id] = names[-1] if len(names) == _PORTION_MAX else ""
+        youngest = self._before() // 1000
+        homes: dict[str, list[str]] = defaultdict(list)
+        for name in names:
+            gtrid = Gtrid.parse(name)
+            if gtrid and gtrid.cluster == self._cluster and gtrid.time_ms < youngest:
+                homes[gtrid.home].append(name)
+        for home, gtrids in homes.items():
+            self._drop_markers(shard, home, gtrids)
+
+    def _drop_markers(self, shard: Shard, home: str, gtrids: list[str]) -> None:
+        deadline = time.monotonic() + _CALL_TIMEOUT_S
+        with self._shards[home].connection(deadline) as connection:
+            decisions = read_decisions(connection, gtrids, deadline)
+        left = [gtrid for gtrid in gtrids if may_collect_marker(decisions.get(gtrid))]
+        if left:
+            with shard.connection(deadline) as connection:
+                drop_markers(connection, left, deadline)
+            self.collected["marker"] += len(left)
+
+    # --- aborted ----------------------------------------------------------------------------
+
+    def _collect_aborted(self, home: Shard) -> None:
+        deadline = time.monotonic() + _CALL_TIMEOUT_S
+        with home.connection(deadline) as connection:
+            noted = self._noted.get(home.id)
+            if noted is None:
+                self._note_aborted(home, connection, deadline)
+                return
+            now_running = running(connection, deadline)
+        if now_running is None:
+            return
+        prepared = self._prepared()
+        gone = [
+            gtrid
+            for gtrid in noted.gtrids
+            if may_collect_aborted(noted.transactions, now_running, gtrid in prepared)
+        ]
+        if gone:
+            with home.connection(deadline) as connection:
+                drop_decisions(connection, gone, deadline)
+            self.collected["aborted"] += len(gone)
+        if noted.transactions.isdisjoint(now_running):
+            del self._noted[home.id]
+
+    def _note_aborted(self, home: Shard, connection: ShardConnection, deadline: float) -> None:
+        """In this order: what runs is noted when the rows are in."""
+        rows = old_decisions(
+            connection, DecisionOutcome.ABORTED, self._before(), "", _PORTION_MAX, deadline
+        )
+        transactions = running(connection, deadline) if rows else None
+        if transactions is not None:
+            self._noted[home.id] = _Noted([row.gtrid for row in rows], transactions)
+
+    def _prepared(self) -> set[str]:
+        """Every group that is prepared on any shard. Raises ShardError if one cannot be asked."""
+        found = set()
+        for shard in self._shards.all():
+            deadline = time.monotonic() + _CALL_TIMEOUT_S
+            with shard.connection(deadline) as connection:
+                for branch in list_prepared(connection, self._cluster, deadline):
+                    found.add(str(branch.gtrid))
+        return found
+
+
+def _by_branch(rows: Iterable[Decision]) -> dict[str, list[str]]:
+    branches: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        for shard in row.branches:
+            branches[shard].append(row.gtrid)
+    return branches

@@ -1,0 +1,95 @@
+"""The routes of operators: the cluster, what is in doubt, finishing it, handing over."""
+
+from flask import Blueprint, Response
+
+from coordinator.cluster.election import Leader
+from coordinator.http import reading, schemas
+from coordinator.http.problems import Refuse
+from coordinator.operation import ClusterState, InDoubt, Operation, Resolution
+from shard_client.xid import Gtrid
+
+
+def blueprint(operation: Operation) -> Blueprint:
+    """The routes, on this process's view of the cluster."""
+    routes = Blueprint("admin", __name__, url_prefix="/v1/admin")
+
+    @routes.get("/cluster")
+    def cluster() -> Response:
+        return reading.json(_cluster(operation.cluster()))
+
+    @routes.get("/in-doubt")
+    def in_doubt() -> Response:
+        found, unreachable = operation.in_doubt()
+        return reading.json(
+            schemas.InDoubtList(list(map(_in_doubt, found)), _unreachable(unreachable))
+        )
+
+    @routes.post("/in-doubt/<gtrid>/resolve")
+    def resolve(gtrid: str) -> Response:
+        name = Gtrid.parse(gtrid)
+        if name is None:
+            detail = (
+                f"{reading.shown(gtrid)} is no gtrid, which is "
+                "CLUSTER.HOME.COORDINATOR.TIME.RANDOM; nothing has happened"
+            )
+            raise Refuse(400, "malformed", detail)
+        found = operation.resolve(name)
+        if found is None:
+            detail = (
+                f"nothing is prepared under {gtrid} on any shard that can be asked, and its home "
+                f"{name.home} has no decision: it is finished, or never was"
+            )
+            raise Refuse(404, "not-found", detail)
+        return reading.json(_resolution(gtrid, found))
+
+    @routes.post("/leader/step-down")
+    def step_down() -> Response:
+        old, new = operation.step_down()
+        return reading.json(schemas.HandOverView(_leader(old), _leader(new) if new else None))
+
+    return routes
+
+
+def _cluster(state: ClusterState) -> schemas.ClusterView:
+    return schemas.ClusterView(
+        coordinators=[
+            schemas.CoordinatorView(c.id, c.address, c.epoch is not None, c.epoch, c.processes)
+            for c in state.coordinators
+        ],
+        shards=[
+            schemas.ShardView(s.id, s.trouble is None, s.version, s.slots, s.in_doubt, s.trouble)
+            for s in state.shards
+        ],
+        shard_map_version=state.map_version,
+        zookeeper="connected" if state.zookeeper_answers else "away",
+    )
+
+
+def _in_doubt(item: InDoubt) -> schemas.InDoubtView:
+    return schemas.InDoubtView(
+        gtrid=str(item.gtrid),
+        shard=item.shard,
+        home=item.gtrid.home,
+        coordinator=item.gtrid.coordinator,
+        age_seconds=round(item.age_s, 3),
+        decision=item.decision.value if item.decision else None,
+        next=item.next,
+        next_in_seconds=None if item.next_in_s is None else round(item.next_in_s, 3),
+    )
+
+
+def _unreachable(shards: dict[str, str]) -> list[schemas.Unreachable]:
+    return [schemas.Unreachable(shard, reason) for shard, reason in sorted(shards.items())]
+
+
+def _resolution(gtrid: str, found: Resolution) -> schemas.ResolutionView:
+    return schemas.ResolutionView(
+        gtrid=gtrid,
+        outcome=found.outcome.value if found.outcome else None,
+        finished=found.finished,
+        unfinished=_unreachable(found.unfinished),
+    )
+
+
+def _leader(leader: Leader) -> schemas.LeaderView:
+    return schemas.LeaderView(leader.member.coordinator, leader.member.address, leader.epoch)

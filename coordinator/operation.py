@@ -1,0 +1,254 @@
+"""What operators ask and do: who is there, what is in doubt, what happens next; finish it now."""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from coordinator.cluster.election import Leader
+from coordinator.cluster.session import ClusterSession
+from coordinator.protocols.recovery import Surroundings, whose_turn
+from coordinator.protocols.two_phase_commit import Phase
+from coordinator.recovery import Finisher, Unfinished
+from coordinator.settings import Settings
+from coordinator.shards import Shards
+from coordinator.sweeper import age_of
+from shard_client.errors import ShardError
+from shard_client.prepared import (
+    DecisionOutcome,
+    PreparedBranch,
+    list_prepared,
+    read_decisions,
+)
+from shard_client.shard import Shard
+from shard_client.xid import Gtrid
+
+_CALL_TIMEOUT_S = 3.0
+_RESOLVE_TIMEOUT_S = 8.0
+_STEP_DOWN_TIMEOUT_S = 10.0
+
+Unreachable = dict[str, str]
+
+
+class InDoubt(NamedTuple):
+    """A prepared branch: since when, what home says of its group, what happens next and when."""
+
+    gtrid: Gtrid
+    shard: str
+    age_s: float
+    decision: DecisionOutcome | None
+    next: str
+    # None: it depends on something that has to come back first.
+    next_in_s: float | None
+
+
+class CoordinatorState(NamedTuple):
+    """A coordinator with the processes that it consists of; `epoch` if one of them leads."""
+
+    id: str
+    address: str
+    processes: int
+    epoch: int | None
+
+
+class ShardState(NamedTuple):
+    """A shard; `in_doubt` is None when it cannot be asked."""
+
+    id: str
+    trouble: str | None
+    version: str | None
+    slots: int
+    in_doubt: int | None
+
+
+class ClusterState(NamedTuple):
+    coordinators: list[CoordinatorState]
+    shards: list[ShardState]
+    map_version: int
+    zookeeper_answers: bool
+
+
+class Resolution(NamedTuple):
+    """What came of finishing a group now; `outcome` is None when home could not be asked."""
+
+    outcome: DecisionOutcome | None
+    finished: list[str]
+    # Shard -> why its branch is not finished yet. It is tried again in the background.
+    unfinished: dict[str, str]
+
+
+class Operation:
+    """See the module. Nothing here decides an outcome: it asks home, and obeys."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        shards: Shards,
+        cluster: ClusterSession,
+        finisher: Finisher,
+        surroundings: Callable[[], Surroundings],
+    ) -> None:
+        self._cluster_id = settings.cluster.id
+        self._interval_s = settings.engine.sweep_interval_ms / 1000
+        self._shards = shards
+        self._cluster = cluster
+        self._finisher = finisher
+        self._surroundings = surroundings
+
+    # --- the cluster ------------------------------------------------------------------------
+
+    def cluster(self) -> ClusterState:
+        """Raises NoShardMap."""
+        current = self._shards.map
+        prepared, unreachable = self._prepared()
+        shards = []
+        for shard in sorted(self._shards.all(), key=lambda shard: shard.id):
+            branches = [branch for branch in prepared if branch.shard == shard.id]
+            trouble = unreachable.get(shard.id)
+            shards.append(
+                ShardState(
+                    shard.id,
+                    trouble,
+                    shard.last_check.version if shard.last_check else None,
+                    sum(last - first + 1 for first, last in current.ranges_of(shard.id)),
+                    None if trouble else len(branches),
+                )
+            )
+        coordinators = self._coordinators()
+        return ClusterState(coordinators, shards, current.version, self._cluster.is_connected)
+
+    def _coordinators(self) -> list[CoordinatorState]:
+        view = self._cluster.view
+        counts: dict[tuple[str, str], int] = defaultdict(int)
+        for member in view.members:
+            counts[member.coordinator, member.address] += 1
+        return [
+            CoordinatorState(id_, address, count, _term_of(view.leader, id_))
+            for (id_, address), count in sorted(counts.items())
+        ]
+
+    def step_down(self) -> tuple[Leader, Leader | None]:
+        """Ask the leader to hand over: the old one and the next. Raises ClusterError."""
+        return self._cluster.hand_over(time.monotonic() + _STEP_DOWN_TIMEOUT_S)
+
+    # --- what is in doubt -------------------------------------------------------------------
+
+    def in_doubt(self) -> tuple[list[InDoubt], Unreachable]:
+        """Every prepared branch on every shard, oldest first; and the shards that cannot be asked.
+
+        Raises NoShardMap.
+        """
+        _ = self._shards.map
+        prepared, unreachable = self._prepared()
+        decisions = self._decisions({branch.gtrid for branch in prepared})
+        # Whoever asks: it is told what the cluster will do, not what this process will.
+        around = self._surroundings()._replace(coordinator="", leads=True)
+        found = [self._describe(branch, decisions, around) for branch in prepared]
+        return sorted(found, key=lambda item: (-item.age_s, item.gtrid, item.shard)), unreachable
+
+    def _prepared(self) -> tuple[list[PreparedBranch], Unreachable]:
+        """All prepared branches; and why what shards cannot be asked."""
+        shards = self._shards.all()
+        found: list[PreparedBranch] = []
+        unreachable: Unreachable = {}
+
+        def ask(shard: Shard) -> list[PreparedBranch] | ShardError:
+            deadline = time.monotonic() + _CALL_TIMEOUT_S
+            try:
+                with shard.connection(deadline) as connection:
+                    return list_prepared(connection, self._cluster_id, deadline)
+            except ShardError as error:
+                self._shards.note(error)
+                return error
+
+        with ThreadPoolExecutor(max(len(shards), 1)) as pool:
+            for shard, answer in zip(shards, pool.map(ask, shards), strict=True):
+                if isinstance(answer, ShardError):
+                    unreachable[shard.id] = answer.text
+                else:
+                    found += answer
+        return found, unreachable
+
+    def _decisions(self, gtrids: Iterable[Gtrid]) -> dict[str, DecisionOutcome | ShardError]:
+        """What the homes say: gtrid -> decision, and home -> error for one that cannot be asked."""
+        homes: dict[str, list[str]] = defaultdict(list)
+        for gtrid in gtrids:
+            homes[gtrid.home].append(str(gtrid))
+        found: dict[str, DecisionOutcome | ShardError] = {}
+        for home, names in homes.items():
+            deadline = time.monotonic() + _CALL_TIMEOUT_S
+            try:
+                with self._shards[home].connection(deadline) as connection:
+                    found |= read_decisions(connection, names, deadline)
+            except ShardError as error:
+                self._shards.note(error)
+                found[home] = error
+        return found
+
+    def _describe(
+        self,
+        branch: PreparedBranch,
+        decisions: dict[str, DecisionOutcome | ShardError],
+        around: Surroundings,
+    ) -> InDoubt:
+        gtrid, age_s = branch.gtrid, age_of(branch.gtrid)
+        turn = whose_turn(gtrid, age_s, around)
+        home_error = decisions.get(gtrid.home)
+        if isinstance(home_error, ShardError):
+            text = (
+                f"it waits for its home {gtrid.home}, which alone knows the outcome and cannot be "
+                f"asked ({home_error.text}); nobody guesses; bring {gtrid.home} back"
+            )
+            return InDoubt(gtrid, branch.shard, age_s, None, text, None)
+        decision = decisions.get(str(gtrid))
+        assert not isinstance(decision, ShardError)
+        when = f"in {turn.in_s:.0f} s" if turn.in_s >= 1 else "now"
+        text = f"{turn.why}; {self._actor()} {_deed(decision, gtrid.home)} {when}"
+        return InDoubt(gtrid, branch.shard, age_s, decision, text, turn.in_s + self._interval_s)
+
+    def _actor(self) -> str:
+        leader = self._cluster.view.leader
+        if not self._cluster.is_connected:
+            return "ZooKeeper is away, so every coordinator"
+        if leader is None:
+            return "the next leader, who is being elected,"
+        return f"the leader, {leader.member.coordinator},"
+
+    # --- finishing now ----------------------------------------------------------------------
+
+    def resolve(self, gtrid: Gtrid) -> Resolution | None:
+        """Finish a group now, without waiting for anybody's turn; None if nothing is known of it.
+
+        Raises NoShardMap, and ShardError when the only trace could be where nobody can look.
+        """
+        _ = self._shards.map
+        prepared, unreachable = self._prepared()
+        shards = sorted({branch.shard for branch in prepared if branch.gtrid == gtrid})
+        if not shards:
+            known = self._decisions([gtrid]).get(str(gtrid))
+            if isinstance(known, DecisionOutcome):
+                return Resolution(known, [], dict(unreachable))
+            return None
+        heard: list[DecisionOutcome] = []
+        self._finisher.add(Unfinished(gtrid, shards, Phase.ARBITRATING, heard.append))
+        self._finisher.hurry(gtrid)
+        deadline = time.monotonic() + _RESOLVE_TIMEOUT_S
+        self._finisher.wait_for(lambda items: all(i.gtrid != gtrid for i in items), deadline)
+        left = next((i for i in self._finisher.unfinished() if i.gtrid == gtrid), None)
+        why = (left.last_error or "it takes long") if left else ""
+        unfinished = dict.fromkeys(left.branches, why) if left else {}
+        finished = [shard for shard in shards if shard not in unfinished]
+        return Resolution(heard[0] if heard else None, finished, unfinished)
+
+
+def _term_of(leader: Leader | None, coordinator: str) -> int | None:
+    return leader.epoch if leader and leader.member.coordinator == coordinator else None
+
+
+def _deed(decision: DecisionOutcome | None, home: str) -> str:
+    if decision is DecisionOutcome.COMMITTED:
+        return f"commits it, as home {home} has decided,"
+    if decision is DecisionOutcome.ABORTED:
+        return f"rolls it back, as home {home} has decided,"
+    return f"asks home {home} and obeys (aborted, unless it is decided before),"

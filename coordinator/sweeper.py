@@ -1,0 +1,115 @@
+"""Looks for branches in doubt that nobody is at work on, and gives them to the finisher."""
+
+import logging
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+
+from coordinator.protocols.recovery import Surroundings, whose_turn
+from coordinator.protocols.two_phase_commit import Phase
+from coordinator.recovery import Finisher, Unfinished
+from coordinator.shards import Shards
+from shard_client.errors import ShardError
+from shard_client.prepared import list_prepared
+from shard_client.xid import Gtrid
+
+log = logging.getLogger(__name__)
+
+_CALL_TIMEOUT_S = 3.0
+
+
+class Sweeper:
+    """Sweeps at every interval, and at once when it is woken. `surroundings` says what is known of
+    the other processes at the moment of a sweep.
+    """
+
+    def __init__(
+        self,
+        shards: Shards,
+        finisher: Finisher,
+        *,
+        cluster: str,
+        interval_s: float,
+        surroundings: Callable[[], Surroundings],
+    ) -> None:
+        self._shards = shards
+        self._finisher = finisher
+        self._cluster = cluster
+        self._interval_s = interval_s
+        self._surroundings = surroundings
+        self._swept: set[str] = set()
+        self._stopping = False
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="sweeper", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._wake.set()
+        self._thread.join(timeout=2 * _CALL_TIMEOUT_S)
+
+    def wake(self) -> None:
+        """Sweep soon: somebody is gone, or this process leads now."""
+        self._wake.set()
+
+    def sweep(self) -> None:
+        """Look once at every shard that can be used."""
+        around = self._surroundings()
+        found: dict[Gtrid, set[str]] = defaultdict(set)
+        for shard in self._shards.all():
+            if not shard.is_available:
+                continue
+            deadline = time.monotonic() + _CALL_TIMEOUT_S
+            try:
+                with shard.connection(deadline) as connection:
+                    prepared = list_prepared(connection, self._cluster, deadline)
+            except ShardError as error:
+                self._shards.note(error)
+                continue
+            for branch in prepared:
+                if whose_turn(branch.gtrid, age_of(branch.gtrid), around).is_mine:
+                    found[branch.gtrid].add(branch.shard)
+            self._swept.add(shard.id)
+        if found:
+            log.info("%d groups in doubt are being finished", len(found))
+        self._finisher.add(
+            *(Unfinished(gtrid, shards, Phase.ARBITRATING) for gtrid, shards in found.items())
+        )
+
+    def reasons_to_wait(self) -> list[str]:
+        """Why what an earlier life left behind is not finished yet, as far as it can be; none when
+        it is. What waits for a shard that is down is no reason.
+        """
+        around = self._surroundings()
+        reasons = [
+            f"shard {shard.id} was not searched for unfinished groups yet"
+            for shard in self._shards.all()
+            if shard.is_available and shard.id not in self._swept
+        ]
+        for item in self._finisher.unfinished():
+            gtrid = item.gtrid
+            is_past = gtrid.coordinator == around.coordinator and gtrid.time_ms < around.started_ms
+            needed = {*item.branches, gtrid.home}
+            can_go_on = all(self._shards.trouble_with(shard) is None for shard in needed)
+            if is_past and not item.is_stuck and can_go_on:
+                reasons.append(f"group {gtrid} of an earlier life is being finished")
+        return reasons
+
+    def _work(self) -> None:
+        while not self._stopping:
+            self._wake.wait(self._interval_s)
+            self._wake.clear()
+            if self._stopping:
+                return
+            try:
+                self.sweep()
+            except Exception:
+                log.exception("the sweep met a bug; it is repeated")
+
+
+def age_of(gtrid: Gtrid) -> float:
+    """How long ago a group was formed, in seconds, by this machine's clock."""
+    return max(time.time() - gtrid.time_ms / 1000, 0.0)

@@ -1,0 +1,76 @@
+"""Removing the traces of finished groups from a shard: decisions and markers (rule R7).
+
+What may go is decided by the caller, who sees all shards; nothing here looks at another.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from shard_client import statements as sql
+from shard_client.connection import ShardConnection
+from shard_client.prepared import DecisionOutcome
+from shard_client.transfers import make_durable
+
+
+class Decision(NamedTuple):
+    """A decision row; `branches` are the other shards of a committed group."""
+
+    gtrid: str
+    branches: list[str]
+
+
+def old_decisions(
+    home: ShardConnection,
+    outcome: DecisionOutcome,
+    before: int,
+    after_gtrid: str,
+    limit: int,
+    deadline: float,
+) -> list[Decision]:
+    """Decisions that were made before a stamp, in the order of their names. Raises ShardError."""
+    statement = sql.fill(home, sql.OLD_DECISIONS, after_gtrid, before, outcome.value)
+    rows = home.rows(statement.format(limit=limit), deadline)
+    return [Decision(gtrid, branches.split(",") if branches else []) for gtrid, _, branches in rows]
+
+
+def drop_decisions(home: ShardConnection, gtrids: Iterable[str], deadline: float) -> None:
+    """Raises ShardError; the call may be repeated."""
+    home.query([sql.listing(home, sql.DROP_DECISIONS, sorted(gtrids))], deadline)
+
+
+def marked(connection: ShardConnection, gtrids: Iterable[str], deadline: float) -> set[str]:
+    """Those of these groups whose branch on this shard has committed, for good: what was read is
+    durable on every kind of server when this returns (rule R2). Raises ShardError.
+    """
+    rows = connection.rows(sql.listing(connection, sql.SETTLED_MARKERS, gtrids), deadline)
+    if rows:
+        make_durable(connection, deadline)
+    return {row[0] for row in rows}
+
+
+def some_markers(
+    connection: ShardConnection, after_gtrid: str, limit: int, deadline: float
+) -> list[str]:
+    """The next groups, in the order of their names, whose branch has committed here."""
+    statement = sql.fill(connection, sql.SOME_MARKERS, after_gtrid)
+    statement = sql.with_share(connection, statement).format(limit=limit)
+    return [row[0] for row in connection.rows(statement, deadline)]
+
+
+def drop_markers(connection: ShardConnection, gtrids: Iterable[str], deadline: float) -> None:
+    """Raises ShardError; the call may be repeated."""
+    connection.query([sql.listing(connection, sql.DROP_MARKERS, sorted(gtrids))], deadline)
+
+
+def running(home: ShardConnection, deadline: float) -> frozenset[tuple[int, str]] | None:
+    """The transactions that are open on a server now: (session, start). Raises ShardError.
+
+    InnoDB shows a copy of its list, which it renews only when nobody has read it for 0.1 s. So it
+    is read from within a transaction: a copy that has it is younger than the call. None: it has
+    not.
+    """
+    opening = ["START TRANSACTION", sql.listing(home, sql.READ_SLOTS, ())]
+    rows = home.query([*opening, sql.RUNNING, "COMMIT"], deadline)[2].rows
+    found = {(int(session), str(start)) for session, start in rows}
+    others = {item for item in found if item[0] != home.thread_id}
+    return None if found == others else frozenset(others)

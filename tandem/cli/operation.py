@@ -1,0 +1,190 @@
+"""`tandem cluster`, `tandem in-doubt`, `tandem leader`: what an operator looks at and does."""
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import click
+from rich.console import Console
+
+from tandem.cli.client import (
+    REACH_HINT,
+    Client,
+    GaveUp,
+    NoAnswer,
+    ask,
+    refused,
+    service_options,
+    urls_of,
+)
+from tandem.cli.terminal import (
+    CommandError,
+    UnknownOutcome,
+    console,
+    json_option,
+    print_json,
+    table,
+)
+
+# --- cluster --------------------------------------------------------------------------------
+
+
+@click.command()
+@json_option
+@service_options
+def cluster(as_json: bool, url: tuple[str, ...], data_dir: Path) -> None:
+    """Show who is there, who leads, how the shards are, and which shard map is in force.
+
+    A coordinator is listed while it is in touch with ZooKeeper. All of them take transfers,
+    whoever leads: the leader also finishes what others have left behind.
+    """
+    with Client(urls_of(url, data_dir)) as client:
+        state = ask(client, "GET", "/v1/admin/cluster")
+    if as_json:
+        print_json(state)
+        return
+    screen = console()
+    _print_coordinators(screen, state)
+    _print_shards(screen, state)
+    screen.print(f"Shard map version {state['shard_map_version']} is in force.")
+
+
+def _print_coordinators(screen: Console, state: dict[str, Any]) -> None:
+    if state["zookeeper"] == "away":
+        screen.print(
+            "ZooKeeper does not answer: this is how it was last seen. Transfers go on; nobody is "
+            "elected."
+        )
+    rows = table("coordinator", "address", "processes", "leads", right=("processes",))
+    for item in state["coordinators"]:
+        leads = f"yes, term {item['epoch']}" if item["leader"] else ""
+        rows.add_row(item["id"], item["address"], str(item["processes"]), leads)
+    screen.print(rows)
+    if not any(item["leader"] for item in state["coordinators"]):
+        screen.print("Nobody leads at this moment.")
+
+
+def _print_shards(screen: Console, state: dict[str, Any]) -> None:
+    rows = table("shard", "state", "server", "slots", "in doubt", right=("slots", "in doubt"))
+    for item in state["shards"]:
+        count = "?" if item["in_doubt"] is None else str(item["in_doubt"])
+        how = "good" if item["reachable"] else f"NOT USED: {item['trouble']}"
+        version = item["server_version"] or "?"
+        rows.add_row(item["id"], how, version, str(item["slots"]), count)
+    screen.print(rows)
+
+
+# --- in doubt -------------------------------------------------------------------------------
+
+
+@click.group("in-doubt")
+def in_doubt() -> None:
+    """Show what is in doubt and what happens next; finish it now.
+
+    A branch is in doubt while it is prepared on its shard and has not heard its group's decision.
+    That is normal for some milliseconds of every transfer across shards; its accounts are locked
+    meanwhile. What a dead coordinator has left is finished by itself.
+    """
+
+
+@in_doubt.command("list")
+@json_option
+@service_options
+def list_(as_json: bool, url: tuple[str, ...], data_dir: Path) -> None:
+    """Show every prepared branch on every shard, oldest first.
+
+    Exits with 3 if a shard cannot be asked: there may be more on it.
+    """
+    with Client(urls_of(url, data_dir)) as client:
+        told = ask(client, "GET", "/v1/admin/in-doubt")
+    if as_json:
+        print_json(told)
+    else:
+        _print_in_doubt(told)
+    if told["unreachable"]:
+        shards = ", ".join(f"{item['shard']} ({item['reason']})" for item in told["unreachable"])
+        raise UnknownOutcome(f"These shards cannot be asked, there may be more on them: {shards}.")
+
+
+def _print_in_doubt(told: dict[str, Any]) -> None:
+    screen = console()
+    if not told["branches"]:
+        screen.print("Nothing is in doubt.")
+        return
+    rows = table("gtrid", "shard", "home", "age", "decision", "what happens next", right=("age",))
+    for item in told["branches"]:
+        age = f"{item['age_seconds']:,.1f} s"
+        decision = item["decision"] or "none yet"
+        rows.add_row(item["gtrid"], item["shard"], item["home"], age, decision, item["next"])
+    screen.print(rows)
+    screen.print(f"{len(told['branches']):,} branches. To finish a group now: resolve GTRID.")
+
+
+@in_doubt.command()
+@click.argument("gtrid")
+@json_option
+@service_options
+def resolve(gtrid: str, as_json: bool, url: tuple[str, ...], data_dir: Path) -> None:
+    """Finish the group GTRID now, instead of when its turn comes.
+
+    It asks the group's home and obeys: committed if the decision is there, else aborted for good.
+    It cannot override a decision, and it is safe to repeat.
+
+    \b
+    Example:
+      tandem in-doubt list
+      tandem in-doubt resolve local-9907.s1.c9.18bcfe56800.b01f28ebd62045b2
+    """
+    path = f"/v1/admin/in-doubt/{quote(gtrid, safe='')}/resolve"
+    with Client(urls_of(url, data_dir)) as client:
+        try:
+            answer = client.persist("POST", path)
+        except GaveUp as error:
+            raise UnknownOutcome(f"{error}. The same can be said again. {REACH_HINT}") from error
+    if answer.status != 200 or answer.body is None:
+        raise refused(answer)
+    if as_json:
+        print_json(answer.body)
+    else:
+        outcome = answer.body["outcome"] or "not known yet: its home cannot be asked"
+        finished = ", ".join(answer.body["finished"]) or "none was left"
+        click.echo(f"The group is {outcome}. Branches finished: {finished}.")
+    if answer.body["unfinished"]:
+        left = ", ".join(f"{i['shard']} ({i['reason']})" for i in answer.body["unfinished"])
+        raise UnknownOutcome(f"Not finished yet, and tried on in the background: {left}.")
+
+
+# --- leader ---------------------------------------------------------------------------------
+
+
+@click.group()
+def leader() -> None:
+    """Hand leadership over, for maintenance, say."""
+
+
+@leader.command("step-down")
+@json_option
+@service_options
+def step_down(as_json: bool, url: tuple[str, ...], data_dir: Path) -> None:
+    """Ask the leader to hand over to another coordinator, and wait for the next one.
+
+    No transfer notices. A coordinator that is stopped in good order hands over by itself.
+    """
+    with Client(urls_of(url, data_dir)) as client:
+        try:
+            answer = client.send("POST", "/v1/admin/leader/step-down")
+        except NoAnswer as error:
+            hint = "`tandem cluster` shows who leads."
+            raise UnknownOutcome(f"{error}. {hint} {REACH_HINT}") from error
+    if answer.status != 200 or answer.body is None:
+        raise refused(answer)
+    if as_json:
+        print_json(answer.body)
+        return
+    old, new = answer.body["old"], answer.body["new"]
+    if new is None:
+        raise CommandError(f"{old['coordinator']} leads no more, and nobody was elected yet.")
+    click.echo(
+        f"{old['coordinator']} has handed over (term {old['epoch']}); "
+        f"{new['coordinator']} leads in term {new['epoch']}."
+    )
