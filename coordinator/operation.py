@@ -220,16 +220,13 @@ class Operation:
     def resolve(self, gtrid: Gtrid) -> Resolution | None:
         """Finish a group now, without waiting for anybody's turn; None if nothing is known of it.
 
-        Raises NoShardMap, and ShardError when the only trace could be where nobody can look.
+        Raises NoShardMap.
         """
         _ = self._shards.map
         prepared, unreachable = self._prepared()
         shards = sorted({branch.shard for branch in prepared if branch.gtrid == gtrid})
         if not shards:
-            known = self._decisions([gtrid]).get(str(gtrid))
-            if isinstance(known, DecisionOutcome):
-                return Resolution(known, [], dict(unreachable))
-            return None
+            return self._nothing_left_of(gtrid, unreachable)
         heard: list[DecisionOutcome] = []
         self._finisher.add(Unfinished(gtrid, shards, Phase.ARBITRATING, heard.append))
         self._finisher.hurry(gtrid)
@@ -240,6 +237,14 @@ class Operation:
         unfinished = dict.fromkeys(left.branches, why) if left else {}
         finished = [shard for shard in shards if shard not in unfinished]
         return Resolution(heard[0] if heard else None, finished, unfinished)
+
+    def _nothing_left_of(self, gtrid: Gtrid, unreachable: Unreachable) -> Resolution | None:
+        """What is known of a group that is prepared on no shard that can be asked."""
+        known = self._decisions([gtrid]).get(str(gtrid))
+        if isinstance(known, DecisionOutcome):
+            return Resolution(known, [], dict(unreachable))
+        # Without its home nobody can say that it never was.
+        return Resolution(None, [], dict(unreachable)) if gtrid.home in unreachable else None
 
 
 def _term_of(leader: Leader | None, coordinator: str) -> int | None:

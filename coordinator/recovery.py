@@ -20,7 +20,7 @@ from shard_client.errors import ConnectionLost, ShardError, ShardUnavailable, Un
 from shard_client.prepared import (
     DecisionOutcome,
     arbitrate,
-    end_session_of,
+    end_sessions_of,
     finish,
     list_prepared,
     look,
@@ -295,7 +295,7 @@ class Finisher:
         while there:
             count = self._finish_some(portion.shard, there)
             if count < len(there):
-                self._free(there[count])
+                self._free(portion.shard, there[count:])
                 unknown.append(there[count])
             there = there[count + 1 :]
         if unknown:
@@ -319,12 +319,13 @@ class Finisher:
         with self._changed:
             task.item.branches.pop(task.shard)
 
-    def _free(self, task: Task) -> None:
+    def _free(self, shard: str, tasks: Sequence[Task]) -> None:
         """A branch is listed and yet unknown: on MariaDB its session keeps it to itself."""
         deadline = time.monotonic() + _CALL_TIMEOUT_S
-        with self._shards[task.shard].connection(deadline) as connection:
-            if end_session_of(connection, str(task.item.gtrid), deadline):
-                log.info("group %s: the session that held it on %s", task.item.gtrid, task.shard)
+        gtrids = [str(task.item.gtrid) for task in tasks]
+        with self._shards[shard].connection(deadline) as connection:
+            if end_sessions_of(connection, gtrids, deadline):
+                log.info("sessions that kept branches to themselves on shard %s are ended", shard)
 
     def _find_out(self, shard: str, tasks: Sequence[Task]) -> None:
         """Why branches are unknown to their server (rule R6)."""

@@ -145,9 +145,9 @@ def look(
     }
 
 
-def end_session_of(connection: ShardConnection, gtrid: str, deadline: float) -> bool:
-    """On MariaDB: end the session that keeps a prepared branch to itself, so that others can
-    finish it; says whether there was one.
+def end_sessions_of(connection: ShardConnection, gtrids: Iterable[str], deadline: float) -> bool:
+    """On MariaDB: end the sessions that keep prepared branches to themselves, so that others can
+    finish them; says whether there were any.
 
     A branch stays with its session there, even when the process behind it is frozen or unreachable.
     The marker that the branch has written names the session. Raises ShardError.
@@ -155,7 +155,7 @@ def end_session_of(connection: ShardConnection, gtrid: str, deadline: float) -> 
     if not connection.is_mariadb:
         return False
     _, found = connection.query(
-        [sql.DIRTY, sql.listing(connection, sql.HOLDING_SESSION, [gtrid])], deadline
+        [sql.DIRTY, sql.listing(connection, sql.HOLDING_SESSIONS, gtrids)], deadline
     )
     for (session,) in found.rows:
         try:

@@ -120,7 +120,7 @@ READ_DECISIONS = "SELECT gtrid, outcome FROM decisions WHERE gtrid IN ({ids})"
 # connection stays good.
 SETTLED_MARKERS = "SELECT gtrid FROM markers WHERE gtrid IN ({ids}) {share} SKIP LOCKED"
 ANY_MARKERS = "SELECT gtrid FROM markers WHERE gtrid IN ({ids})"
-HOLDING_SESSION = (
+HOLDING_SESSIONS = (
     "SELECT session FROM markers WHERE gtrid IN ({ids})"
     " AND session IN (SELECT trx_mysql_thread_id FROM information_schema.innodb_trx)"
 )

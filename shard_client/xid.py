@@ -13,9 +13,10 @@ from typing import NamedTuple
 FORMAT_ID = 0x54414E44  # "TAND"
 
 NAME_PATTERN = "[a-z0-9_-]{1,10}"
-_GTRID = re.compile(
+GTRID_PATTERN = (
     rf"({NAME_PATTERN})\.({NAME_PATTERN})\.({NAME_PATTERN})\.([0-9a-f]{{11}})\.([0-9a-f]{{16}})"
 )
+_GTRID = re.compile(GTRID_PATTERN)
 
 
 class Gtrid(NamedTuple):

@@ -8,6 +8,7 @@ import msgspec
 
 from coordinator.http import schemas
 from ledger.ids import ACCOUNT_ID_PATTERN
+from shard_client.xid import GTRID_PATTERN
 
 _Schema = dict[str, Any]
 
@@ -78,7 +79,11 @@ _TRANSFER = _parameter(
     "path", "id", {"type": "string", "minLength": 1}, "the transfer's id", required=True
 )
 _GTRID = _parameter(
-    "path", "gtrid", {"type": "string", "minLength": 1}, "the group's name", required=True
+    "path",
+    "gtrid",
+    {"type": "string", "pattern": f"^{GTRID_PATTERN}$"},
+    "the group's name, as it is among what is in doubt",
+    required=True,
 )
 _KEY = _parameter(
     "header",

@@ -62,6 +62,10 @@ def test_the_page_for_people(town: Town, path: str) -> None:
         ("POST", "/healthz", {"GET"}),
         ("POST", "/readyz", {"GET"}),
         ("POST", "/openapi.json", {"GET"}),
+        ("POST", "/v1/admin/cluster", {"GET"}),
+        ("POST", "/v1/admin/in-doubt", {"GET"}),
+        ("GET", "/v1/admin/in-doubt/x/resolve", {"POST"}),
+        ("GET", "/v1/admin/leader/step-down", {"POST"}),
     ],
 )
 def test_a_wrong_method(town: Town, method: str, path: str, allowed: set[str]) -> None:

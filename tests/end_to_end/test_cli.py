@@ -14,7 +14,9 @@ import pytest
 from tandem.cli.demo import run_demo
 from tandem.cli.import_result import ImportResult
 from tandem.cli.importing import import_file
+from tests.bank import Bank
 from tests.cluster import Cluster
+from tests.faults.leftovers import Leftover, now_ms, wait_until_finished
 
 TANDEM = str(Path(sys.executable).with_name("tandem"))
 COMMAND_TIMEOUT_S = 120
@@ -324,3 +326,47 @@ def test_shards_show_check_and_init(tandem: Cli) -> None:
 def test_a_broken_setting_is_named(tandem: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(tandem.environment, "TANDEM_ENGINE_GROUP_MAX", "many")
     assert "TANDEM_ENGINE_GROUP_MAX" in tandem("shards", "show", code=2).stderr
+
+
+# Operation
+
+
+def test_the_cluster_is_shown(tandem: Cli, mysql_cluster: Cluster) -> None:
+    told = tandem.json("cluster")
+    assert {c["id"]: c["processes"] for c in told["coordinators"]} == {"c1": 2, "c2": 2}
+    assert sum(c["leader"] for c in told["coordinators"]) == 1
+    assert [s["id"] for s in told["shards"]] == ["s1", "s2"]
+    assert all(s["reachable"] and s["trouble"] is None for s in told["shards"])
+    assert sum(s["slots"] for s in told["shards"]) == 4096
+    assert (told["shard_map_version"], told["zookeeper"]) == (1, "connected")
+    shown = tandem("cluster").stdout
+    assert "yes, term" in shown
+    assert "version 1 is in force" in shown
+
+
+def test_leadership_is_handed_over(tandem: Cli) -> None:
+    leads = lambda: next(c["id"] for c in tandem.json("cluster")["coordinators"] if c["leader"])  # noqa: E731
+    before = leads()
+    told = tandem("leader", "step-down").stdout
+    assert f"{before} has handed over" in told
+    after = tandem.json("leader", "step-down")["new"]
+    assert after["coordinator"] == before == leads()
+
+
+def test_what_is_in_doubt_is_listed_and_finished(tandem: Cli, mysql_cluster: Cluster) -> None:
+    left = Leftover(Bank(mysql_cluster, 2), "zz", now_ms())
+    left.prepare()
+    try:
+        shown = tandem("in-doubt", "list").stdout
+        assert left.gtrid in shown
+        assert "none yet" in shown
+        (branch,) = [
+            b for b in tandem.json("in-doubt", "list")["branches"] if b["gtrid"] == left.gtrid
+        ]
+        assert (branch["shard"], branch["coordinator"]) == (left.remote, "zz")
+        done = tandem("in-doubt", "resolve", left.gtrid).stdout
+        assert f"The group is aborted. Branches finished: {left.remote}." in done
+    finally:
+        wait_until_finished(left, timeout_s=30)
+    left.check(is_committed=False)
+    assert "nonsense" in tandem("in-doubt", "resolve", "nonsense", code=1).stderr
