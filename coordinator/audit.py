@@ -178,8 +178,9 @@ class _Audit:
     # --- decisions and markers --------------------------------------------------------------
 
     def _check_groups(self) -> set[str]:
-        """Every committed decision has a marker on each of its shards, and every marker a
-        decision; gives the groups for which that does not hold at these moments.
+        """Every committed decision has a marker on each of its shards; gives the groups for which
+        that does not hold at these moments. A marker without a decision is one whose group was
+        finished and collected.
         """
         streams = [snapshot.groups() for snapshot in self._snapshots.values()]
         merged = heapq.merge(*streams, key=lambda row: row.gtrid)
@@ -231,12 +232,9 @@ def _merged(streams: list[Iterator[TransferLines]]) -> Iterator[TransferLines]:
 
 
 def _missing(rows: list[GroupRow]) -> set[str]:
-    """The shards whose marker is missing, or "decision"."""
-    decided = [row for row in rows if row.is_decision]
+    """The shards whose marker is missing."""
     marked = {row.found_on for row in rows if not row.is_decision}
-    if not decided:
-        return {"decision"}
-    return {shard for shard in decided[0].shards if shard not in marked}
+    return {shard for row in rows for shard in row.shards if shard not in marked}
 
 
 def audit(settings: Settings, report: Callable[[str], None]) -> AuditResult:

@@ -40,7 +40,7 @@ from shard_client.errors import (
     TryAgain,
 )
 from shard_client.prepared import DecisionOutcome
-from shard_client.transfers import StoredTransfer, make_durable
+from shard_client.transfers import StoredTransfer, probe
 from shard_client.xid import Gtrid
 
 log = logging.getLogger(__name__)
@@ -397,21 +397,36 @@ class GroupRun:
 
     def _answer_known(self) -> None:
         """Answer the tickets whose transfers have had their outcome before."""
-        if not self._known:
-            return
-        try:
-            deadline = self._write_deadline()
-            for shard in {ticket.shards[0] for ticket, _ in self._known}:
-                with self._shards[shard].connection(deadline) as connection:
-                    make_durable(connection, deadline)
-        except ShardError as error:
-            self._shards.note(error)
-            self._again += [ticket for ticket, _ in self._known]
-            return
+        by_shard: dict[str, list[tuple[Ticket, StoredTransfer]]] = defaultdict(list)
         for ticket, stored in self._known:
-            refusal = refuse_reuse(stored.transfer, ticket.transfer)
-            is_replay = stored.gtrid != ticket.gtrid
-            self._queue.settle(ticket, Refused(refusal) if refusal else Settled(stored, is_replay))
+            by_shard[ticket.shards[0]].append((ticket, stored))
+        for shard, known in by_shard.items():
+            try:
+                is_safe = self._are_durable(shard, [stored for _, stored in known])
+            except ShardError as error:
+                self._shards.note(error)
+                is_safe = False
+            if not is_safe:
+                self._again += [ticket for ticket, _ in known]
+                continue
+            for ticket, stored in known:
+                refusal = refuse_reuse(stored.transfer, ticket.transfer)
+                is_replay = stored.gtrid != ticket.gtrid
+                answer = Refused(refusal) if refusal else Settled(stored, is_replay)
+                self._queue.settle(ticket, answer)
+
+    def _are_durable(self, shard: str, known: list[StoredTransfer]) -> bool:
+        """Whether outcomes that the lock packet has found on a shard are there for good (rule R2).
+
+        Where a commit is seen before it is safe, only the session that has read can prove that: by
+        a write after it. The lock's session is another by now, so they are read again.
+        """
+        deadline = self._write_deadline()
+        with self._shards[shard].connection(deadline) as connection:
+            if connection.is_durable_before_visible:
+                return True
+            found = probe(connection, [stored.transfer.id for stored in known], deadline)
+            return all(found.get(stored.transfer.id) == stored for stored in known)
 
     def _delay(self, tickets: list[Ticket]) -> None:
         now = time.monotonic()

@@ -90,10 +90,11 @@ def arbitrate(
 def read_decisions(
     home: ShardConnection, gtrids: Iterable[str], deadline: float
 ) -> dict[str, DecisionOutcome]:
-    """The decisions of groups as they stand, durable; one that is not in there proves nothing."""
+    """The decisions of groups as they stand. What is there is durable, and what is not there is gone
+    for good or never was: an absence too may be a removal that is seen and then lost (rule R2).
+    """
     found = _read(home, gtrids, deadline)
-    if found:
-        make_durable(home, deadline)
+    make_durable(home, deadline)
     return found
 
 

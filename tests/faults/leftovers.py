@@ -20,7 +20,7 @@ def prepared(cluster: Cluster, *shards: str) -> list[str]:
         for _, length, _, data in cluster.rows(shard, statement):
             # X'...',X'...',1 on MariaDB, 0x... on MySQL.
             digits = data.split("'")[1] if is_mariadb else data[2:]
-            found.append(bytes.fromhex(digits)[:length].decode())
+            found.append(bytes.fromhex(digits)[:length].decode(errors="replace"))
     return found
 
 
@@ -30,6 +30,7 @@ class Leftover:
     def __init__(
         self, bank: Bank, coordinator: str, time_ms: int = LONG_AGO_MS, cluster_id: str = ""
     ) -> None:
+        self.bank = bank
         self.cluster = bank.cluster
         self.source, self.destination = bank.two_across()
         shards = bank.cluster.settings.shards

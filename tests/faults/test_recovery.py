@@ -5,18 +5,16 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-import pytest
 
 from coordinator.wiring import Process
 from ledger.ids import transfer_id
 from shard_client.xid import Gtrid
-from tandem.local.cluster import LocalCluster, Options
 from tests.bank import Bank, Load, client, post_one, transfer
 from tests.cluster import Cluster, wait_until
+from tests.faults.conftest import SHORT
 from tests.faults.leftovers import (
     LONG_AGO_MS,
     Leftover,
@@ -24,29 +22,6 @@ from tests.faults.leftovers import (
     prepared,
     wait_until_finished,
 )
-
-SHORT = {
-    "TANDEM_ZOOKEEPER_SESSION_TIMEOUT_S": "2",
-    "TANDEM_COORDINATOR_WORKERS": "1",
-    "TANDEM_ENGINE_SWEEP_INTERVAL_MS": "500",
-    "TANDEM_ENGINE_COLLECT_AFTER_MS": "1000",
-}
-
-
-@pytest.fixture(scope="module", params=["mysql", "mariadb"])
-def servers(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Cluster]:
-    """Two shards and ZooKeeper; each test starts coordinators of its own beside c1."""
-    local = LocalCluster(tmp_path_factory.mktemp(f"recovery-{request.param}") / "cluster")
-    try:
-        os.environ.update(SHORT)
-        local.up(Options(shards=2, coordinators=1, engine=request.param))
-        yield Cluster(local)
-    finally:
-        for name in SHORT:
-            os.environ.pop(name)
-        local.down()
 
 
 def state(url: str) -> dict:
