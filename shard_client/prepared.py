@@ -90,8 +90,8 @@ def arbitrate(
 def read_decisions(
     home: ShardConnection, gtrids: Iterable[str], deadline: float
 ) -> dict[str, DecisionOutcome]:
-    """The decisions of groups as they stand. What is there is durable, and what is not there is gone
-    for good or never was: an absence too may be a removal that is seen and then lost (rule R2).
+    """The decisions of groups as they stand. What is there is durable, and what is not there never
+    was or is gone for good: also a removal may be seen and then lost (rule R2).
     """
     found = _read(home, gtrids, deadline)
     make_durable(home, deadline)

@@ -12,6 +12,10 @@ COMMANDS = {
     "transfer": ("tandem.cli.transfer:transfer", "Move money between two accounts."),
     "import": ("tandem.cli.import_command:import_", "Import accounts or transfers from a file."),
     "audit": ("tandem.cli.audit:audit", "Check every invariant across all shards."),
+    "chaos": ("tandem.cli.chaos:chaos", "Kill and freeze parts under load; check every answer."),
+    "cluster": ("tandem.cli.operation:cluster", "Show who is there, who leads, how shards are."),
+    "in-doubt": ("tandem.cli.operation:in_doubt", "Show what is in doubt; finish it now."),
+    "leader": ("tandem.cli.operation:leader", "Hand leadership over."),
     "shards": ("tandem.cli.shards:shards", "Show the shard map, set shards up, check them."),
 }
 

@@ -3,7 +3,7 @@
 import fcntl
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,10 +40,20 @@ class LocalCluster:
     """The cluster in `data_dir`, which need not exist yet.
 
     Every method may be called from several processes at once; they take turns.
+    `coordinator_module` is what a coordinator is run from, such as a test build of the checkout;
+    `coordinator_environment` is looked at whenever one is started, and wins over everything else.
     """
 
-    def __init__(self, data_dir: Path | str) -> None:
+    def __init__(
+        self,
+        data_dir: Path | str,
+        *,
+        coordinator_module: str = coordinators.MODULE,
+        coordinator_environment: Mapping[str, str] = {},
+    ) -> None:
         self.data_dir = Path(data_dir).absolute()
+        self._coordinator_module = coordinator_module
+        self._coordinator_environment = coordinator_environment
 
     def up(self, options: Options = Options(), report: Report = silent) -> None:
         """Start what is not running, set the shards up, and wait until every part is ready.
@@ -69,12 +79,13 @@ class LocalCluster:
             cluster = self._state()
             self._stop(cluster, cluster.processes, report, kill=kill)
 
-    def start(self, name: str, report: Report = silent) -> None:
-        """Start one process and wait until it is ready."""
+    def start(self, name: str, report: Report = silent, *, wait: bool = True) -> None:
+        """Start one process and wait until it is ready; without `wait`, only start it."""
         with self._changing(report), self._all_or_nothing() as started:
             cluster = self._state()
             found = self._start(cluster, [cluster.process(name)], started, report)
-            self._await_ready(cluster, found, report)
+            if wait:
+                self._await_ready(cluster, found, report)
 
     def stop(self, name: str, kill: bool = False, report: Report = silent) -> None:
         """Stop one process and wait for its end; `kill` ends it as a crash would."""
@@ -235,7 +246,8 @@ class LocalCluster:
                 commands[process.name] = line, {**plain, **server.environment}
             elif process.kind == "coordinator":
                 own = coordinators.environment(self.environment(), process.name, process.port)
-                commands[process.name] = coordinators.command(), own
+                line = coordinators.command(self._coordinator_module)
+                commands[process.name] = line, {**own, **self._coordinator_environment}
         shards = [process for process in wanted if process.kind == "mysql"]
         if shards:
             lines = self._shard_commands(cluster, shards, report)

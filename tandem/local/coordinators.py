@@ -10,6 +10,7 @@ import httpx
 from tandem.local.ports import HOST
 from tandem.local.servers import PROJECT
 
+MODULE = "coordinator"
 START_TIMEOUT_S = 90
 # Longer than gunicorn gives its workers to finish their requests.
 STOP_GRACE_S = 45
@@ -22,9 +23,9 @@ KEPT_FROM_COORDINATORS = {
 }
 
 
-def command() -> list[str]:
+def command(module: str = MODULE) -> list[str]:
     """The command line; everything else is in the environment, where passwords are not seen."""
-    return [sys.executable, "-m", "coordinator"]
+    return [sys.executable, "-m", module]
 
 
 def environment(cluster: Mapping[str, str], name: str, port: int) -> dict[str, str]:
