@@ -1,7 +1,7 @@
 """What tests need of a running cluster: its addresses, its databases, further coordinators."""
 
 import os
-import socket
+import random
 import subprocess
 import sys
 import time
@@ -15,6 +15,7 @@ from pymysql.constants import CLIENT
 
 from coordinator import settings
 from coordinator.wiring import Process
+from tandem.local import ports
 from tandem.local.cluster import LocalCluster
 
 
@@ -141,9 +142,10 @@ def _group_lives(group: int) -> bool:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that systems give to no outgoing connection, and that local clusters take last."""
+    beyond = random.randrange(20_000, 30_000, ports.STEP)
+    with ports.reserved(1, beyond=beyond) as (port,):
+        return port
 
 
 def wait_until(condition, timeout_s: float, complaint: str, *, every_s: float = 0.02) -> None:

@@ -143,7 +143,8 @@ def _session(leader: int) -> list[int]:
 def _reap(pid: int) -> None:
     child = _children.get(pid)
     if child is not None and child.poll() is not None:
-        del _children[pid]
+        # Another thread may have asked at the same moment.
+        _children.pop(pid, None)
 
 
 def last_lines(log: Path, count: int = 12) -> str:

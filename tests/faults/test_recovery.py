@@ -227,36 +227,6 @@ def _is_away(cluster: Cluster) -> bool:
     return state(cluster.urls[0])["zookeeper"] == "away"
 
 
-def test_home_down(servers: Cluster) -> None:
-    """While home is away a branch waits, visible with its age; then it is finished."""
-    url = servers.urls[0]
-    item = Leftover(Bank(servers, 2), "zz", LONG_AGO_MS)
-    servers.local.stop(item.home, kill=True)
-    try:
-        item.prepare()
-
-        def waits() -> bool:
-            with client(url) as http:
-                told = http.get("/v1/admin/in-doubt").json()
-            found = [b for b in told["branches"] if b["gtrid"] == item.gtrid]
-            return bool(found) and found[0]["next_in_seconds"] is None
-
-        wait_until(waits, 10, "nobody says that it waits for home")
-        with client(url) as http:
-            told = http.get("/v1/admin/in-doubt").json()
-            found = next(b for b in told["branches"] if b["gtrid"] == item.gtrid)
-            assert "nobody guesses" in found["next"]
-            assert [u["shard"] for u in told["unreachable"]] == [item.home]
-            answer = http.post(f"/v1/admin/in-doubt/{item.gtrid}/resolve").json()
-            assert (answer["outcome"], answer["finished"]) == (None, [])
-            assert item.remote in {u["shard"] for u in answer["unfinished"]}
-        assert item.is_prepared
-    finally:
-        servers.local.start(item.home)
-    wait_until_finished(item, timeout_s=20)
-    item.check(is_committed=False)
-
-
 def test_shard_killed_with_branches_in_doubt(servers: Cluster) -> None:
     """After its restart they are there, their accounts are locked, and they are finished."""
     item = Leftover(Bank(servers, 2), "zz", now_ms())

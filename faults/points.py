@@ -1,0 +1,375 @@
+"""The points at which faults can be, the bugs that can be planted, and how both are woven in.
+
+Every name of the product that is touched stands in POINTS or PLANTS, and is looked up at each
+start of a test build: one that is gone stops the start, so that no fault silently stays away.
+"""
+
+import importlib
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
+from functools import partial, wraps
+from typing import Any, NamedTuple, cast
+
+import pymysql.err
+
+from coordinator.protocols.recovery import Verdict
+from faults.plan import Fault, FaultsError, Mode, Plan, Traits
+from shard_client.branch import Branch
+from shard_client.connection import Reply, Result, ShardConnection
+from shard_client.errors import ConnectionLost, ShardError, translate
+
+log = logging.getLogger("faults")
+
+Function = Callable[..., Any]
+
+_PRODUCT = ("ledger", "shard_client", "coordinator")
+_LOCK_WAIT_TIMEOUT, _DEADLOCK = 1205, 1213
+
+
+class When(Enum):
+    BEFORE = "before the call: nothing is sent"
+    AFTER = "when the answer has arrived, before anybody has seen it"
+    BETWEEN = "before the last statement of the packet, the others being carried out"
+
+
+class Point(NamedTuple):
+    """A place in the product: `targets` are MODULE:CLASS.METHOD or MODULE:FUNCTION. The first
+    argument of each is a branch or a connection to a shard, or else the point is on no shard.
+
+    With `fail` the server has answered with the error `code` to the statement of the packet that
+    `statement` counts, from 0.
+    """
+
+    when: When
+    targets: tuple[str, ...]
+    what: str
+    code: int = _DEADLOCK
+    statement: int = 0
+    has_shard: bool = True
+    remote_only: bool = False
+
+    @property
+    def traits(self) -> Traits:
+        needs_shard = {Mode.FAIL, Mode.CUT}
+        return Traits(self.has_shard, set(Mode) if self.has_shard else set(Mode) - needs_shard)
+
+
+_BRANCH = "shard_client.branch:Branch"
+_COMMIT_POINT = (f"{_BRANCH}.decide", f"{_BRANCH}.commit_alone")
+_COLLECTING = ("shard_client.collect:drop_decisions", "shard_client.collect:drop_markers")
+
+POINTS: Mapping[str, Point] = {
+    "before-lock": Point(
+        When.BEFORE, (f"{_BRANCH}.lock",), "no lock packet is sent", _LOCK_WAIT_TIMEOUT
+    ),
+    "after-lock": Point(
+        When.AFTER, (f"{_BRANCH}.lock",), "the locks are held, nothing is written", statement=1
+    ),
+    "before-prepare": Point(
+        When.BEFORE, (f"{_BRANCH}.write",), "write and prepare is not sent", remote_only=True
+    ),
+    "after-prepare": Point(
+        When.AFTER, (f"{_BRANCH}.write",), "this branch has voted yes", remote_only=True
+    ),
+    "before-decision": Point(
+        When.BEFORE, _COMMIT_POINT, "all have voted yes; or a lone shard has all its rows"
+    ),
+    "between-decision-and-commit": Point(
+        When.BETWEEN, (f"{_BRANCH}.decide",), "the row is in, home has not committed", statement=1
+    ),
+    "after-decision": Point(
+        When.AFTER, _COMMIT_POINT, "home, or a lone shard, has committed", statement=1
+    ),
+    "before-commit": Point(
+        When.BEFORE, (f"{_BRANCH}.commit",), "decided, this branch still prepared"
+    ),
+    "after-commit": Point(
+        When.AFTER, (f"{_BRANCH}.commit",), "this branch is committed, nobody knows it yet"
+    ),
+    "before-answer": Point(
+        When.BEFORE, ("coordinator.queue:Queue.settle",), "no client is told", has_shard=False
+    ),
+    "before-arbitration": Point(
+        When.BEFORE,
+        ("shard_client.prepared:arbitrate",),
+        "recovery is about to ask home, or to abort there",
+        _LOCK_WAIT_TIMEOUT,
+    ),
+    "before-finish": Point(
+        When.BEFORE,
+        ("shard_client.prepared:finish",),
+        "recovery is about to commit branches, or to roll them back",
+    ),
+    "before-cleaning-up": Point(
+        When.BEFORE, _COLLECTING, "decisions, or markers after them, are about to be collected"
+    ),
+}
+
+
+class Plant(NamedTuple):
+    """A bug, for showing that the oracles catch it: each target is replaced by `bug(target)`."""
+
+    what: str
+    bugs: Mapping[str, Callable[[Function], Function]]
+
+
+# --- weaving --------------------------------------------------------------------------------
+
+
+def traits() -> dict[str, Traits]:
+    """What can be said of each point in TANDEM_FAULTS."""
+    return {name: point.traits for name, point in POINTS.items()}
+
+
+def weave(plan: Plan) -> None:
+    """Put the faults of a plan into the product, for the rest of this process's life.
+
+    To be called when all of the product is loaded, before any of it runs. Raises FaultsError.
+    """
+    check_targets()
+    for name in plan.points:
+        strike = partial(_strike, plan, name)
+        for target in POINTS[name].targets:
+            _replace(target, partial(_woven, POINTS[name], strike))
+
+
+def plant(name: str) -> None:
+    """Put a bug into the product. Raises FaultsError."""
+    check_targets()
+    if name not in PLANTS:
+        raise FaultsError(f"there is no bug {name!r} to plant; allowed: {', '.join(PLANTS)}")
+    for target, bug in PLANTS[name].bugs.items():
+        _replace(target, bug)
+
+
+def check_targets() -> None:
+    """Raise FaultsError if the product lacks a name that could be woven into."""
+    for point in POINTS.values():
+        for target in point.targets:
+            _find(target)
+    for bug in PLANTS.values():
+        for target in bug.bugs:
+            _find(target)
+
+
+def _find(target: str) -> tuple[Any, str, Function]:
+    """The module or class that holds a target, its name there, and itself."""
+    module, _, path = target.partition(":")
+    try:
+        holder: Any = importlib.import_module(module)
+        *outer, name = path.split(".")
+        for part in outer:
+            holder = getattr(holder, part)
+        return holder, name, getattr(holder, name)
+    except (ImportError, AttributeError) as error:
+        raise FaultsError(
+            f"the product has no {target} (any more): faults/points.py must follow it ({error})"
+        ) from error
+
+
+def _replace(target: str, change: Callable[[Function], Function]) -> None:
+    """Put `change(target)` in the place of a target, wherever the product has it by its name."""
+    holder, name, real = _find(target)
+    changed = wraps(real)(change(real))
+    setattr(holder, name, changed)
+    for module_name, module in list(sys.modules.items()):
+        is_product = module_name.partition(".")[0] in _PRODUCT
+        if is_product and vars(module).get(name) is real:
+            setattr(module, name, changed)
+
+
+def _woven(point: Point, strike: Callable[[Any], None], real: Function) -> Function:
+    """`real` with a fault before it, after it, or in the middle of it."""
+
+    def before(subject: Any, *args: Any, **kwargs: Any) -> Any:
+        strike(subject)
+        return real(subject, *args, **kwargs)
+
+    def after(subject: Any, *args: Any, **kwargs: Any) -> Any:
+        return _Late(real(subject, *args, **kwargs), lambda: strike(subject))
+
+    def between(branch: Branch, *args: Any, **kwargs: Any) -> Any:
+        parted = _Parted(branch.connection, lambda: strike(branch))
+        return _through(parted, branch, real, *args, **kwargs)
+
+    woven = {When.BEFORE: before, When.AFTER: after, When.BETWEEN: between}[point.when]
+    if not point.remote_only:
+        return woven
+    return lambda branch, *args, **kwargs: (real if branch.is_local else woven)(
+        branch, *args, **kwargs
+    )
+
+
+class _Late:
+    """The answer to a packet; something is done when it has arrived."""
+
+    def __init__(self, reply: Reply[Any], then: Callable[[], None]) -> None:
+        self._reply = reply
+        self._then = then
+
+    def get(self) -> Any:
+        value = self._reply.get()
+        self._then()
+        return value
+
+
+class _Parted:
+    """A connection that sends the last statement of a packet by itself, after `between`."""
+
+    def __init__(self, real: ShardConnection, between: Callable[[], None]) -> None:
+        self._real = real
+        self._between = between
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def call(
+        self, statements: Sequence[str], deadline: float, parse: Callable[[list[Result]], Any]
+    ) -> Any:
+        *first, last = statements
+        if first:
+            self._real.query(first, deadline)
+        self._between()
+        return _Shifted(self._real.call([last], deadline, parse), len(first))
+
+
+class _Shifted:
+    """The answer to the rest of a packet whose first statements were sent before."""
+
+    def __init__(self, reply: Reply[Any], by: int) -> None:
+        self._reply = reply
+        self._by = by
+
+    def get(self) -> Any:
+        try:
+            return self._reply.get()
+        except ShardError as error:
+            if error.statement is not None:
+                error.statement += self._by
+            raise
+
+
+class _LastOnly:
+    """A connection that leaves out all of a packet but its last statement."""
+
+    def __init__(self, real: ShardConnection) -> None:
+        self._real = real
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def call(
+        self, statements: Sequence[str], deadline: float, parse: Callable[[list[Result]], Any]
+    ) -> Any:
+        return self._real.call(statements[-1:], deadline, parse)
+
+
+def _through(
+    connection: _Parted | _LastOnly, branch: Branch, real: Function, *args: Any, **kwargs: Any
+) -> Any:
+    """What `real` gives when the branch has this connection in the place of its own."""
+    own = branch.connection
+    branch.connection = cast(ShardConnection, connection)
+    try:
+        return real(branch, *args, **kwargs)
+    finally:
+        branch.connection = own
+
+
+# --- striking -------------------------------------------------------------------------------
+
+_thawed = threading.Event()
+
+
+def await_thaw() -> None:
+    """Prepare this process, and those that it will fork, for `freeze`. In the main thread only.
+
+    The thread that sends SIGSTOP may run on for a moment; waiting for the thaw, it does nothing.
+    """
+    signal.signal(signal.SIGCONT, lambda *_: _thawed.set())
+
+
+def _strike(plan: Plan, name: str, subject: Any) -> None:
+    """A point is reached: carry out the fault that fires there, if one does."""
+    connection = _connection_of(subject)
+    shard = connection.shard if connection else None
+    fault = plan.take(name, shard)
+    if fault is None:
+        return
+    gtrid = getattr(subject, "gtrid", "")
+    log.warning("fault at %s%s: %s %s", name, f"@{shard}" if shard else "", fault.mode, gtrid)
+    if fault.mode in (Mode.FAIL, Mode.CUT):
+        if connection is None:
+            raise FaultsError(f"{name} was reached without a connection")
+        connection.close()
+        raise _loss(fault, connection.shard)
+    _PERFORM[fault.mode](fault)
+
+
+def _connection_of(subject: Any) -> ShardConnection | None:
+    if isinstance(subject, Branch):
+        return subject.connection
+    return subject if isinstance(subject, ShardConnection) else None
+
+
+def _loss(fault: Fault, shard: str) -> ShardError:
+    """What the product would have made of the server's answer, or of its absence."""
+    if fault.mode is Mode.CUT:
+        return ConnectionLost(shard, f"cut on purpose: {fault}")
+    point = POINTS[fault.point]
+    error = pymysql.err.OperationalError(point.code, f"failed on purpose: {fault}")
+    return translate(shard, error, statement=point.statement)
+
+
+def _freeze(fault: Fault) -> None:
+    _thawed.clear()
+    os.killpg(0, signal.SIGSTOP)
+    _thawed.wait()
+
+
+_PERFORM: Mapping[Mode, Callable[[Fault], None]] = {
+    Mode.KILL: lambda fault: os.killpg(0, signal.SIGKILL),
+    Mode.KILL_WORKER: lambda fault: os.kill(os.getpid(), signal.SIGKILL),
+    Mode.FREEZE: _freeze,
+    Mode.DELAY: lambda fault: time.sleep(fault.seconds),
+}
+
+
+# --- bugs -----------------------------------------------------------------------------------
+
+
+def _commit_without_decision(real: Function) -> Function:
+    def decide(branch: Branch, *args: Any, **kwargs: Any) -> Any:
+        return _through(_LastOnly(branch.connection), branch, real, *args, **kwargs)
+
+    return decide
+
+
+def _now(_: object) -> int:
+    """The stamp before which decisions count as old."""
+    return time.time_ns() // 1000
+
+
+PLANTS: Mapping[str, Plant] = {
+    "commit-without-decision": Plant(
+        "home commits its part of a group, but not the decision",
+        {f"{_BRANCH}.decide": _commit_without_decision},
+    ),
+    "unknown-is-done": Plant(
+        "a branch that its server does not know is taken for finished, without a look",
+        {"coordinator.protocols.recovery:judge_unknown": lambda real: lambda *_: Verdict.DONE},
+    ),
+    "collect-early": Plant(
+        "decisions are collected as soon as they are there, whether branches are finished or not",
+        {
+            "coordinator.protocols.recovery:may_collect_committed": lambda real: lambda *_: True,
+            "coordinator.collection:Collector._before": lambda real: _now,
+        },
+    ),
+}

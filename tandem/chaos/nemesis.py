@@ -1,0 +1,166 @@
+"""What is done to whom, and for how long: by chance, within what the cluster can bear. Pure."""
+
+import random
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+
+from tandem.local.state import Kind
+
+# What --faults may name, and what it brings by default. `losses` is for itself: see losses.py.
+DEFAULT_FAULTS = ("coordinators", "workers", "shards", "zookeeper", "freezes", "points")
+LOSSES = "losses"
+FAULTS = (*DEFAULT_FAULTS, LOSSES)
+
+# So many parts may be away at once, in all.
+AWAY_MAX = 3
+# Pauses between two deeds.
+PAUSE_MIN_S, PAUSE_MAX_S = 0.3, 4.0
+
+
+class Deed(NamedTuple):
+    """A kind of fault. It lasts from `least_s` to `most_s`; then it is undone."""
+
+    name: str
+    kind: Kind
+    # Which word of --faults brings it.
+    fault: str
+    least_s: float
+    most_s: float
+    weight: int
+
+
+KILL, STOP, FREEZE, KILL_WORKER = "kill -9", "stop", "freeze", "kill -9 a worker of"
+
+# ZooKeeper takes a coordinator for gone after 6 s by default: freezes are shorter and longer.
+DEEDS = (
+    Deed(KILL, "coordinator", "coordinators", 0.1, 4.0, 6),
+    Deed(STOP, "coordinator", "coordinators", 0.0, 3.0, 2),
+    Deed(FREEZE, "coordinator", "freezes", 0.3, 5.0, 3),
+    Deed(FREEZE, "coordinator", "freezes", 7.0, 14.0, 2),
+    Deed(KILL_WORKER, "coordinator", "workers", 0.0, 0.0, 5),
+    Deed(KILL, "mysql", "shards", 0.1, 3.0, 4),
+    Deed(STOP, "mysql", "shards", 0.0, 3.0, 1),
+    Deed(FREEZE, "mysql", "freezes", 0.3, 7.0, 3),
+    Deed(KILL, "zookeeper", "zookeeper", 0.5, 10.0, 2),
+    Deed(STOP, "zookeeper", "zookeeper", 0.5, 5.0, 1),
+    Deed(FREEZE, "zookeeper", "freezes", 0.5, 12.0, 2),
+)
+_FAULT_OF_KIND = {"coordinator": "coordinators", "mysql": "shards", "zookeeper": "zookeeper"}
+
+
+class Disturbance(NamedTuple):
+    """A deed that is done to a part."""
+
+    deed: Deed
+    target: str
+    for_s: float
+
+    def __str__(self) -> str:
+        lasting = f" for {self.for_s:.1f} s" if self.for_s else ""
+        return f"{self.deed.name} {self.target}{lasting}"
+
+
+def deeds_of(faults: Collection[str]) -> list[Deed]:
+    """The deeds that these words bring. `freezes` is for the kinds of part that are named beside
+    it, and for all of them if none is.
+    """
+    kinds = {kind for kind, fault in _FAULT_OF_KIND.items() if fault in faults}
+    return [
+        deed
+        for deed in DEEDS
+        if deed.fault in faults and (deed.fault != "freezes" or not kinds or deed.kind in kinds)
+    ]
+
+
+def may_be_away(kind: Kind, count: int) -> int:
+    """How many of so many parts of a kind may be away, so that somebody can go on: one coordinator
+    is enough for that, but most transfers need two shards.
+    """
+    return max(1, (count - 1) // 2 if kind == "mysql" else count - 1)
+
+
+def choose(
+    chance: random.Random,
+    deeds: Sequence[Deed],
+    parts: Mapping[Kind, Sequence[str]],
+    away: Collection[str],
+) -> Disturbance | None:
+    """What to do next; None if too much is away for anything more."""
+    if len(away) >= AWAY_MAX:
+        return None
+    free = {
+        kind: [name for name in names if name not in away]
+        for kind, names in parts.items()
+        if sum(name in away for name in names) < may_be_away(kind, len(names))
+    }
+    possible = [deed for deed in deeds if free.get(deed.kind)]
+    if not possible:
+        return None
+    deed = chance.choices(possible, weights=[deed.weight for deed in possible])[0]
+    return Disturbance(
+        deed, chance.choice(free[deed.kind]), chance.uniform(deed.least_s, deed.most_s)
+    )
+
+
+# --- points in the coordinators' own code -----------------------------------------------------
+
+_POINTS = (
+    "before-lock",
+    "after-lock",
+    "before-prepare",
+    "after-prepare",
+    "before-decision",
+    "between-decision-and-commit",
+    "after-decision",
+    "before-commit",
+    "after-commit",
+    "before-answer",
+    "before-arbitration",
+    "before-finish",
+    "before-cleaning-up",
+)
+# How a point strikes, and how often. Under all these faults some ten groups a second pass each of
+# them, those about locks much oftener.
+_MODES = {
+    "kill": 0.001,
+    "kill-worker": 0.003,
+    "freeze": 0.001,
+    "delay:0.4": 0.01,
+    "fail": 0.008,
+    "cut": 0.008,
+}
+# Where there is no shard's connection that could fail or be cut.
+_WITHOUT_SHARD = ("before-answer",)
+
+# For each planted bug: faults that bring a cluster to where it shows, again and again.
+PLANTS = {
+    # What dies between the branches' commit and the decision leaves half a group.
+    "commit-without-decision": "before-decision=kill-worker%0.05;before-commit=kill-worker%0.05",
+    # It is harmless as long as nobody takes branches away: what is not finished is listed, and
+    # found again. So a hand takes some.
+    "unknown-is-done": "",
+    # The decision is gone while a branch still waits for it.
+    "collect-early": "before-commit=kill-worker%0.05;after-decision=cut%0.1",
+}
+
+
+# Decided, and left prepared long enough for a hand to take it away.
+_FOR_LOSSES = "before-commit=delay:0.5%0.3"
+
+
+def points(
+    chance: random.Random, plant: str | None = None, faults: Collection[str] = DEFAULT_FAULTS
+) -> str:
+    """A TANDEM_FAULTS for one start of a coordinator: a mode for each point, by chance."""
+    seed = f"seed={chance.getrandbits(31)}"
+    if LOSSES in faults:
+        return f"{seed};{_FOR_LOSSES}"
+    if plant:
+        return f"{seed};{PLANTS[plant]}"
+    return ";".join([seed, *(_spec(point, chance) for point in _POINTS)])
+
+
+def _spec(point: str, chance: random.Random) -> str:
+    barred = ("fail", "cut") if point in _WITHOUT_SHARD else ()
+    mode = chance.choice([mode for mode in _MODES if mode not in barred])
+    return f"{point}={mode}%{_MODES[mode]}"
