@@ -56,6 +56,11 @@ class Server(BaseApplication):  # type: ignore[misc]
         self._process = process
         return create_app(process)
 
+    def on_draining(self) -> None:
+        """Called in a worker when it has been told to end and takes no more connections."""
+        if self._process:
+            self._process.begin_to_stop()
+
     def _on_worker_exit(self, server: object, worker: object) -> None:
         if self._process:
             self._process.stop(_STOP_PATIENCE_S)

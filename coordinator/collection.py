@@ -14,6 +14,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import NamedTuple
 
 from coordinator.protocols.recovery import (
@@ -27,11 +28,10 @@ from shard_client.collect import (
     drop_decisions,
     drop_markers,
     marked,
-    old_decisions,
     running,
+    some_decisions,
     some_markers,
 )
-from shard_client.connection import ShardConnection
 from shard_client.errors import ShardError
 from shard_client.prepared import DecisionOutcome, list_prepared, read_decisions
 from shard_client.shard import Shard
@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 _CALL_TIMEOUT_S = 3.0
 # Rows that one statement speaks of at most.
 _PORTION_MAX = 500
+# Portions of decisions that a turn looks at on each shard: it has an end, however many are kept.
+_PORTIONS_A_TURN = 20
 
 
 class _Noted(NamedTuple):
@@ -69,8 +71,10 @@ class Collector:
         self._keep_s = keep_s
         self._leads = leads
         self._noted: dict[str, _Noted] = {}
-        # How far the search for markers without a decision has come on each shard.
-        self._searched: dict[str, str] = {}
+        # How far the walk through the decisions of each shard has come, and the search for markers
+        # without a decision.
+        self._places: dict[str, str] = defaultdict(str)
+        self._searched: dict[str, str] = defaultdict(str)
         self.collected: Counter[str] = Counter()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="collector", daemon=True)
@@ -80,7 +84,7 @@ class Collector:
 
     def stop(self) -> None:
         self._stop.set()
-        self._thread.join(timeout=2 * _CALL_TIMEOUT_S)
+        self._thread.join(timeout=_CALL_TIMEOUT_S)
 
     def _work(self) -> None:
         while not self._stop.wait(self._interval_s):
@@ -88,17 +92,18 @@ class Collector:
                 self._noted.clear()
                 continue
             for shard in self._shards.all():
-                self._try(self._collect_committed, shard)
+                self._try(self._collect_decisions, shard)
                 self._try(self._collect_markers, shard)
                 self._try(self._collect_aborted, shard)
 
     def _try(self, collect: Callable[[Shard], None], shard: Shard) -> None:
-        """One kind of trace on one shard; what fails concerns that shard alone."""
+        """One kind of trace on one shard; what fails concerns that shard alone. It is tidying up:
+        that it takes long is no reason to take the shard for lost.
+        """
         try:
             if shard.is_available:
                 collect(shard)
         except ShardError as error:
-            self._shards.note(error)
             log.info("traces on shard %s are collected later: %s", shard.id, error)
         except Exception:
             log.exception("collecting on shard %s met a bug; it is repeated", shard.id)
@@ -107,21 +112,26 @@ class Collector:
         """Decisions younger than this stamp are left alone: others may be about to ask for them."""
         return time.time_ns() // 1000 - int(self._keep_s * 1_000_000)
 
-    # --- committed --------------------------------------------------------------------------
+    # --- decisions --------------------------------------------------------------------------
 
-    def _collect_committed(self, home: Shard) -> None:
-        last = ""
+    def _collect_decisions(self, home: Shard) -> None:
+        """Go on through the decisions from where the last turn has come to, some portions far."""
         before = self._before()
-        while not self._stop.is_set() and self._leads():
+        aborted: list[str] = []
+        for _ in range(_PORTIONS_A_TURN):
             deadline = time.monotonic() + _CALL_TIMEOUT_S
             with home.connection(deadline) as connection:
-                rows = old_decisions(
-                    connection, DecisionOutcome.COMMITTED, before, last, _PORTION_MAX, deadline
-                )
-            if not rows:
-                return
-            last = rows[-1].gtrid
-            self._drop_committed(home, rows)
+                start = self._places[home.id]
+                rows = some_decisions(connection, start, _PORTION_MAX, deadline)
+            is_last = len(rows) < _PORTION_MAX
+            self._places[home.id] = "" if is_last else rows[-1].gtrid
+            old = [row for row in rows if row.decided_at < before]
+            self._drop_committed(home, [r for r in old if r.outcome is DecisionOutcome.COMMITTED])
+            aborted += [row.gtrid for row in old if row.outcome is DecisionOutcome.ABORTED]
+            if is_last or self._stop.is_set() or not self._leads():
+                break
+        if aborted and home.id not in self._noted:
+            self._note_aborted(home, aborted)
 
     def _drop_committed(self, home: Shard, rows: list[Decision]) -> None:
         marks = self._marks(rows)
@@ -135,21 +145,18 @@ class Collector:
         # Markers after their decision, never before. What fails here is found by the search.
         for shard, gtrids in _by_branch(finished).items():
             deadline = time.monotonic() + _CALL_TIMEOUT_S
-            with self._shards[shard].connection(deadline) as connection:
+            with suppress(ShardError), self._shards[shard].connection(deadline) as connection:
                 drop_markers(connection, gtrids, deadline)
-            self.collected["marker"] += len(gtrids)
+                self.collected["marker"] += len(gtrids)
 
     def _marks(self, rows: Iterable[Decision]) -> dict[str, set[str]]:
         """The shards on which each group has left its marker; one that is away has none to show."""
         found: dict[str, set[str]] = defaultdict(set)
         for shard, gtrids in _by_branch(rows).items():
             deadline = time.monotonic() + _CALL_TIMEOUT_S
-            try:
-                with self._shards[shard].connection(deadline) as connection:
-                    for gtrid in marked(connection, gtrids, deadline):
-                        found[gtrid].add(shard)
-            except ShardError as error:
-                self._shards.note(error)
+            with suppress(ShardError), self._shards[shard].connection(deadline) as connection:
+                for gtrid in marked(connection, gtrids, deadline):
+                    found[gtrid].add(shard)
         return found
 
     # --- markers ----------------------------------------------------------------------------
@@ -157,7 +164,7 @@ class Collector:
     def _collect_markers(self, shard: Shard) -> None:
         """Search for markers that a collector that died in between has left: one portion a turn."""
         deadline = time.monotonic() + _CALL_TIMEOUT_S
-        start = self._searched.get(shard.id, "")
+        start = self._searched[shard.id]
         with shard.connection(deadline) as connection:
             names = some_markers(connection, start, _PORTION_MAX, deadline)
         self._searched[shard.id] = names[-1] if len(names) == _PORTION_MAX else ""
@@ -182,13 +189,20 @@ class Collector:
 
     # --- aborted ----------------------------------------------------------------------------
 
-    def _collect_aborted(self, home: Shard) -> None:
+    def _note_aborted(self, home: Shard, gtrids: list[str]) -> None:
+        """In this order: what runs is noted when the rows are in."""
         deadline = time.monotonic() + _CALL_TIMEOUT_S
         with home.connection(deadline) as connection:
-            noted = self._noted.get(home.id)
-            if noted is None:
-                self._note_aborted(home, connection, deadline)
-                return
+            transactions = running(connection, deadline)
+        if transactions is not None:
+            self._noted[home.id] = _Noted(gtrids, transactions)
+
+    def _collect_aborted(self, home: Shard) -> None:
+        noted = self._noted.get(home.id)
+        if noted is None:
+            return
+        deadline = time.monotonic() + _CALL_TIMEOUT_S
+        with home.connection(deadline) as connection:
             now_running = running(connection, deadline)
         if now_running is None:
             return
@@ -198,21 +212,14 @@ class Collector:
             for gtrid in noted.gtrids
             if may_collect_aborted(noted.transactions, now_running, gtrid in prepared)
         ]
-        if gone:
+        for start in range(0, len(gone), _PORTION_MAX):
+            some = gone[start : start + _PORTION_MAX]
+            deadline = time.monotonic() + _CALL_TIMEOUT_S
             with home.connection(deadline) as connection:
-                drop_decisions(connection, gone, deadline)
-            self.collected["aborted"] += len(gone)
+                drop_decisions(connection, some, deadline)
+            self.collected["aborted"] += len(some)
         if noted.transactions.isdisjoint(now_running):
             del self._noted[home.id]
-
-    def _note_aborted(self, home: Shard, connection: ShardConnection, deadline: float) -> None:
-        """In this order: what runs is noted when the rows are in."""
-        rows = old_decisions(
-            connection, DecisionOutcome.ABORTED, self._before(), "", _PORTION_MAX, deadline
-        )
-        transactions = running(connection, deadline) if rows else None
-        if transactions is not None:
-            self._noted[home.id] = _Noted([row.gtrid for row in rows], transactions)
 
     def _prepared(self) -> set[str]:
         """Every group that is prepared on any shard. Raises ShardError if one cannot be asked."""

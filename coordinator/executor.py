@@ -407,7 +407,9 @@ class GroupRun:
                 self._shards.note(error)
                 is_safe = False
             if not is_safe:
-                self._again += [ticket for ticket, _ in known]
+                again = [ticket for ticket, _ in known]
+                self._delay(again)
+                self._again += again
                 continue
             for ticket, stored in known:
                 refusal = refuse_reuse(stored.transfer, ticket.transfer)

@@ -10,7 +10,7 @@ from coordinator.cluster.election import Leader
 from coordinator.cluster.session import ClusterSession
 from coordinator.protocols.recovery import Surroundings, whose_turn
 from coordinator.protocols.two_phase_commit import Phase
-from coordinator.recovery import Finisher, Unfinished
+from coordinator.recovery import Finisher, Task, Unfinished
 from coordinator.settings import Settings
 from coordinator.shards import Shards
 from coordinator.sweeper import age_of
@@ -70,11 +70,11 @@ class ClusterState(NamedTuple):
 
 
 class Resolution(NamedTuple):
-    """What came of finishing a group now; `outcome` is None when home could not be asked."""
+    """What came of finishing a group now; `outcome` is None when home has not said it (yet)."""
 
     outcome: DecisionOutcome | None
     finished: list[str]
-    # Shard -> why its branch is not finished yet. It is tried again in the background.
+    # Shard -> why its branch is not finished, or cannot be looked for.
     unfinished: dict[str, str]
 
 
@@ -129,7 +129,7 @@ class Operation:
         ]
 
     def step_down(self) -> tuple[Leader, Leader | None]:
-        """Ask the leader to hand over: the old one and the next. Raises ClusterError."""
+        """Ask the leader to hand over: the old one, and who leads now. Raises ClusterError."""
         return self._cluster.hand_over(time.monotonic() + _STEP_DOWN_TIMEOUT_S)
 
     # --- what is in doubt -------------------------------------------------------------------
@@ -218,33 +218,48 @@ class Operation:
     # --- finishing now ----------------------------------------------------------------------
 
     def resolve(self, gtrid: Gtrid) -> Resolution | None:
-        """Finish a group now, without waiting for anybody's turn; None if nothing is known of it.
-
-        Raises NoShardMap.
+        """Finish a group now, without waiting for anybody's turn; None if it is certain that there
+        is nothing of it. Raises NoShardMap.
         """
         _ = self._shards.map
         prepared, unreachable = self._prepared()
         shards = sorted({branch.shard for branch in prepared if branch.gtrid == gtrid})
         if not shards:
-            return self._nothing_left_of(gtrid, unreachable)
+            return self._nothing_prepared(gtrid, unreachable)
         heard: list[DecisionOutcome] = []
         self._finisher.add(Unfinished(gtrid, shards, Phase.ARBITRATING, heard.append))
         self._finisher.hurry(gtrid)
         deadline = time.monotonic() + _RESOLVE_TIMEOUT_S
         self._finisher.wait_for(lambda items: all(i.gtrid != gtrid for i in items), deadline)
-        left = next((i for i in self._finisher.unfinished() if i.gtrid == gtrid), None)
-        why = (left.last_error or "it takes long") if left else ""
-        unfinished = dict.fromkeys(left.branches, why) if left else {}
+        unfinished = self._left_of(gtrid)
         finished = [shard for shard in shards if shard not in unfinished]
         return Resolution(heard[0] if heard else None, finished, unfinished)
 
-    def _nothing_left_of(self, gtrid: Gtrid, unreachable: Unreachable) -> Resolution | None:
+    def _left_of(self, gtrid: Gtrid) -> dict[str, str]:
+        """The branches of a group that this process has not finished, and why."""
+        item = next((i for i in self._finisher.unfinished() if i.gtrid == gtrid), None)
+        if item is None:
+            return {}
+        asking = item.question.error if item.phase is Phase.ARBITRATING else None
+        return {shard: _why(task, asking) for shard, task in item.branches.items()}
+
+    def _nothing_prepared(self, gtrid: Gtrid, unreachable: Unreachable) -> Resolution | None:
         """What is known of a group that is prepared on no shard that can be asked."""
-        known = self._decisions([gtrid]).get(str(gtrid))
+        found = self._decisions([gtrid])
+        known, home_error = found.get(str(gtrid)), found.get(gtrid.home)
+        # It may be prepared on those that are away.
+        unfinished = dict(unreachable) | self._left_of(gtrid)
+        if isinstance(home_error, ShardError) and gtrid.home in self._shards.map.shards:
+            unfinished[gtrid.home] = home_error.text
         if isinstance(known, DecisionOutcome):
-            return Resolution(known, [], dict(unreachable))
-        # Without its home nobody can say that it never was.
-        return Resolution(None, [], dict(unreachable)) if gtrid.home in unreachable else None
+            return Resolution(known, [], unfinished)
+        return Resolution(None, [], unfinished) if unfinished else None
+
+
+def _why(task: Task, asking: str | None) -> str:
+    if task.is_stuck:
+        return "it is missing: neither prepared nor committed, see operations/missing-branch.md"
+    return task.error or asking or "it takes long"
 
 
 def _term_of(leader: Leader | None, coordinator: str) -> int | None:

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from coordinator.protocols.recovery import MISSING_MAX, Verdict, judge_unknown
@@ -19,6 +19,7 @@ from coordinator.shards import Shards
 from shard_client.errors import ConnectionLost, ShardError, ShardUnavailable, UnknownBranch
 from shard_client.prepared import (
     DecisionOutcome,
+    Look,
     arbitrate,
     end_sessions_of,
     finish,
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 
 _PAUSE_MIN_S = 0.05
 _PAUSE_MAX_S = 5.0
+# Between two looks for a branch that is nowhere.
+_PAUSE_MISSING_S = 1.0
 _CALL_TIMEOUT_S = 3.0
 # Groups that one packet speaks of at most.
 _PORTION_MAX = 64
@@ -104,6 +107,15 @@ class Unfinished:
         self.branches = {shard: Task(self, shard) for shard in shards}
         self.question = Task(self, gtrid.home)
 
+    def join(self, other: "Unfinished") -> None:
+        """Take over what another one for the same group knows: shards, and who is to be told. A
+        branch that was called missing and has been seen since is not missing.
+        """
+        for shard in other.branches:
+            if shard not in self.branches or self.branches[shard].is_stuck:
+                self.branches[shard] = Task(self, shard)
+        self.callbacks += other.callbacks
+
     @property
     def tasks(self) -> list[Task]:
         """What can be done now."""
@@ -151,7 +163,7 @@ class Finisher:
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
-        deadline = time.monotonic() + 2 * _CALL_TIMEOUT_S
+        deadline = time.monotonic() + _CALL_TIMEOUT_S
         for thread in self._threads:
             thread.join(max(deadline - time.monotonic(), 0))
 
@@ -161,9 +173,7 @@ class Finisher:
             kept = [self._items.setdefault(item.gtrid, item) for item in items]
             for item, known in zip(items, kept, strict=True):
                 if known is not item:
-                    for shard in item.branches:
-                        known.branches.setdefault(shard, Task(known, shard))
-                    known.callbacks += item.callbacks
+                    known.join(item)
             self._changed.notify_all()
         for known in kept:
             self._tell(known)
@@ -248,13 +258,16 @@ class Finisher:
 
     def _drop_if_done(self, item: Unfinished) -> None:
         is_done = item.phase is not Phase.ARBITRATING and not item.branches
-        if is_done and item.gtrid in self._items:
+        # By now another one may stand under its name.
+        if is_done and self._items.get(item.gtrid) is item:
             del self._items[item.gtrid]
             self.finished += 1
 
     def _put_off(self, tasks: Iterable[Task], error: ShardError | None) -> None:
-        # What collides, or cannot be carried out, may do so because of one of them.
-        is_theirs = not isinstance(error, ShardUnavailable | ConnectionLost)
+        # What collides, or cannot be carried out, may do so because of one of them; but not what
+        # concerns the shard, or found no free connection.
+        is_away = isinstance(error, ShardUnavailable | ConnectionLost)
+        is_theirs = not is_away and bool(error is None or error.code)
         for task in tasks:
             task.put_off(str(error or "a fault of the service, see the log"))
             task.alone = task.alone or is_theirs
@@ -317,14 +330,16 @@ class Finisher:
 
     def _done(self, task: Task) -> None:
         with self._changed:
-            task.item.branches.pop(task.shard)
+            if task.item.branches.get(task.shard) is task:
+                del task.item.branches[task.shard]
 
     def _free(self, shard: str, tasks: Sequence[Task]) -> None:
         """A branch is listed and yet unknown: on MariaDB its session keeps it to itself."""
         deadline = time.monotonic() + _CALL_TIMEOUT_S
         gtrids = [str(task.item.gtrid) for task in tasks]
+        cluster = tasks[0].item.gtrid.cluster
         with self._shards[shard].connection(deadline) as connection:
-            if end_sessions_of(connection, gtrids, deadline):
+            if end_sessions_of(connection, cluster, gtrids, deadline):
                 log.info("sessions that kept branches to themselves on shard %s are ended", shard)
 
     def _find_out(self, shard: str, tasks: Sequence[Task]) -> None:
@@ -334,12 +349,31 @@ class Finisher:
         cluster = tasks[0].item.gtrid.cluster
         with self._shards[shard].connection(deadline) as connection:
             looks = look(connection, cluster, names, deadline)
-        decisions: dict[str, DecisionOutcome] = {}
-        for home, gtrids in _by_home(names.values()).items():
-            deadline = time.monotonic() + _CALL_TIMEOUT_S
-            with self._shards[home].connection(deadline) as connection:
-                decisions |= read_decisions(connection, gtrids, deadline)
+        asked: dict[str, list[Task]] = defaultdict(list)
         for gtrid, task in names.items():
+            # Only of what is nowhere has home to say whether it should be somewhere.
+            is_nowhere = looks[gtrid] is Look.ABSENT and task.item.phase is Phase.COMMITTING
+            asked[task.item.gtrid.home if is_nowhere else ""].append(task)
+        self._judge(asked.pop("", []), looks, {})
+        for home, some in asked.items():
+            try:
+                deadline = time.monotonic() + _CALL_TIMEOUT_S
+                with self._shards[home].connection(deadline) as connection:
+                    gtrids = [str(task.item.gtrid) for task in some]
+                    decisions = read_decisions(connection, gtrids, deadline)
+            except ShardError as error:
+                self._put_off(some, error)
+            else:
+                self._judge(some, looks, decisions)
+
+    def _judge(
+        self,
+        tasks: Iterable[Task],
+        looks: Mapping[str, Look],
+        decisions: Mapping[str, DecisionOutcome],
+    ) -> None:
+        for task in tasks:
+            gtrid = str(task.item.gtrid)
             outcome = _OUTCOME[task.item.phase]
             verdict = judge_unknown(outcome, looks[gtrid], decisions.get(gtrid))
             if verdict is Verdict.DONE:
@@ -351,6 +385,7 @@ class Finisher:
 
     def _note_missing(self, task: Task) -> None:
         task.missing += 1
+        task.not_before = time.monotonic() + _PAUSE_MISSING_S
         if task.is_stuck:
             log.critical(
                 "group %s was committed, but its branch on shard %s is neither prepared nor "
@@ -359,10 +394,3 @@ class Finisher:
                 task.item.gtrid,
                 task.shard,
             )
-
-
-def _by_home(tasks: Iterable[Task]) -> dict[str, list[str]]:
-    homes: dict[str, list[str]] = defaultdict(list)
-    for task in tasks:
-        homes[task.item.gtrid.home].append(str(task.item.gtrid))
-    return homes

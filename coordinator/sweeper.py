@@ -49,7 +49,7 @@ class Sweeper:
     def stop(self) -> None:
         self._stopping = True
         self._wake.set()
-        self._thread.join(timeout=2 * _CALL_TIMEOUT_S)
+        self._thread.join(timeout=_CALL_TIMEOUT_S)
 
     def wake(self) -> None:
         """Sweep soon: somebody is gone, or this process leads now."""
@@ -73,8 +73,9 @@ class Sweeper:
                 if whose_turn(branch.gtrid, age_of(branch.gtrid), around).is_mine:
                     found[branch.gtrid].add(branch.shard)
             self._swept.add(shard.id)
-        if found:
-            log.info("%d groups in doubt are being finished", len(found))
+        known = {item.gtrid for item in self._finisher.unfinished()}
+        if new := found.keys() - known:
+            log.info("%d groups in doubt are being finished", len(new))
         self._finisher.add(
             *(Unfinished(gtrid, shards, Phase.ARBITRATING) for gtrid, shards in found.items())
         )

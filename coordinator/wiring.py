@@ -24,8 +24,6 @@ log = logging.getLogger(__name__)
 # How long a transfer waits for a shard that has just failed before it is refused: long enough for
 # a broken connection to be replaced, short enough not to pile up.
 _SHARD_PATIENCE_S = 0.5
-# How long a process that ends waits until ZooKeeper knows that it leads no more.
-_LEAVE_PATIENCE_S = 1.0
 
 
 class Process:
@@ -128,9 +126,13 @@ class Process:
         self.collector.start()
         self.executors.start()
 
+    def begin_to_stop(self) -> None:
+        """Hand leadership over; transfers are still taken and answered."""
+        self.cluster.leave_seat()
+
     def stop(self, patience_s: float) -> None:
         """Hand leadership over, take nothing more, finish and answer what is here, and end."""
-        self.cluster.leave_seat(time.monotonic() + _LEAVE_PATIENCE_S)
+        self.begin_to_stop()
         if not self.queue.close(time.monotonic() + patience_s):
             log.warning("%d transfers are left to whoever recovers them", self.queue.unsettled)
         self.sweeper.stop()

@@ -127,7 +127,7 @@ class Branch:
         return self.connection.call(packet, deadline, _nothing)
 
     def commit(self, deadline: float) -> Reply[None]:
-        """Commit a prepared branch. May be repeated, by anybody, see `prepared.commit`."""
+        """Commit a prepared branch. May be repeated, by anybody, see `prepared.finish`."""
         return self.connection.call([f"XA COMMIT {self._xid}"], deadline, _nothing)
 
     def roll_back(self, deadline: float) -> Reply[None]:

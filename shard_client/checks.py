@@ -128,16 +128,30 @@ def _weak(flush: int, sync_binlog: int, log_bin: bool, *, is_mariadb: bool) -> l
     return weak
 
 
+# What recovery and collection cannot do without, and the server's error if it is missing. The text
+# of 1401 talks of data consistency; what is missing is a privilege.
+_NEEDED = (
+    ("PROCESS", "SELECT 1 FROM information_schema.innodb_trx LIMIT 1", 1227),
+    ("XA_RECOVER_ADMIN", "XA RECOVER CONVERT XID", 1401),
+)
+
+
 def _privilege_problems(connection: ShardConnection, deadline: float) -> list[str]:
+    """The first privilege that the service's account lacks, with the way to give it."""
     if connection.is_mariadb:
-        return []
-    try:
-        connection.query(["XA RECOVER CONVERT XID"], deadline)
-    except ShardError as error:
-        # The server's text for 1401 talks of data consistency; what is missing is a privilege.
-        if error.code == 1401:
-            return [
-                "XA_RECOVER_ADMIN is missing: GRANT XA_RECOVER_ADMIN ON *.* TO the service user"
-            ]
-        raise
+        # It shows an empty list instead of an error.
+        grants = " ".join(str(row[0]) for row in connection.rows("SHOW GRANTS", deadline))
+        has_process = "PROCESS" in grants or "ALL PRIVILEGES ON *.*" in grants
+        return [] if has_process else [_missing("PROCESS")]
+    for name, statement, code in _NEEDED:
+        try:
+            connection.query([statement], deadline)
+        except ShardError as error:
+            if error.code != code:
+                raise
+            return [_missing(name)]
     return []
+
+
+def _missing(privilege: str) -> str:
+    return f"{privilege} is missing: GRANT {privilege} ON *.* TO the service user"

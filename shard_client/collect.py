@@ -16,21 +16,20 @@ class Decision(NamedTuple):
     """A decision row; `branches` are the other shards of a committed group."""
 
     gtrid: str
+    outcome: DecisionOutcome
     branches: list[str]
+    decided_at: int
 
 
-def old_decisions(
-    home: ShardConnection,
-    outcome: DecisionOutcome,
-    before: int,
-    after_gtrid: str,
-    limit: int,
-    deadline: float,
+def some_decisions(
+    home: ShardConnection, after_gtrid: str, limit: int, deadline: float
 ) -> list[Decision]:
-    """Decisions that were made before a stamp, in the order of their names. Raises ShardError."""
-    statement = sql.fill(home, sql.OLD_DECISIONS, after_gtrid, before, outcome.value)
-    rows = home.rows(statement.format(limit=limit), deadline)
-    return [Decision(gtrid, branches.split(",") if branches else []) for gtrid, _, branches in rows]
+    """The next decisions in the order of their names. Raises ShardError."""
+    statement = sql.fill(home, sql.SOME_DECISIONS, after_gtrid).format(limit=limit)
+    return [
+        Decision(gtrid, DecisionOutcome(outcome), branches.split(",") if branches else [], at)
+        for gtrid, outcome, branches, at in home.rows(statement, deadline)
+    ]
 
 
 def drop_decisions(home: ShardConnection, gtrids: Iterable[str], deadline: float) -> None:

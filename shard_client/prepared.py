@@ -146,7 +146,9 @@ def look(
     }
 
 
-def end_sessions_of(connection: ShardConnection, gtrids: Iterable[str], deadline: float) -> bool:
+def end_sessions_of(
+    connection: ShardConnection, cluster: str, gtrids: Iterable[str], deadline: float
+) -> bool:
     """On MariaDB: end the sessions that keep prepared branches to themselves, so that others can
     finish them; says whether there were any.
 
@@ -155,13 +157,20 @@ def end_sessions_of(connection: ShardConnection, gtrids: Iterable[str], deadline
     """
     if not connection.is_mariadb:
         return False
+    # Not of those that are finished by now: their sessions are at other work.
+    held = [
+        gtrid
+        for gtrid, seen in look(connection, cluster, gtrids, deadline).items()
+        if seen is Look.BUSY
+    ]
     _, found = connection.query(
-        [sql.DIRTY, sql.listing(connection, sql.HOLDING_SESSIONS, gtrids)], deadline
+        [sql.DIRTY, sql.listing(connection, sql.HOLDING_SESSIONS, held)], deadline
     )
-    for (session,) in found.rows:
-        try:
+    try:
+        for (session,) in found.rows:
             connection.query([f"KILL {int(session)}"], deadline)
-        except StatementRefused as error:
-            if error.code != _NO_SUCH_SESSION:
-                raise
+    except StatementRefused as error:
+        # One has just ended by itself, and this connection with the error; the others next time.
+        if error.code != _NO_SUCH_SESSION:
+            raise
     return bool(found.rows)

@@ -121,21 +121,24 @@ READ_DECISIONS = "SELECT gtrid, outcome FROM decisions WHERE gtrid IN ({ids})"
 SETTLED_MARKERS = "SELECT gtrid FROM markers WHERE gtrid IN ({ids}) {share} SKIP LOCKED"
 ANY_MARKERS = "SELECT gtrid FROM markers WHERE gtrid IN ({ids})"
 HOLDING_SESSIONS = (
-    "SELECT session FROM markers WHERE gtrid IN ({ids})"
+    "SELECT session FROM markers WHERE gtrid IN ({ids}) AND session <> CONNECTION_ID()"
     " AND session IN (SELECT trx_mysql_thread_id FROM information_schema.innodb_trx)"
 )
 
 # --- collect --------------------------------------------------------------------------------
 
-OLD_DECISIONS = (
-    "SELECT gtrid, outcome, branches FROM decisions"
-    " WHERE gtrid > %s AND decided_at < %s AND outcome = %s ORDER BY gtrid LIMIT {limit}"
+SOME_DECISIONS = (
+    "SELECT gtrid, outcome, branches, decided_at FROM decisions"
+    " WHERE gtrid > %s ORDER BY gtrid LIMIT {limit}"
 )
-DROP_DECISIONS = "DELETE FROM decisions WHERE gtrid IN ({ids})"
+# In this form, which takes a hint: a scan would wait for the rows of branches in doubt.
+DROP_DECISIONS = (
+    "DELETE decisions FROM decisions FORCE INDEX (PRIMARY) WHERE decisions.gtrid IN ({ids})"
+)
 SOME_MARKERS = (
     "SELECT gtrid FROM markers WHERE gtrid > %s ORDER BY gtrid LIMIT {limit} {share} SKIP LOCKED"
 )
-DROP_MARKERS = "DELETE FROM markers WHERE gtrid IN ({ids})"
+DROP_MARKERS = "DELETE markers FROM markers FORCE INDEX (PRIMARY) WHERE markers.gtrid IN ({ids})"
 # Prepared branches that have lost their session have thread 0; they decide nothing.
 RUNNING = (
     "SELECT trx_mysql_thread_id, CAST(trx_started AS CHAR) FROM information_schema.innodb_trx"

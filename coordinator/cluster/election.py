@@ -50,6 +50,10 @@ class Leader(msgspec.Struct, frozen=True):
     member: Member
 
 
+# Who sits in a seat whose node cannot be read: of another version, say.
+SOMEBODY = Leader(0, Member("?", "00000000", "?", 0, 0))
+
+
 class HandOver(msgspec.Struct, frozen=True):
     """The leader of term `epoch`, of this coordinator, was asked to step down."""
 
@@ -93,7 +97,10 @@ def read_seat(client: KazooClient, paths: Paths, watch: Watch | None = None) -> 
         data, stat = client.get(paths.leader)
     except NoNodeError:
         return None
-    leader = msgspec.json.decode(data, type=Leader)
+    try:
+        leader = msgspec.json.decode(data, type=Leader)
+    except msgspec.DecodeError:
+        leader = SOMEBODY
     return Seat(leader, stat.owner_session_id or 0)
 
 
@@ -140,17 +147,23 @@ def end_term(client: KazooClient, paths: Paths, epoch: int) -> None:
 def read_hand_over(
     client: KazooClient, paths: Paths, watch: Watch | None = None
 ) -> HandOver | None:
-    """Which term was asked to end; None if none ever was."""
+    """Which term was asked to end; None if none ever was, or nobody can read which."""
     if client.exists(paths.hand_over, watch=watch) is None:
         return None
     data, _ = client.get(paths.hand_over)
-    return msgspec.json.decode(data, type=HandOver)
+    with suppress(msgspec.DecodeError):
+        return msgspec.json.decode(data, type=HandOver)
+    return None
 
 
-def ask_to_hand_over(client: KazooClient, paths: Paths, leader: Leader) -> None:
-    """Ask a leader to step down; it alone ends its term, so that no two lead at a time."""
+def ask_to_hand_over(client: KazooClient, paths: Paths, leader: Leader, timeout_s: float) -> None:
+    """Ask a leader to step down; it alone ends its term, so that no two lead at a time.
+
+    Each request waits for `timeout_s` at most: made while ZooKeeper goes away it would wait for
+    its return. Raises KazooException and kazoo's timeout; it may have been asked then, or not.
+    """
     asked = msgspec.json.encode(HandOver(leader.epoch, leader.member.coordinator))
     try:
-        client.create(paths.hand_over, asked)
+        client.create_async(paths.hand_over, asked).get(timeout=timeout_s)
     except NodeExistsError:
-        client.set(paths.hand_over, asked)
+        client.set_async(paths.hand_over, asked).get(timeout=timeout_s)

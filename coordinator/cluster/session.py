@@ -42,6 +42,14 @@ _TURNS_PER_TIMEOUT = 6
 _ABSTAIN_S = 3.0
 # Processes that have gone are remembered up to this number.
 _GONE_MAX = 10_000
+# Without contact for so many session timeouts, but so many seconds at least, another client is
+# made: one whose server has lost its data is refused for ever, and says nothing.
+_RENEW_TIMEOUTS = 4
+_RENEW_MIN_S = 15.0
+
+
+class HandOverUnknown(ClusterError):
+    """The leader may have been asked to step down, or not."""
 
 
 class View(NamedTuple):
@@ -83,25 +91,36 @@ class ClusterSession:
         self._changed = threading.Condition()
         self._is_leaving = False
         self._is_stopping = False
-        self._client = KazooClient(
-            settings.zookeeper.hosts,
-            timeout=timeout_s,
-            connection_retry={"max_tries": -1, "max_delay": 1.0},
-            command_retry={"max_tries": 0},
-        )
+        self._timeout_s = timeout_s
+        self._hosts = settings.zookeeper.hosts
+        self._client = self._new_client()
+        self._seen_at = time.monotonic()
+        self._renewed_at = self._seen_at
         self._thread = threading.Thread(target=self._run, name="cluster", daemon=True)
 
     def start(self) -> None:
         """Begin, in the background. To be called after a fork, never before."""
-        self._client.add_listener(lambda state: self._wake.set())
         self._client.start_async()
         self._thread.start()
+
+    def _new_client(self) -> KazooClient:
+        client = KazooClient(
+            self._hosts,
+            timeout=self._timeout_s,
+            connection_retry={"max_tries": -1, "max_delay": 1.0},
+            command_retry={"max_tries": 0},
+        )
+        # Listeners are called on threads of kazoo's that must not block.
+        client.add_listener(lambda state: self._wake.set())
+        return client
 
     # --- what others ask --------------------------------------------------------------------
 
     @property
     def is_connected(self) -> bool:
-        return bool(self._client.connected)
+        """Whether the last turn has succeeded, and not long ago."""
+        is_recent = time.monotonic() - self._seen_at < 2 * self._timeout_s
+        return bool(self._client.connected) and is_recent
 
     @property
     def leads(self) -> bool:
@@ -126,7 +145,8 @@ class ClusterSession:
     def hand_over(self, deadline: float) -> tuple[Leader, Leader | None]:
         """Ask the leader to step down, whoever it is, and wait for the next one: gives both.
 
-        The second is None if nobody leads yet at the deadline. Raises ClusterError.
+        The second is the first if it still leads at the deadline, and None if nobody is known to
+        lead then. Raises ClusterError, and HandOverUnknown if it may have been asked or not.
         """
         if not self.is_connected:
             raise ClusterError("ZooKeeper does not answer: nobody can be elected now")
@@ -134,39 +154,33 @@ class ClusterSession:
         if old is None:
             raise ClusterError("nobody leads at this moment")
         try:
-            ask_to_hand_over(self._client, self._paths, old)
+            ask_to_hand_over(self._client, self._paths, old, self._timeout_s)
         except (KazooException, KazooTimeoutError) as error:
-            raise ClusterError(f"ZooKeeper refused: {error!r}") from error
+            raise HandOverUnknown(f"ZooKeeper did not confirm: {error!r}") from error
 
-        def next_one() -> Leader | None:
+        def has_changed() -> bool:
             new = self.view.leader
-            return new if new and new.epoch > old.epoch else None
+            return bool(new and new.epoch > old.epoch)
 
-        self.wait_for(next_one, deadline)
-        return old, next_one()
+        self.wait_for(has_changed, deadline)
+        return old, self.view.leader
 
     # --- leaving ----------------------------------------------------------------------------
 
-    def leave_seat(self, deadline: float) -> None:
+    def leave_seat(self) -> None:
         """Lead no more, so that somebody else can at once; this process stays a member."""
         self._is_leaving = True
         self._wake.set()
-        self.wait_for(lambda: not self.leads, deadline)
 
     def stop(self) -> None:
         self._is_leaving = self._is_stopping = True
         self._wake.set()
         self._thread.join(timeout=2)
         # kazoo's stop can hang when the connection is half open; the process goes anyway.
-        stopper = threading.Thread(target=self._disconnect, daemon=True)
+        stopper = threading.Thread(target=_end, args=[self._client], daemon=True)
         stopper.start()
         stopper.join(timeout=2)
         self._lease.drop()
-
-    def _disconnect(self) -> None:
-        # Ends the session, and with it this process's nodes.
-        self._client.stop()
-        self._client.close()
 
     # --- turns ------------------------------------------------------------------------------
 
@@ -174,8 +188,11 @@ class ClusterSession:
         while not self._is_stopping:
             self._wake.wait(self._turn_s)
             self._wake.clear()
-            if self._is_stopping or not self._client.connected:
+            if self._is_stopping:
+                return
+            if not self._client.connected:
                 self._note(None)
+                self._renew_client()
                 continue
             try:
                 self._turn()
@@ -184,12 +201,27 @@ class ClusterSession:
             except Exception:
                 log.exception("a turn in ZooKeeper met a bug; it is repeated")
 
+    def _renew_client(self) -> None:
+        """Begin with another client, after long without contact."""
+        patience_s = max(_RENEW_TIMEOUTS * self._timeout_s, _RENEW_MIN_S)
+        if time.monotonic() - max(self._seen_at, self._renewed_at) < patience_s:
+            return
+        log.warning("no contact with ZooKeeper for long: beginning with another connection")
+        self._renewed_at = time.monotonic()
+        old, self._client = self._client, self._new_client()
+        # kazoo's stop can hang.
+        threading.Thread(target=_end, args=[old], daemon=True).start()
+        self._client.start_async()
+
     def _turn(self) -> None:
-        asked_at = time.monotonic()
-        self._join()
-        members = self._read_members()
-        leader = self._read_leader(asked_at)
+        session = self._client.client_id
+        if session is None:
+            return
         self._read_map()
+        self._join(session[0])
+        members = self._read_members()
+        leader = self._read_leader(session[0])
+        self._seen_at = time.monotonic()
         self._note(View(members, leader, self._note_gone(members)))
 
     def _note(self, seen: View | None) -> None:
@@ -204,11 +236,11 @@ class ClusterSession:
     def _event(self, event: WatchedEvent) -> None:
         self._wake.set()
 
-    def _join(self) -> None:
+    def _join(self, session: int) -> None:
         """Be there: by a node of this session, not by one that an earlier session left."""
         path = self._paths.member(self.me.name)
         stat = self._client.exists(path)
-        if stat is not None and stat.owner_session_id != self._client.client_id[0]:
+        if stat is not None and stat.owner_session_id != session:
             with suppress(NoNodeError):
                 self._client.delete(path)
             stat = None
@@ -258,8 +290,9 @@ class ClusterSession:
 
     # --- leading ----------------------------------------------------------------------------
 
-    def _read_leader(self, asked_at: float) -> Leader | None:
+    def _read_leader(self, session: int) -> Leader | None:
         """Who leads; takes the empty seat, keeps or leaves this process's own."""
+        asked_at = time.monotonic()
         seat = read_seat(self._client, self._paths, self._event)
         asked = read_hand_over(self._client, self._paths, self._event)
         if asked != self._hand_over:
@@ -270,7 +303,7 @@ class ClusterSession:
         if leader.member.instance != self.me.instance:
             self._stop_leading(f"{leader.member.name} leads")
             return leader
-        is_mine = seat.session == self._client.client_id[0] and leader.epoch == self._epoch
+        is_mine = seat.session == session and leader.epoch == self._epoch
         is_asked = asked is not None and asked.epoch == leader.epoch
         if is_mine and not is_asked and not self._is_leaving:
             self._lease.renew(asked_at)
@@ -278,7 +311,6 @@ class ClusterSession:
         # Handed over, or a seat of an earlier session of this process.
         self._stop_leading("handed over" if is_mine else "its session has ended")
         end_term(self._client, self._paths, leader.epoch)
-        self._wake.set()
         return None
 
     def _has_to_abstain(self) -> bool:
@@ -296,7 +328,7 @@ class ClusterSession:
     def _stand(self, asked_at: float) -> Leader | None:
         epoch = stand(self._client, self._paths, self.me)
         if epoch is None:
-            self._wake.set()
+            # Somebody else was first; the watch on the leader's node wakes this thread.
             return None
         self._epoch = epoch
         self._lease.renew(asked_at)
@@ -307,3 +339,9 @@ class ClusterSession:
         if self.leads:
             log.info("%s leads no more: %s", self.me.name, why)
         self._lease.drop()
+
+
+def _end(client: KazooClient) -> None:
+    """End a session, and with it its nodes."""
+    client.stop()
+    client.close()

@@ -81,9 +81,9 @@ class MapInForce:
             return
         self.complaint = None
         if current is None or new.version > current.version:
-            log.info("shard map version %d is in force", new.version)
-            self.current = new
             self._on_change(new)
+            self.current = new
+            log.info("shard map version %d is in force", new.version)
 
     def _complain(self, text: str) -> None:
         if self.complaint != text:

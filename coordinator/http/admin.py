@@ -36,8 +36,8 @@ def blueprint(operation: Operation) -> Blueprint:
         found = operation.resolve(name)
         if found is None:
             detail = (
-                f"nothing is prepared under {gtrid} on any shard that can be asked, and its home "
-                f"{name.home} has no decision: it is finished, or never was"
+                f"nothing is prepared under {gtrid} on any shard, and there is no decision for it: "
+                "it is finished, or never was"
             )
             raise Refuse(404, "not-found", detail)
         return reading.json(_resolution(gtrid, found))

@@ -8,6 +8,7 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from coordinator.cluster import ClusterError
+from coordinator.cluster.session import HandOverUnknown
 from coordinator.http.schemas import Problem
 from coordinator.queue import Closed, Overloaded
 from coordinator.shards import NoShardMap
@@ -92,6 +93,11 @@ def register(app: Flask) -> None:
     @app.errorhandler(NoShardMap)
     def no_map(error: NoShardMap) -> Response:
         return problem(503, "shard-unavailable", f"{error}; nothing has happened")
+
+    @app.errorhandler(HandOverUnknown)
+    def hand_over_unknown(error: HandOverUnknown) -> Response:
+        detail = f"{error}; whether the leader was asked to step down is not known; no money moves"
+        return problem(503, "no-leader", detail)
 
     @app.errorhandler(ClusterError)
     def cluster_error(error: ClusterError) -> Response:

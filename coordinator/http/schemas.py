@@ -258,7 +258,9 @@ class InDoubtList(Struct):
 
 
 class ResolutionView(Struct):
-    """`outcome` is null when home could not be asked. What is unfinished is tried for ever."""
+    """`outcome` is null when home has not said it (yet). `unfinished`: the shards whose branch is
+    not finished, or that cannot be asked whether they have one; the leader goes on with them.
+    """
 
     gtrid: str
     outcome: Literal["committed", "aborted"] | None
@@ -273,7 +275,9 @@ class LeaderView(Struct):
 
 
 class HandOverView(Struct):
-    """Who led and who leads now; null: nobody was elected yet."""
+    """Who led and who leads now: the old one, if it has not stepped down in time; null: nobody is
+    known to lead.
+    """
 
     old: LeaderView
     new: LeaderView | None

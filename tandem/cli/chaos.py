@@ -100,7 +100,7 @@ def chaos(**options: Any) -> None:
       tandem chaos                                    a minute of everything, on its own cluster
       tandem chaos --seconds 300 --seed 7
       tandem chaos --faults coordinators,workers
-      tandem chaos --url http://10.0.0.1:8080 --url http://10.0.0.2:8080
+      tandem chaos --url http://127.0.0.1:8080 --url http://127.0.0.1:8081
 
     With `losses` a hand takes decided branches away, and what is checked is that the coordinators
     name each loss; balances cannot be right then.

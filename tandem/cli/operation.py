@@ -146,12 +146,12 @@ def resolve(gtrid: str, as_json: bool, url: tuple[str, ...], data_dir: Path) -> 
     if as_json:
         print_json(answer.body)
     else:
-        outcome = answer.body["outcome"] or "not known yet: its home cannot be asked"
+        outcome = answer.body["outcome"] or "not decided as far as can be seen now"
         finished = ", ".join(answer.body["finished"]) or "none was left"
         click.echo(f"The group is {outcome}. Branches finished: {finished}.")
     if answer.body["unfinished"]:
         left = ", ".join(f"{i['shard']} ({i['reason']})" for i in answer.body["unfinished"])
-        raise UnknownOutcome(f"Not finished yet, and tried on in the background: {left}.")
+        raise UnknownOutcome(f"Not finished, or cannot be looked for: {left}.")
 
 
 # --- leader ---------------------------------------------------------------------------------
@@ -183,7 +183,10 @@ def step_down(as_json: bool, url: tuple[str, ...], data_dir: Path) -> None:
         return
     old, new = answer.body["old"], answer.body["new"]
     if new is None:
-        raise CommandError(f"{old['coordinator']} leads no more, and nobody was elected yet.")
+        hint = "`tandem cluster` shows when somebody does"
+        raise CommandError(f"{old['coordinator']} was asked; nobody is known to lead yet. {hint}.")
+    if new["epoch"] == old["epoch"]:
+        raise CommandError(f"{old['coordinator']} was asked, and has not stepped down in time.")
     click.echo(
         f"{old['coordinator']} has handed over (term {old['epoch']}); "
         f"{new['coordinator']} leads in term {new['epoch']}."

@@ -98,12 +98,12 @@ def test_a_branch_whose_session_lives(bench: Bench) -> None:
             finish(other, str(gtrid), ABORTED, soon())
         assert look(bench.connect("s2"), PreparedBranch(gtrid, "s2"), soon()) is Look.BUSY
         # The process behind it may be frozen: its session is ended from outside.
-        assert end_sessions_of(bench.connect("s2"), [str(gtrid)], soon())
+        assert end_sessions_of(bench.connect("s2"), gtrid.cluster, [str(gtrid)], soon())
         finish_when_free(bench, gtrid, ABORTED)
         with pytest.raises(ShardError):
             branches["s2"].commit(soon()).get()
     else:
-        assert not end_sessions_of(other, [str(gtrid)], soon())
+        assert not end_sessions_of(other, gtrid.cluster, [str(gtrid)], soon())
         finish(other, str(gtrid), ABORTED, soon())
         assert branches["s2"].connection.is_open
     assert look(bench.connect("s2"), PreparedBranch(gtrid, "s2"), soon()) is Look.ABSENT

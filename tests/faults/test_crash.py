@@ -20,7 +20,6 @@ from tests.faults.leftovers import (
     Leftover,
     now_ms,
     prepared,
-    wait_until_finished,
 )
 
 
@@ -46,7 +45,9 @@ def test_own_leftovers_are_settled_before_ready(any_cluster: Cluster, tmp_path: 
                 assert http.get(f"/v1/transfers/{others.id}").json()["status"] == "pending"
         decided.check(is_committed=True)
         undecided.check(is_committed=False)
-        wait_until_finished(others, timeout_s=30)
+        with client(any_cluster.urls[0]) as http:
+            told = http.post(f"/v1/admin/in-doubt/{others.gtrid}/resolve").json()
+        assert (told["outcome"], told["finished"]) == ("aborted", [others.remote])
         others.check(is_committed=False)
         assert foreign.is_prepared
     finally:

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import socket
 import threading
 import time
@@ -15,6 +16,7 @@ import pytest
 
 from coordinator.cluster import publish_map, read_map
 from coordinator.cluster.client import Paths, zookeeper
+from coordinator.provision import provision
 from shard_client.shard_map import ShardAddress, ShardMap, SlotRange
 from shard_client.xid import FORMAT_ID
 from tests.bank import Bank, Load, client, post_one, together, transfer
@@ -271,6 +273,30 @@ def test_an_older_map_is_reported_and_not_used(cluster: Cluster) -> None:
         finally:
             keeper.set(Paths(cluster.settings.cluster.id).shard_map, newer.to_json())
     wait_until_well(cluster)
+
+
+def test_zookeeper_loses_its_data(cluster: Cluster) -> None:
+    """Coordinators that run find it again, though it knows nothing of what they have seen; they
+    keep their map, and elect a leader.
+    """
+    bank = Bank(cluster, 2)
+    url = cluster.urls[0]
+    cluster.local.stop("zk", kill=True)
+    shutil.rmtree(cluster.local.data_dir / "zk" / "data")
+    cluster.local.start("zk")
+    with client(url) as http:
+        assert post_one(http, transfer(*bank.two_across(), 1, uuid.uuid4().hex)).status_code == 201
+
+    def leads() -> bool:
+        told = httpx.get(f"{url}/v1/admin/cluster").json()
+        return any(c["leader"] for c in told["coordinators"]) and told["zookeeper"] == "connected"
+
+    wait_until(leads, 60, "nobody leads")
+    provision(cluster.settings, lambda text: None)
+    cluster.local.stop("c1")
+    cluster.local.start("c1")
+    wait_until_well(cluster)
+    bank.check()
 
 
 # --- servers and clients that fail ----------------------------------------------------------

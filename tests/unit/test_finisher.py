@@ -1,0 +1,58 @@
+"""What the finisher knows of groups: joining, telling, and letting go. No shard is asked."""
+
+from coordinator.protocols.two_phase_commit import Phase
+from coordinator.recovery import Finisher, Unfinished
+from coordinator.settings import Settings
+from coordinator.shards import Shards
+from shard_client.prepared import DecisionOutcome
+from shard_client.xid import Gtrid
+
+GTRID = Gtrid("tandem", "s1", "c1", 1, 2)
+
+
+def finisher() -> Finisher:
+    """Not started: nobody takes anything from it."""
+    return Finisher(Shards(Settings()))
+
+
+def test_one_that_joins_brings_its_shards_and_its_callback() -> None:
+    made, heard = finisher(), list[DecisionOutcome]()
+    made.add(Unfinished(GTRID, ["s2"], Phase.ARBITRATING))
+    made.add(Unfinished(GTRID, ["s3"], Phase.ARBITRATING, heard.append))
+    (item,) = made.unfinished()
+    assert sorted(item.branches) == ["s2", "s3"]
+    assert heard == []
+
+
+def test_one_that_joins_a_settled_group_is_told_at_once_and_once() -> None:
+    made, heard = finisher(), list[DecisionOutcome]()
+    made.add(Unfinished(GTRID, ["s2"], Phase.COMMITTING))
+    for _ in range(2):
+        made.add(Unfinished(GTRID, ["s2"], Phase.ARBITRATING, heard.append))
+    assert heard == [DecisionOutcome.COMMITTED] * 2
+    (item,) = made.unfinished()
+    assert item.callbacks == []
+
+
+def test_a_missing_branch_that_is_seen_again_is_taken_up_again() -> None:
+    made = finisher()
+    made.add(Unfinished(GTRID, ["s2"], Phase.COMMITTING))
+    (item,) = made.unfinished()
+    item.branches["s2"].missing = 3
+    assert item.is_stuck
+    made.add(Unfinished(GTRID, ["s2"], Phase.ARBITRATING))
+    assert not item.is_stuck
+    assert made.unfinished() == [item]
+
+
+def test_a_finished_group_does_not_take_its_namesake_along() -> None:
+    """While a thread still holds the first one, another one came under the same name."""
+    made, heard = finisher(), list[DecisionOutcome]()
+    first = Unfinished(GTRID, [], Phase.COMMITTING)
+    made.add(first)
+    made._drop_if_done(first)
+    second = Unfinished(GTRID, ["s2"], Phase.ARBITRATING, heard.append)
+    made.add(second)
+    made._drop_if_done(first)
+    assert made.unfinished() == [second]
+    assert made.finished == 1
