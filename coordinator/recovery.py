@@ -39,8 +39,8 @@ _CALL_TIMEOUT_S = 3.0
 # Groups that one packet speaks of at most.
 _PORTION_MAX = 64
 # Threads, and how many of them may be at work on one shard: one that hangs leaves some to others.
-_THREADS = 8
-_THREADS_PER_SHARD = 4
+_THREADS = 12
+_THREADS_PER_SHARD = 6
 
 _OUTCOME = {
     Phase.COMMITTING: DecisionOutcome.COMMITTED,
@@ -298,21 +298,26 @@ class Finisher:
     # --- finishing branches -----------------------------------------------------------------
 
     def _finish(self, portion: _Portion) -> None:
-        shard = self._shards[portion.shard]
-        deadline = time.monotonic() + _CALL_TIMEOUT_S
-        with shard.connection(deadline) as connection:
-            cluster = portion.tasks[0].item.gtrid.cluster
-            listed = {branch.gtrid for branch in list_prepared(connection, cluster, deadline)}
-        there = [task for task in portion.tasks if task.item.gtrid in listed]
-        unknown = [task for task in portion.tasks if task.item.gtrid not in listed]
+        there, unknown = list(portion.tasks), list[Task]()
         while there:
             count = self._finish_some(portion.shard, there)
-            if count < len(there):
+            if count == len(there):
+                break
+            refused, rest = there[count], there[count + 1 :]
+            # Somebody else may be at work on the same: the others are not tried one by one.
+            listed = self._listed(portion)
+            if refused.item.gtrid in listed:
                 self._free(portion.shard, there[count:])
-                unknown.append(there[count])
-            there = there[count + 1 :]
+            unknown += [refused, *(task for task in rest if task.item.gtrid not in listed)]
+            there = [task for task in rest if task.item.gtrid in listed]
         if unknown:
             self._find_out(portion.shard, unknown)
+
+    def _listed(self, portion: _Portion) -> set[Gtrid]:
+        deadline = time.monotonic() + _CALL_TIMEOUT_S
+        cluster = portion.tasks[0].item.gtrid.cluster
+        with self._shards[portion.shard].connection(deadline) as connection:
+            return {branch.gtrid for branch in list_prepared(connection, cluster, deadline)}
 
     def _finish_some(self, shard: str, tasks: Sequence[Task]) -> int:
         """Finish branches until one is unknown to the server; says how many are finished."""
