@@ -312,9 +312,11 @@ class Nemesis:
             if time.monotonic() > give_up:
                 self._accuse(Violation("does-not-come-back", name, why))
                 return False
+            # It may have been struck once more, by a fault point of its own.
             if "does not run" in why:
-                # It was struck once more, by a fault point of its own.
                 self._start(name)
+            elif self._hands.is_frozen(name):
+                self._hands.thaw(name)
             time.sleep(POLL_S)
         return True
 

@@ -4,7 +4,11 @@ import json
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from threading import Thread
 
+import httpx
 import pytest
 
 from coordinator.cluster import publish_map, read_map
@@ -22,7 +26,11 @@ from shard_client.errors import ConnectionLost
 from shard_client.shard_map import ShardAddress, ShardMap
 from shard_client.xid import Gtrid
 from tandem.local.cluster import LocalCluster, Options
+from tests.bank import client
+from tests.bank import transfer as bank_item
 from tests.cluster import Cluster, wait_until
+from tests.faults.leftovers import prepared
+from tests.faults.victims import Victim, new_name, started
 
 
 @pytest.fixture(scope="module")
@@ -169,3 +177,48 @@ def test_map_changes_while_a_group_runs(
     hosts = {shard._pool._idle[0]._wire.host for shard in process.shards.all()}
     assert hosts == {"localhost"}
     assert purse.total() == 0
+
+
+def test_a_zombie_prepares_after_recovery_has_aborted(
+    servers: Cluster, process: Process, tmp_path: Path
+) -> None:
+    """Frozen between its packets to two shards, woken after the first was rolled back: it prepares
+    the second and dies. A later sweep rolls that back too.
+    """
+    purse = Purse(process)
+    items = [_item(purse.pay("s1", shard)) for shard in ("s2", "s3")]
+    victim = Victim(
+        servers,
+        new_name(),
+        tmp_path,
+        "before-prepare@s3=freeze*1; before-decision=kill*1",
+        TANDEM_MYSQL_IDLE_TIMEOUT_S="60",
+        TANDEM_ENGINE_WRITE_TIMEOUT_MS="30000",
+        TANDEM_ENGINE_SWEEP_GRACE_MS="70000",
+    )
+    with started([victim]):
+        call = Thread(target=_send, args=[victim.url, items])
+        call.start()
+        wait_until(victim.is_frozen, 20, "it runs")
+        gtrid = victim.struck_gtrid("before-prepare@s3")
+        aborted = f"SELECT 1 FROM decisions WHERE gtrid = '{gtrid}' AND outcome = 'aborted'"
+        wait_until(lambda: servers.rows("s1", aborted) == [(1,)], 30, "nobody aborts it")
+        wait_until(lambda: gtrid not in prepared(servers, "s2"), 10, "s2 stays in doubt")
+        victim.thaw()
+        wait_until(victim.is_dead, 20, "it lives")
+        call.join(20)
+        assert victim.struck()["before-decision@s1"] == 1
+    wait_until(lambda: prepared(servers) == [], 30, f"in doubt: {prepared(servers)}")
+    assert purse.total() == 0
+    names = [name for item in items for name in (item["source"], item["destination"])]
+    assert {a.balance for a in process.accounts.at_one_moment(names).values()} == {0}
+    assert committed(purse.run(purse.pay("s1", "s2"), purse.pay("s1", "s3")))
+
+
+def _item(transfer: Transfer) -> dict:
+    return bank_item(transfer.source, transfer.destination, transfer.amount, transfer.key)
+
+
+def _send(url: str, items: list[dict]) -> None:
+    with client(url) as http, suppress(httpx.TransportError):
+        http.post("/v1/transfers/batch", json={"transfers": items})
