@@ -45,7 +45,7 @@ _GONE_MAX = 10_000
 # Without contact for so many session timeouts, but so many seconds at least, another client is
 # made: one whose server has lost its data is refused for ever, and says nothing.
 _RENEW_TIMEOUTS = 4
-_RENEW_MIN_S = 15.0
+_RENEW_MIN_S = 10.0
 
 
 class HandOverUnknown(ClusterError):

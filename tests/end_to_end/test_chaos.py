@@ -55,10 +55,10 @@ def ways(told: dict[str, Any]) -> set[str]:
 
 def test_a_short_run_finds_nothing(chaos: Chaos) -> None:
     """All faults, also points within the coordinators; and nothing of it is left over."""
-    done = chaos("--seconds", "20", "--seed", "7", "--coordinators", "3", "--shards", "2")
+    done = chaos("--seconds", "15", "--seed", "7", "--coordinators", "3", "--shards", "2")
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr
     assert "no violation: every answer was true" in done.stdout
-    assert "tandem chaos --seconds 20 --seed 7" in done.stdout.splitlines()[0]
+    assert "tandem chaos --seconds 15 --seed 7" in done.stdout.splitlines()[0]
     assert list(chaos.folder.iterdir()) == []
 
 

@@ -62,7 +62,7 @@ def test_coordinator_killed_under_load(any_cluster: Cluster, tmp_path: Path) -> 
     with any_cluster.coordinator("c9", tmp_path / "c9.log") as coordinator:
         load = Load(bank, [coordinator.url, any_cluster.urls[0]])
         with load.running(16):
-            for _ in range(4):
+            for _ in range(3):
                 load.wait_for("201", load.counts["201"] + 200)
                 coordinator.kill()
                 killed_ms = time.time_ns() // 1_000_000

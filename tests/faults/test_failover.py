@@ -7,7 +7,6 @@ import itertools
 import os
 import secrets
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from shard_client.branch import Branch
 from shard_client.prepared import list_prepared
 from shard_client.xid import Gtrid
 from tandem.local.cluster import LocalCluster, Options
-from tests.bank import Bank, Load, client, together
+from tests.bank import Bank, Load, together
 from tests.cluster import Cluster, wait_until
 from tests.contract.bench import Bench, now, soon
 from tests.faults.test_recovery import leader, wait_for_leader
@@ -165,27 +164,3 @@ def test_leader_killed_under_load(
 def _leads(url: str) -> bool:
     now = leader(url)
     return now is not None and now[0] == "c8"
-
-
-def test_client_of_a_dead_coordinator_sends_again(servers: Cluster, tmp_path: Path) -> None:
-    """The same key at another coordinator: one effect, whatever had become of the first."""
-    bank = Bank(servers, 20)
-    with servers.coordinator("c8", tmp_path / "c8.log", SETTINGS) as other:
-        load = Load(bank, [servers.urls[0]])
-        with load.running(8):
-            load.wait_for("201", 100)
-            os.killpg(servers.pid("c1"), 9)
-            load.wait_for("refused connection", 8)
-        check = Load(bank, [other.url])
-        check.told = load.told
-        with client(other.url) as http:
-            assert http.get(f"/v1/transfers/000-{uuid.uuid4().hex}").status_code == 404
-
-        def nothing_pending() -> bool:
-            with client(other.url) as http:
-                return http.get("/v1/admin/in-doubt").json()["branches"] == []
-
-        wait_until(nothing_pending, 30, "something stays in doubt")
-        check.check_answers()
-        servers.local.start("c1")
-        bank.check()

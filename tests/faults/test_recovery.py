@@ -19,7 +19,6 @@ from tests.faults.leftovers import (
     LONG_AGO_MS,
     Leftover,
     now_ms,
-    prepared,
     wait_until_finished,
 )
 
@@ -277,26 +276,6 @@ def test_transfer_id_is_found_after_its_traces_are_collected(servers: Cluster) -
         assert (again.status_code, again.headers["Idempotent-Replayed"]) == (201, "true")
         id_ = transfer_id(item["source"], item["idempotency_key"])
         assert http.get(f"/v1/transfers/{id_}").json()["status"] == "committed"
-
-
-def test_worker_killed(servers: Cluster) -> None:
-    """One process of a coordinator dies: the master starts another, nothing stays in doubt."""
-    bank = Bank(servers, 20)
-    load = Load(bank, servers.urls)
-    with load.running(8):
-        for _ in range(2):
-            load.wait_for("201", load.counts["201"] + 100)
-            master = servers.pid("c1")
-            (worker,) = _children(master)
-            os.kill(worker, signal.SIGKILL)
-            wait_until(lambda w=worker: w not in _children(servers.pid("c1")), 10, "it lives")
-    wait_until(lambda: prepared(servers) == [], 30, f"in doubt: {prepared(servers)}")
-    load.check_answers()
-    bank.check()
-
-
-def _children(pid: int) -> list[int]:
-    return [int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def test_readyz_says_nothing_is_wrong(servers: Cluster) -> None:
