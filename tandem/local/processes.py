@@ -135,8 +135,9 @@ def _session(leader: int) -> list[int]:
             fields = (entry / "stat").read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        if fields[3] == str(leader) and fields[0] not in "ZX":
-            members.append(int(entry.name))
+        pid = int(entry.name)
+        if fields[3] == str(leader) and (fields[0] not in "ZX" or _has_threads(pid)):
+            members.append(pid)
     return members
 
 
