@@ -7,7 +7,9 @@ from typing import Any
 
 from flask import Flask
 from gunicorn.app.base import BaseApplication
+from gunicorn.workers.base import Worker
 
+from coordinator import metrics
 from coordinator.http.app import create_app
 from coordinator.settings import Settings, SettingsError, load
 from coordinator.wiring import Process
@@ -43,6 +45,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "keepalive": 75,
             "proc_name": f"tandem-{coordinator.id}",
             "worker_exit": self._on_worker_exit,
+            "child_exit": self._on_child_exit,
             # A second way in would be a second thing to protect.
             "control_socket_disable": True,
         }
@@ -65,6 +68,10 @@ class Server(BaseApplication):  # type: ignore[misc]
         if self._process:
             self._process.stop(_STOP_PATIENCE_S)
 
+    def _on_child_exit(self, server: object, worker: Worker) -> None:
+        """Called in the process that started the worker, however that has ended."""
+        metrics.forget_worker(worker.pid)
+
 
 def main() -> int:
     logging.basicConfig(
@@ -76,7 +83,8 @@ def main() -> int:
     except SettingsError as error:
         print(f"tandem: {error}", file=sys.stderr)
         return 2
-    Server(settings).run()
+    with metrics.shared():
+        Server(settings).run()
     return 0
 
 

@@ -12,11 +12,12 @@ and what may be removed stays so.
 import logging
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
+from coordinator.metrics import Metrics
 from coordinator.protocols.recovery import (
     may_collect_aborted,
     may_collect_committed,
@@ -64,6 +65,7 @@ class Collector:
         interval_s: float,
         keep_s: float,
         leads: Callable[[], bool],
+        metrics: Metrics,
     ) -> None:
         self._shards = shards
         self._cluster = cluster
@@ -75,7 +77,7 @@ class Collector:
         # without a decision.
         self._places: dict[str, str] = defaultdict(str)
         self._searched: dict[str, str] = defaultdict(str)
-        self.collected: Counter[str] = Counter()
+        self._metrics = metrics
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="collector", daemon=True)
 
@@ -141,13 +143,13 @@ class Collector:
         deadline = time.monotonic() + _CALL_TIMEOUT_S
         with home.connection(deadline) as connection:
             drop_decisions(connection, [row.gtrid for row in finished], deadline)
-        self.collected["committed"] += len(finished)
+        self._metrics.collected.labels("decisions").inc(len(finished))
         # Markers after their decision, never before. What fails here is found by the search.
         for shard, gtrids in _by_branch(finished).items():
             deadline = time.monotonic() + _CALL_TIMEOUT_S
             with suppress(ShardError), self._shards[shard].connection(deadline) as connection:
                 drop_markers(connection, gtrids, deadline)
-                self.collected["marker"] += len(gtrids)
+                self._metrics.collected.labels("markers").inc(len(gtrids))
 
     def _marks(self, rows: Iterable[Decision]) -> dict[str, set[str]]:
         """The shards on which each group has left its marker; one that is away has none to show."""
@@ -185,7 +187,7 @@ class Collector:
         if left:
             with shard.connection(deadline) as connection:
                 drop_markers(connection, left, deadline)
-            self.collected["marker"] += len(left)
+            self._metrics.collected.labels("markers").inc(len(left))
 
     # --- aborted ----------------------------------------------------------------------------
 
@@ -217,7 +219,7 @@ class Collector:
             deadline = time.monotonic() + _CALL_TIMEOUT_S
             with home.connection(deadline) as connection:
                 drop_decisions(connection, some, deadline)
-            self.collected["aborted"] += len(some)
+            self._metrics.collected.labels("decisions").inc(len(some))
         if noted.transactions.isdisjoint(now_running):
             del self._noted[home.id]
 

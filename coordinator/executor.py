@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from coordinator.metrics import Metrics
 from coordinator.participants import Participants
 from coordinator.planning import EMPTY_PLAN, Plan, Sorted, plan, sort_out
 from coordinator.protocols.two_phase_commit import Effect, Event, Phase, step
@@ -34,6 +35,7 @@ from ledger.model import Account
 from shard_client.branch import Locked
 from shard_client.errors import (
     ConnectionLost,
+    DuplicateRow,
     ShardError,
     ShardUnavailable,
     StatementRefused,
@@ -47,6 +49,16 @@ log = logging.getLogger(__name__)
 
 _RELEASE_TIMEOUT_S = 1.0
 _AFTER_BUG_S = 0.1
+# The phases whose length is measured, under their names there.
+_MEASURED = {
+    Phase.LOCKING: "locking",
+    Phase.WRITING_ALONE: "writing",
+    Phase.COMMITTING_ALONE: "committing",
+    Phase.PREPARING: "preparing",
+    Phase.DECIDING: "deciding",
+    Phase.COMMITTING: "committing",
+    Phase.ABORTING: "aborting",
+}
 
 
 class Timeouts(NamedTuple):
@@ -108,6 +120,7 @@ class GroupRun:
         queue: Queue,
         shards: Shards,
         finisher: Finisher,
+        metrics: Metrics,
         names: Names,
         timeouts: Timeouts,
     ) -> None:
@@ -115,13 +128,14 @@ class GroupRun:
         self._queue = queue
         self._shards = shards
         self._finisher = finisher
+        self._metrics = metrics
         self._timeouts = timeouts
         involved = Counter(shard for ticket in group.tickets for shard in ticket.shards)
         # The busiest shard as home: its part costs no prepare, and it is free again first.
         home = min(involved, key=lambda shard: (-involved[shard], shard))
         self._gtrid = names.gtrid(home)
         self._shard_names = sorted(involved)
-        self._participants = Participants(shards, self._gtrid)
+        self._participants = Participants(shards, self._gtrid, metrics)
         self._plan = EMPTY_PLAN
         self._known: list[tuple[Ticket, StoredTransfer]] = []
         self._again: list[Ticket] = []
@@ -133,8 +147,12 @@ class GroupRun:
         or is with the finisher.
         """
         try:
+            self._metrics.group_size.observe(len(self._group.tickets))
+            began = time.monotonic()
             event: Event | None = self._lock()
             while event is not None:
+                self._measure(began)
+                began = time.monotonic()
                 self._phase, effect = step(self._phase, event)
                 event = self._perform(effect)
             self._answer_known()
@@ -145,7 +163,12 @@ class GroupRun:
             try:
                 self._participants.close()
             finally:
+                self._metrics.deferred.inc(len(self._again))
                 self._queue.finished(self._group, self._again)
+
+    def _measure(self, began: float) -> None:
+        if name := _MEASURED.get(self._phase):
+            self._metrics.phase(name, time.monotonic() - began)
 
     def _give_up_after_bug(self) -> None:
         """What was written is not known: the home, or the ids of the transfers, are to decide."""
@@ -185,7 +208,9 @@ class GroupRun:
         self._wait_in_line(deadline)
         accounts, ids = self._wanted()
         locked = parts.ask(
-            list(parts.branches), lambda b: b.lock(accounts[b.shard], ids[b.shard], deadline)
+            list(parts.branches),
+            lambda b: b.lock(accounts[b.shard], ids[b.shard], deadline),
+            "lock",
         )
         absent = self._absent(accounts, locked, deadline)
         # A shard that was lost since its answer has let go of its locks: it does not count.
@@ -224,7 +249,7 @@ class GroupRun:
             ticket.waits += 1
 
     def _wait_for(self, shard: str, account: str, deadline: float) -> None:
-        self._participants.ask([shard], lambda b: b.wait_for([account], deadline))
+        self._participants.ask([shard], lambda b: b.wait_for([account], deadline), "lock")
 
     def _absent(
         self, accounts: Mapping[str, set[str]], locked: Mapping[str, Locked], deadline: float
@@ -236,7 +261,7 @@ class GroupRun:
             if (names := accounts[shard] - answer.accounts.keys())
         }
         existing = self._participants.ask(
-            list(missing), lambda b: b.existing(missing[b.shard], deadline)
+            list(missing), lambda b: b.existing(missing[b.shard], deadline), "lock"
         )
         return {name for shard, found in existing.items() for name in missing[shard] - found}
 
@@ -285,13 +310,15 @@ class GroupRun:
         deadline = self._write_deadline()
         writes = self._plan.writes
         answers = self._participants.ask(
-            writes, lambda b: b.write_unprepared(writes[b.shard], deadline)
+            writes, lambda b: b.write_unprepared(writes[b.shard], deadline), "write_alone"
         )
         return Event.ALL_VOTED_YES if answers else Event.VOTE_LOST
 
     def _commit_alone(self) -> Event:
         deadline = self._write_deadline()
-        answers = self._participants.ask(self._plan.writes, lambda b: b.commit_alone(deadline))
+        answers = self._participants.ask(
+            self._plan.writes, lambda b: b.commit_alone(deadline), "commit", releases=True
+        )
         return Event.DECIDED if answers else Event.DECISION_UNKNOWN
 
     # --- several shards ---------------------------------------------------------------------
@@ -300,7 +327,9 @@ class GroupRun:
         deadline = self._write_deadline()
         writes = self._plan.writes
         # Whoever has something to write must vote, whether it still has a branch or not.
-        votes = self._participants.ask(writes, lambda b: b.write(writes[b.shard], deadline))
+        votes = self._participants.ask(
+            writes, lambda b: b.write(writes[b.shard], deadline), "write"
+        )
         is_home_here = self._gtrid.home in self._participants.branches
         is_unanimous = votes.keys() == writes.keys() and is_home_here
         return Event.ALL_VOTED_YES if is_unanimous else Event.VOTE_LOST
@@ -310,11 +339,16 @@ class GroupRun:
         home = self._gtrid.home
         now = time.time_ns() // 1000
         answers = self._participants.ask(
-            [home], lambda b: b.decide(self._remote_shards(), now, deadline)
+            [home],
+            lambda b: b.decide(self._remote_shards(), now, deadline),
+            "decide",
+            releases=True,
         )
         if answers:
             return Event.DECIDED
         error = self._participants.lost[home]
+        if isinstance(error, DuplicateRow):
+            self._metrics.conflicts.inc()
         was_refused = error.statement == 0 and not isinstance(error, ConnectionLost)
         return Event.DECISION_REFUSED if was_refused else Event.DECISION_UNKNOWN
 
@@ -325,14 +359,17 @@ class GroupRun:
     def _commit_branches(self) -> Event:
         deadline = self._write_deadline()
         remote = self._remote_shards()
-        done = self._participants.ask(remote, lambda b: b.commit(deadline))
+        done = self._participants.ask(remote, lambda b: b.commit(deadline), "commit", releases=True)
         self._finish_later(Phase.COMMITTING, [shard for shard in remote if shard not in done])
         return Event.FINISHED
 
     def _roll_back_branches(self) -> Event:
         deadline = self._write_deadline()
         done = self._participants.ask(
-            list(self._participants.branches), lambda b: b.roll_back(deadline)
+            list(self._participants.branches),
+            lambda b: b.roll_back(deadline),
+            "roll_back",
+            releases=True,
         )
         # Before the write packets nothing was prepared, and the server forgets it by itself.
         maybe_prepared = self._remote_shards() if len(self._plan.writes) > 1 else []

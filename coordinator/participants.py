@@ -1,8 +1,11 @@
 """The shards of one group: a branch on each, asked all at once."""
 
-from collections.abc import Callable, Iterable
+import select
+import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
+from coordinator.metrics import Metrics
 from coordinator.shards import Shards
 from shard_client.branch import Branch
 from shard_client.connection import Reply
@@ -12,15 +15,31 @@ from shard_client.xid import Gtrid
 
 T = TypeVar("T")
 
+# After so long without a sign of any of them, answers are waited for one by one.
+_SILENCE_MS = 1000
+# The phase of a group in which each call is made.
+_PHASES = {
+    "open": "locking",
+    "lock": "locking",
+    "write": "preparing",
+    "write_alone": "writing",
+    "decide": "deciding",
+    "commit": "committing",
+    "roll_back": "aborting",
+}
+
 
 class Participants:
     """The branches of a group. One that fails is dropped, and `lost` says why; its connection is
     closed, so that the server rolls back what was not prepared.
     """
 
-    def __init__(self, shards: Shards, gtrid: Gtrid) -> None:
+    def __init__(self, shards: Shards, gtrid: Gtrid, metrics: Metrics) -> None:
         self._shards = shards
         self._gtrid = gtrid
+        self._metrics = metrics
+        # When the packet that takes the locks was sent.
+        self._locked_at: dict[str, float] = {}
         self.branches: dict[str, Branch] = {}
         # As they were when the connections were taken: the map may have changed since.
         self._held: dict[str, Shard] = {}
@@ -33,36 +52,72 @@ class Participants:
                 shard = self._shards[name]
                 connection = shard.take(deadline)
             except ShardError as error:
-                self._lose(name, error)
+                self._lose(name, error, "open")
                 continue
             self._held[name] = shard
             is_local = name == self._gtrid.home
             self.branches[name] = Branch(connection, str(self._gtrid), is_local=is_local)
 
-    def ask(self, names: Iterable[str], call: Callable[[Branch], Reply[T]]) -> dict[str, T]:
+    def ask(
+        self,
+        names: Iterable[str],
+        call: Callable[[Branch], Reply[T]],
+        what: str,
+        *,
+        releases: bool = False,
+    ) -> dict[str, T]:
         """Send a packet to each of these shards, then read all answers; those of shards that are
         lost, now or before, are missing.
+
+        `what` names the call for the metrics; one that `releases` ends the branch and its locks.
         """
         replies: dict[str, Reply[T]] = {}
+        sent: dict[str, float] = {}
         answers: dict[str, T] = {}
         for name in names:
             branch = self.branches.get(name)
             if branch is None:
                 continue
+            sent[name] = time.monotonic()
+            self._locked_at.setdefault(name, sent[name])
             try:
                 replies[name] = call(branch)
             except ShardError as error:
-                self._lose(name, error)
-        for name, reply in replies.items():
+                self._lose(name, error, what)
+        for name in self._as_they_come(replies):
             try:
-                answers[name] = reply.get()
+                answers[name] = replies[name].get()
             except ShardError as error:
-                self._lose(name, error)
+                self._lose(name, error, what)
+                continue
+            now = time.monotonic()
+            self._metrics.called(name, what, now - sent[name])
+            if releases:
+                role = "home" if name == self._gtrid.home else "remote"
+                self._metrics.released(role, name, now - self._locked_at[name])
         return answers
+
+    def _as_they_come(self, names: Iterable[str]) -> Iterator[str]:
+        """As their answers arrive, so that a slow shard does not make others look slow."""
+        waiting: dict[int, str] = {}
+        poller = select.poll()
+        for name in names:
+            connection = self.branches[name].connection
+            if not connection.is_open:
+                yield name
+                continue
+            waiting[connection.fileno()] = name
+            poller.register(connection.fileno(), select.POLLIN)
+        while len(waiting) > 1 and (ready := poller.poll(_SILENCE_MS)):
+            for number, _ in ready:
+                poller.unregister(number)
+                yield waiting.pop(number)
+        yield from waiting.values()
 
     def release(self, names: Iterable[str], deadline: float) -> None:
         """Roll back branches on which nothing is to be written, and let them go."""
-        for name in self.ask(list(names), lambda branch: branch.roll_back(deadline)):
+        done = self.ask(list(names), lambda b: b.roll_back(deadline), "roll_back", releases=True)
+        for name in done:
             self._held[name].give(self.branches.pop(name).connection)
 
     def close(self) -> None:
@@ -71,7 +126,8 @@ class Participants:
             self._held[name].give(branch.connection)
         self.branches.clear()
 
-    def _lose(self, name: str, error: ShardError) -> None:
+    def _lose(self, name: str, error: ShardError, what: str) -> None:
+        self._metrics.failed(error.code, _PHASES[what])
         self.lost[name] = error
         branch = self.branches.pop(name, None)
         if branch:

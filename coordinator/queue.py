@@ -227,6 +227,11 @@ class Queue:
         return next((t for t in tickets if t.state is State.SENT), next(iter(tickets), None))
 
     @property
+    def waiting(self) -> int:
+        """How many tickets wait for a group."""
+        return len(self._waiting)
+
+    @property
     def unsettled(self) -> int:
         """How many tickets have no answer yet."""
         return self._unsettled

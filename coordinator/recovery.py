@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from coordinator.metrics import Metrics
 from coordinator.protocols.recovery import MISSING_MAX, Verdict, judge_unknown
 from coordinator.protocols.two_phase_commit import Event, Phase, step
 from coordinator.shards import Shards
@@ -106,6 +107,7 @@ class Unfinished:
         self.callbacks = [on_settled] if on_settled else []
         self.branches = {shard: Task(self, shard) for shard in shards}
         self.question = Task(self, gtrid.home)
+        self.since = time.monotonic()
 
     def join(self, other: "Unfinished") -> None:
         """Take over what another one for the same group knows: shards, and who is to be told. A
@@ -141,15 +143,15 @@ class _Portion(NamedTuple):
 
 
 class Finisher:
-    """Finishes groups in the background until nothing is left of them. `finished` counts them."""
+    """Finishes groups in the background until nothing is left of them."""
 
-    def __init__(self, shards: Shards) -> None:
+    def __init__(self, shards: Shards, metrics: Metrics) -> None:
         self._shards = shards
+        self._metrics = metrics
         self._items: dict[Gtrid, Unfinished] = {}
         self._busy: Counter[str] = Counter()
         self._changed = threading.Condition()
         self._stopping = False
-        self.finished = 0
         self._threads = [
             threading.Thread(target=self._work, name=f"finisher-{i}", daemon=True)
             for i in range(_THREADS)
@@ -208,6 +210,7 @@ class Finisher:
                     self._finish(portion)
             except ShardError as error:
                 self._shards.note(error)
+                self._metrics.failed(error.code, "recovering")
                 self._put_off(portion.tasks, error)
             except Exception:
                 log.exception("finishing groups met a bug; it is tried again")
@@ -261,7 +264,7 @@ class Finisher:
         # By now another one may stand under its name.
         if is_done and self._items.get(item.gtrid) is item:
             del self._items[item.gtrid]
-            self.finished += 1
+            self._metrics.recovery_seconds.observe(time.monotonic() - item.since)
 
     def _put_off(self, tasks: Iterable[Task], error: ShardError | None) -> None:
         # What collides, or cannot be carried out, may do so because of one of them; but not what
@@ -337,9 +340,13 @@ class Finisher:
         return count
 
     def _done(self, task: Task) -> None:
+        item = task.item
         with self._changed:
-            if task.item.branches.get(task.shard) is task:
-                del task.item.branches[task.shard]
+            if item.branches.get(task.shard) is not task:
+                return
+            del item.branches[task.shard]
+        age_s = max(time.time() - item.gtrid.time_ms / 1000, 0.0)
+        self._metrics.recovered(_OUTCOME[item.phase].value, task.shard, age_s)
 
     def _free(self, shard: str, tasks: Sequence[Task]) -> None:
         """A branch is listed and yet unknown: on MariaDB its session keeps it to itself."""

@@ -17,11 +17,16 @@ from shard_client.xid import Gtrid
 log = logging.getLogger(__name__)
 
 _CALL_TIMEOUT_S = 3.0
+# Younger branches are on their way.
+_IN_DOUBT_S = 1.0
 
 
 class Sweeper:
     """Sweeps at every interval, and at once when it is woken. `surroundings` says what is known of
     the other processes at the moment of a sweep.
+
+    `in_doubt` has what the last look at each shard found prepared for more than a second;
+    `last_success` is when all that can be used were last looked at, in seconds since 1970, or 0.
     """
 
     def __init__(
@@ -39,6 +44,8 @@ class Sweeper:
         self._interval_s = interval_s
         self._surroundings = surroundings
         self._swept: set[str] = set()
+        self.in_doubt: dict[str, list[Gtrid]] = {}
+        self.last_success = 0.0
         self._stopping = False
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._work, name="sweeper", daemon=True)
@@ -59,6 +66,7 @@ class Sweeper:
         """Look once at every shard that can be used."""
         around = self._surroundings()
         found: dict[Gtrid, set[str]] = defaultdict(set)
+        is_complete = True
         for shard in self._shards.all():
             if not shard.is_available:
                 continue
@@ -68,11 +76,17 @@ class Sweeper:
                     prepared = list_prepared(connection, self._cluster, deadline)
             except ShardError as error:
                 self._shards.note(error)
+                is_complete = False
                 continue
+            self.in_doubt[shard.id] = [
+                branch.gtrid for branch in prepared if age_of(branch.gtrid) > _IN_DOUBT_S
+            ]
             for branch in prepared:
                 if whose_turn(branch.gtrid, age_of(branch.gtrid), around).is_mine:
                     found[branch.gtrid].add(branch.shard)
             self._swept.add(shard.id)
+        if is_complete:
+            self.last_success = time.time()
         known = {item.gtrid for item in self._finisher.unfinished()}
         if new := found.keys() - known:
             log.info("%d groups in doubt are being finished", len(new))

@@ -4,11 +4,14 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+from coordinator.metrics import Metrics
 from coordinator.queue import (
     TOO_LATE,
     Answer,
+    Closed,
     Latch,
     NotDone,
+    Overloaded,
     Queue,
     Refused,
     Settled,
@@ -40,9 +43,10 @@ PENDING = Pending()
 class Transfers:
     """Hands transfers in and finds out about them."""
 
-    def __init__(self, shards: Shards, queue: Queue) -> None:
+    def __init__(self, shards: Shards, queue: Queue, metrics: Metrics) -> None:
         self._shards = shards
         self._queue = queue
+        self._metrics = metrics
 
     def submit(
         self, transfers: Sequence[Transfer], timeout_s: float, *, is_batch: bool
@@ -56,7 +60,11 @@ class Transfers:
         deadline = time.monotonic() + timeout_s
         batch = latch if is_batch else None
         tickets = [Ticket(transfer, deadline, latch, batch) for transfer in transfers]
-        self._queue.put(tickets, alone=not is_batch)
+        try:
+            self._queue.put(tickets, alone=not is_batch)
+        except (Overloaded, Closed):
+            self._metrics.not_taken(transfers[0].protocol, "overloaded", len(transfers))
+            raise
         return tickets
 
     def wait(self, tickets: Sequence[Ticket], patience_s: float = 0.0) -> list[Answer | Pending]:
@@ -67,6 +75,14 @@ class Transfers:
         """
         if not tickets:
             return []
+        began = time.monotonic()
+        answers = self._wait(tickets, patience_s)
+        protocols = (ticket.transfer.protocol for ticket in tickets)
+        seconds = time.monotonic() - began
+        self._metrics.answered(zip(protocols, answers, strict=True), seconds)
+        return answers
+
+    def _wait(self, tickets: Sequence[Ticket], patience_s: float) -> list[Answer | Pending]:
         latch, deadline = tickets[0].latch, tickets[0].deadline
         give_up = max(deadline, time.monotonic()) + max(_SETTLE_S, patience_s)
         if not latch.wait(deadline):

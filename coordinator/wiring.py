@@ -10,6 +10,8 @@ from coordinator.cluster.election import Member
 from coordinator.cluster.session import ClusterSession
 from coordinator.collection import Collector
 from coordinator.executor import Executors, GroupRun, Names, Timeouts
+from coordinator.gauges import Gauges
+from coordinator.metrics import Metrics
 from coordinator.operation import Operation
 from coordinator.protocols.recovery import Surroundings
 from coordinator.queue import Group, Queue
@@ -45,8 +47,11 @@ class Process:
             os.getpid(),
             time.time_ns() // 1000,
         )
+        self.metrics = Metrics()
         self.shards = Shards(settings)
-        self.cluster = ClusterSession(settings, me, self.shards.use_map, self._on_cluster_change)
+        self.cluster = ClusterSession(
+            settings, me, self.shards.use_map, self._on_cluster_change, self.metrics.elected
+        )
         self.shards.look_again = self.cluster.look_again
         self.queue = Queue(
             waiting_max=engine.queue_max,
@@ -56,7 +61,7 @@ class Process:
             shard_of=self.shards.shard_of,
             trouble_with=self.shards.trouble_with,
         )
-        self.finisher = Finisher(self.shards)
+        self.finisher = Finisher(self.shards, self.metrics)
         interval_s = engine.sweep_interval_ms / 1000
         self.sweeper = Sweeper(
             self.shards,
@@ -71,6 +76,7 @@ class Process:
             interval_s=interval_s,
             keep_s=engine.collect_after_ms / 1000,
             leads=lambda: self.cluster.leads,
+            metrics=self.metrics,
         )
         self._names = Names(settings.cluster.id, settings.coordinator.id, instance)
         self._timeouts = Timeouts(engine.lock_timeout_ms / 1000, engine.write_timeout_ms / 1000)
@@ -78,10 +84,11 @@ class Process:
         # What an earlier life left behind holds up the start, not what comes back later.
         self._was_ready = False
         self.accounts = Accounts(self.shards)
-        self.transfers = Transfers(self.shards, self.queue)
+        self.transfers = Transfers(self.shards, self.queue, self.metrics)
         self.operation = Operation(
             settings, self.shards, self.cluster, self.finisher, self.surroundings
         )
+        self._gauges = Gauges(self, self.metrics)
 
     def surroundings(self) -> Surroundings:
         """What this process knows of the others now.
@@ -108,6 +115,7 @@ class Process:
             queue=self.queue,
             shards=self.shards,
             finisher=self.finisher,
+            metrics=self.metrics,
             names=self._names,
             timeouts=self._timeouts,
         ).run()
@@ -125,6 +133,7 @@ class Process:
         self.sweeper.start()
         self.collector.start()
         self.executors.start()
+        self._gauges.start()
 
     def begin_to_stop(self) -> None:
         """Hand leadership over; transfers are still taken and answered."""
@@ -138,6 +147,7 @@ class Process:
         self.sweeper.stop()
         self.collector.stop()
         self.finisher.stop()
+        self._gauges.stop()
         # Last: as long as it is a member, what it has under way is left to it.
         self.cluster.stop()
         self.shards.stop()

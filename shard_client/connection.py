@@ -142,6 +142,10 @@ class ShardConnection:
         """A value as SQL text."""
         return str(self._wire.escape(value))
 
+    def fileno(self) -> int:
+        """For waiting until an answer begins to arrive."""
+        return int(self._wire._sock.fileno())
+
     def close(self) -> None:
         # No COM_QUIT: it could block on a server that does not read.
         self._wire._force_close()
@@ -193,6 +197,9 @@ class Pool:
     ) -> None:
         self._shard = shard
         self._connect = connect
+        self.size = size
+        # How many are with somebody.
+        self.busy = 0
         self._idle: list[ShardConnection] = []
         self._free = threading.BoundedSemaphore(size)
         self._lock = threading.Lock()
@@ -207,11 +214,13 @@ class Pool:
         """
         if not self._free.acquire(timeout=max(deadline - time.monotonic(), 0)):
             raise TryAgain(self._shard, "all connections to it are in use")
+        with self._lock:
+            self.busy += 1
         generation = self._generation
         try:
             connection = self._take_idle() or self._connect()
         except BaseException:
-            self._free.release()
+            self._release()
             raise
         connection.generation = generation
         return connection
@@ -226,9 +235,19 @@ class Pool:
                 connection.close()
         return None
 
+    @property
+    def idle(self) -> int:
+        """How many are open and with nobody."""
+        return len(self._idle)
+
+    def _release(self) -> None:
+        with self._lock:
+            self.busy -= 1
+        self._free.release()
+
     def give(self, connection: ShardConnection) -> None:
         """Give a connection back; one that is closed or older than the last emptying is dropped."""
-        self._free.release()
+        self._release()
         with self._lock:
             if connection.is_open and connection.generation == self._generation:
                 self._idle.append(connection)

@@ -49,6 +49,7 @@ class Shard:
         self._pool = Pool(self.id, self._connect, limits.connections, idle_max_s)
         # Of their own, so that many readers do not keep groups waiting.
         self._readers = Pool(self.id, self._connect, limits.reading_connections, idle_max_s)
+        self.pools = {"groups": self._pool, "reads": self._readers}
         self._lock = threading.Lock()
         self.unavailable_because: str | None = "it was not reached yet"
         self.unavailable_since = time.monotonic()

@@ -65,7 +65,10 @@ class View(NamedTuple):
 
 
 class ClusterSession:
-    """See the module. `on_change` is called, on its thread, when members or leader change."""
+    """See the module. `on_change` is called, on its thread, when members or leader change, and
+    `on_elected` when this process begins to lead: with the seconds for which it saw nobody lead
+    after somebody had, or None.
+    """
 
     def __init__(
         self,
@@ -73,12 +76,16 @@ class ClusterSession:
         me: Member,
         on_map: Callable[[ShardMap], None],
         on_change: Callable[[], None],
+        on_elected: Callable[[float | None], None],
     ) -> None:
         self.me = me
         self.map = MapInForce(on_map)
         self.view = View((), None, frozenset())
         self._paths = Paths(settings.cluster.id)
         self._on_change = on_change
+        self._on_elected = on_elected
+        # Since when nobody is seen to lead, after somebody was.
+        self._vacant_since: float | None = None
         timeout_s = settings.zookeeper.session_timeout_s
         self._turn_s = timeout_s / _TURNS_PER_TIMEOUT
         self._lease = Lease(timeout_s)
@@ -297,9 +304,12 @@ class ClusterSession:
         asked = read_hand_over(self._client, self._paths, self._event)
         if asked != self._hand_over:
             self._hand_over, self._asked_at = asked, time.monotonic()
+        if seat is None and self.view.leader and self._vacant_since is None:
+            self._vacant_since = asked_at
         if seat is None:
             return None if self._has_to_abstain() else self._stand(asked_at)
         leader = seat.leader
+        self._vacant_since = None
         if leader.member.instance != self.me.instance:
             self._stop_leading(f"{leader.member.name} leads")
             return leader
@@ -332,6 +342,8 @@ class ClusterSession:
             return None
         self._epoch = epoch
         self._lease.renew(asked_at)
+        vacant_since, self._vacant_since = self._vacant_since, None
+        self._on_elected(time.monotonic() - vacant_since if vacant_since else None)
         log.info("%s leads, in term %d", self.me.name, epoch)
         return Leader(epoch, self.me)
 

@@ -2,13 +2,16 @@
 
 import logging
 import re
+import time
 import uuid
+from functools import partial
 
 from flask import Blueprint, Flask, Response, g, redirect, request
 from flask_swagger_ui import get_swaggerui_blueprint
 
 from coordinator.http import accounts, admin, problems, reading, schemas, transfers
 from coordinator.http.openapi import document
+from coordinator.metrics import Metrics
 from coordinator.wiring import Process
 
 log = logging.getLogger(__name__)
@@ -24,6 +27,7 @@ def create_app(process: Process) -> Flask:
     problems.register(app)
     app.before_request(_begin)
     app.after_request(_end)
+    app.after_request(partial(_measure, process.metrics))
     app.register_blueprint(accounts.blueprint(process.accounts))
     app.register_blueprint(transfers.blueprint(process.transfers, process.settings.engine))
     app.register_blueprint(admin.blueprint(process.operation))
@@ -35,6 +39,7 @@ def create_app(process: Process) -> Flask:
 
 def _begin() -> None:
     given = request.headers.get("X-Request-Id", "")
+    g.began = time.monotonic()
     g.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 
 
@@ -51,6 +56,18 @@ def _end(answer: Response) -> Response:
     return answer
 
 
+# Of what else clients send, each word would be a series of its own.
+_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+
+
+def _measure(metrics: Metrics, answer: Response) -> Response:
+    method = request.method if request.method in _METHODS else "other"
+    route = str(request.url_rule) if request.url_rule else "none"
+    seconds = time.monotonic() - g.get("began", time.monotonic())
+    metrics.requested(method, route, answer.status_code, seconds)
+    return answer
+
+
 def _operation(process: Process) -> Blueprint:
     """The routes for whoever runs the service."""
     routes = Blueprint("operation", __name__)
@@ -64,6 +81,11 @@ def _operation(process: Process) -> Blueprint:
         reasons = process.reasons_not_ready()
         answer = schemas.Readiness(not reasons, reasons, process.troubles())
         return reading.json(answer, 503 if reasons else 200)
+
+    @routes.get("/metrics")
+    def metrics() -> Response:
+        text, content_type = process.metrics.exposition(request.headers.get("Accept", ""))
+        return Response(text, content_type=content_type)
 
     @routes.get("/openapi.json")
     def openapi() -> Response:

@@ -315,6 +315,18 @@ def _operation_paths() -> _Schema:
                 tag="operation",
             )
         },
+        "/metrics": {
+            "get": {
+                "summary": "What Prometheus scrapes, for all workers of this coordinator.",
+                "tags": ["operation"],
+                "responses": {
+                    "200": {
+                        "description": "The metrics.",
+                        "content": {"text/plain": {"schema": {"type": "string"}}},
+                    }
+                },
+            }
+        },
     }
 
 

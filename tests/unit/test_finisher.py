@@ -1,5 +1,6 @@
 """What the finisher knows of groups: joining, telling, and letting go. No shard is asked."""
 
+from coordinator.metrics import Metrics
 from coordinator.protocols.two_phase_commit import Phase
 from coordinator.recovery import Finisher, Unfinished
 from coordinator.settings import Settings
@@ -12,7 +13,7 @@ GTRID = Gtrid("tandem", "s1", "c1", 1, 2)
 
 def finisher() -> Finisher:
     """Not started: nobody takes anything from it."""
-    return Finisher(Shards(Settings()))
+    return Finisher(Shards(Settings()), Metrics())
 
 
 def test_one_that_joins_brings_its_shards_and_its_callback() -> None:
@@ -55,4 +56,3 @@ def test_a_finished_group_does_not_take_its_namesake_along() -> None:
     made.add(second)
     made._drop_if_done(first)
     assert made.unfinished() == [second]
-    assert made.finished == 1

@@ -1,0 +1,73 @@
+"""Keeps the gauges of a process true: looks at its parts once a second."""
+
+import logging
+import threading
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from coordinator.metrics import Metrics
+from coordinator.sweeper import age_of
+
+if TYPE_CHECKING:
+    from coordinator.wiring import Process
+
+log = logging.getLogger(__name__)
+
+_INTERVAL_S = 1.0
+
+
+class Gauges:
+    """See the module. What is counted when it happens is not its business."""
+
+    def __init__(self, process: "Process", metrics: Metrics) -> None:
+        self._process = process
+        self._metrics = metrics
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="gauges", daemon=True)
+
+    def start(self) -> None:
+        settings = self._process.settings
+        names = version("tandem"), settings.coordinator.id, settings.cluster.id
+        self._metrics.info.labels(*names).set(1)
+        self._metrics.start_time.set(self._process.started_ms / 1000)
+        self._metrics.workers.set(1)
+        self._metrics.queue_limit.set(settings.engine.queue_max)
+        self._refresh()
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join(timeout=_INTERVAL_S)
+        self._metrics.is_leader.set(0)
+
+    def _work(self) -> None:
+        while not self._stop.wait(_INTERVAL_S):
+            try:
+                self._refresh()
+            except Exception:
+                log.exception("the gauges met a bug and are refreshed again")
+
+    def _refresh(self) -> None:
+        metrics, process = self._metrics, self._process
+        cluster = process.cluster
+        metrics.is_leader.set(cluster.leads)
+        leader = cluster.view.leader
+        metrics.epoch.set(leader.epoch if leader else cluster.epoch)
+        metrics.zookeeper.set(cluster.is_connected)
+        current = cluster.map.current
+        metrics.map_version.set(current.version if current else 0)
+        metrics.queue_length.set(process.queue.waiting)
+        metrics.missing.set(sum(item.is_stuck for item in process.finisher.unfinished()))
+        if process.sweeper.last_success:
+            metrics.swept_at.set(process.sweeper.last_success)
+        for shard in process.shards.all():
+            metrics.know_shard(shard.id)
+            metrics.shard_up.labels(shard.id).set(shard.is_available)
+            metrics.weak.labels(shard.id).set(bool(shard.last_check and shard.last_check.weak))
+            for name, pool in shard.pools.items():
+                metrics.pool.labels(shard.id, name, "busy").set(pool.busy)
+                metrics.pool.labels(shard.id, name, "idle").set(pool.idle)
+                metrics.pool_limit.labels(shard.id, name).set(pool.size)
+        for name, gtrids in process.sweeper.in_doubt.items():
+            metrics.in_doubt.labels(name).set(len(gtrids))
+            metrics.in_doubt_oldest.labels(name).set(max(map(age_of, gtrids), default=0.0))

@@ -1,0 +1,407 @@
+"""What a coordinator counts and measures, for Prometheus. docs/metrics.md explains each.
+
+The worker processes of a coordinator share a folder: each counts in files of its own, and whoever
+is scraped adds them up. Nothing that moves money waits for that, and nothing of it can fail there.
+"""
+
+import bisect
+import fcntl
+import logging
+import os
+import shutil
+import tempfile
+from collections import Counter as Tally
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.mmap_dict import MmapedDict, mmap_key
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from coordinator.queue import NotDone, Refused, Settled
+
+log = logging.getLogger(__name__)
+
+_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+_PREFIX = "tandem-metrics-"
+_LOCK = "lock"
+# Taken from the disk before it is used: a page that finds no room later would end the process.
+_FILE_BYTES = 1 << 20
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_LONG_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
+_CALL_SECONDS = (0.0005, *_SECONDS[:-2])
+_SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+
+PROTOCOLS = ("xa",)
+OUTCOMES = ("committed", "rejected", "replayed", "withdrawn", "pending")
+ROLES = ("home", "remote", "recovered")
+Mode = Literal["livesum", "livemin", "livemax", "livemostrecent"]
+
+
+class Totals(NamedTuple):
+    """Sums over all workers of this coordinator since it was started.
+
+    `outcomes` counts transfers by how they were answered; `lock_hold` gives for each role the
+    bounds of its buckets, in seconds, and how many locks were held no longer than each.
+    """
+
+    outcomes: dict[str, float]
+    lock_hold: dict[str, list[tuple[float, float]]]
+
+
+class Metrics:
+    """All metrics of one worker process. To be made after the fork, once in a process."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        _reserve()
+        # Transfers.
+        self._transfers = self._counter(
+            "transfers", "Transfers by how they were answered", "protocol", "outcome"
+        )
+        self._refusals = self._counter(
+            "refusals", "Transfers that were refused or withdrawn, by reason", "reason"
+        )
+        self._transfer_seconds = self._histogram(
+            "transfer_seconds", "From taking a transfer to its answer", "protocol"
+        )
+        self.deferred = self._counter(
+            "deferred_transfers", "Times that a transfer went back to the queue"
+        )
+        # Groups.
+        self._phases = self._histogram("phase_seconds", "Phases of groups", "phase")
+        self.group_size = self._histogram("group_size", "Transfers in a group", buckets=_SIZES)
+        self._holds = self._histogram(
+            "lock_hold_seconds",
+            "From the packet that takes a branch's locks to the answer that they are released",
+            *("role", "shard"),
+        )
+        self._calls = self._histogram(
+            "shard_call_seconds",
+            "One packet to a shard and its answer",
+            *("shard", "call"),
+            buckets=_CALL_SECONDS,
+        )
+        self._errors = self._counter(
+            "xa_errors", "Errors of shards in groups, by the server's number", "code", "phase"
+        )
+        self.conflicts = self._counter(
+            "decision_conflicts", "Groups that somebody else had decided at their commit point"
+        )
+        # Recovery.
+        self.recovery_seconds = self._histogram(
+            "recovery_seconds",
+            "From a group's coming to recovery to its end",
+            buckets=_LONG_SECONDS,
+        )
+        self._recovered = self._counter(
+            "recovered_branches", "Branches that recovery has finished", "outcome"
+        )
+        self.collected = self._counter(
+            "collected", "Decisions and markers that were collected", "kind"
+        )
+        self.in_doubt = self._gauge(
+            "in_doubt_branches", "Prepared branches older than a second", "livemostrecent", "shard"
+        )
+        self.in_doubt_oldest = self._gauge(
+            "in_doubt_oldest_seconds", "Age of the oldest of them", "livemostrecent", "shard"
+        )
+        self.missing = self._gauge(
+            "missing_branches", "Committed branches that cannot be found", "livemax"
+        )
+        self.swept_at = self._gauge(
+            "sweep_last_success_timestamp_seconds",
+            "When every shard that can be used was last searched for prepared branches",
+            "livemin",
+        )
+        # The cluster.
+        self.is_leader = self._gauge("is_leader", "1 where a process leads", "livemax")
+        self.epoch = self._gauge("leader_epoch", "The leader's term, as seen here", "livemax")
+        self.elections = self._counter("elections", "Terms begun here")
+        self.failover_seconds = self._histogram(
+            "failover_seconds",
+            "From the leader's seat being seen empty to this process leading",
+            buckets=_LONG_SECONDS,
+        )
+        self.zookeeper = self._gauge(
+            "zookeeper_connected", "1 if ZooKeeper answers every worker", "livemin"
+        )
+        self.map_version = self._gauge(
+            "shard_map_version", "The oldest shard map in force in a worker", "livemin"
+        )
+        self.shard_up = self._gauge(
+            "shard_up", "1 if every worker can use the shard", "livemin", "shard"
+        )
+        self.weak = self._gauge(
+            "shard_weak_durability",
+            "1 if the shard is used though it is less durable than required",
+            *("livemax", "shard"),
+        )
+        # The process.
+        self.queue_length = self._gauge("queue_length", "Transfers that wait", "livesum")
+        self.queue_limit = self._gauge("queue_limit", "Transfers that may wait", "livesum")
+        self.pool = self._gauge(
+            "pool_connections", "Connections to shards", "livesum", "shard", "pool", "state"
+        )
+        self.pool_limit = self._gauge(
+            "pool_limit", "Connections to shards that may be in use", "livesum", "shard", "pool"
+        )
+        self.workers = self._gauge("workers", "Worker processes that have started", "livesum")
+        self.start_time = self._gauge(
+            "start_time_seconds", "When the coordinator was started", "livemax"
+        )
+        self.info = self._gauge("info", "Always 1", "livemax", "version", "coordinator", "cluster")
+        self._requests = self._counter(
+            "http_requests", "Requests answered", "method", "route", "status"
+        )
+        self._request_seconds = self._histogram(
+            "http_request_seconds", "From a request to its answer", "method", "route"
+        )
+        self._begin_at_zero()
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"coordinator_{name}", text, labels, registry=self._registry)
+
+    def _histogram(
+        self, name: str, text: str, *labels: str, buckets: Sequence[float] = _SECONDS
+    ) -> Histogram:
+        return Histogram(
+            f"coordinator_{name}", text, labels, registry=self._registry, buckets=buckets
+        )
+
+    def _gauge(self, name: str, text: str, mode: Mode, *labels: str) -> Gauge:
+        return Gauge(
+            f"coordinator_{name}",
+            text,
+            labels,
+            registry=self._registry,
+            multiprocess_mode=mode,
+        )
+
+    def _begin_at_zero(self) -> None:
+        """A rate is seen from the first event on only if the series was there before it."""
+        for protocol in PROTOCOLS:
+            self._transfer_seconds.labels(protocol)
+            for outcome in OUTCOMES:
+                self._transfers.labels(protocol, outcome)
+        for outcome in ("committed", "aborted"):
+            self._recovered.labels(outcome)
+        # The commonest: the branch is not known (any more).
+        self._errors.labels("1397", "committing")
+        for kind in ("decisions", "markers"):
+            self.collected.labels(kind)
+
+    # --- what happens -----------------------------------------------------------------------
+
+    def answered(self, answers: Iterable[tuple[str, object]], seconds: float) -> None:
+        """Transfers that were handed in together have been answered: protocol and answer of each;
+        what is no Answer is pending.
+        """
+        tally = Tally((protocol, *_outcome(answer)) for protocol, answer in answers)
+        for (protocol, outcome, reason), count in tally.items():
+            self._transfers.labels(protocol, outcome).inc(count)
+            _observe(self._transfer_seconds.labels(protocol), seconds, count)
+            if reason:
+                self._refusals.labels(reason).inc(count)
+
+    def not_taken(self, protocol: str, reason: str, count: int) -> None:
+        """Transfers that did not even come to wait."""
+        self._transfers.labels(protocol, "withdrawn").inc(count)
+        self._refusals.labels(reason).inc(count)
+
+    def phase(self, phase: str, seconds: float) -> None:
+        self._phases.labels(phase).observe(seconds)
+
+    def released(self, role: str, shard: str, seconds: float) -> None:
+        """The locks of a branch are free again."""
+        self._holds.labels(role, shard).observe(seconds)
+
+    def called(self, shard: str, call: str, seconds: float) -> None:
+        self._calls.labels(shard, call).observe(seconds)
+
+    def failed(self, code: int, phase: str) -> None:
+        """A shard did not do its part; `code` is the server's error number, 0 if there is none."""
+        self._errors.labels(str(code), phase).inc()
+
+    def recovered(self, outcome: str, shard: str, age_s: float) -> None:
+        """Recovery has finished a branch of a group that was formed `age_s` ago."""
+        self._recovered.labels(outcome).inc()
+        self._holds.labels("recovered", shard).observe(age_s)
+
+    def elected(self, vacant_s: float | None) -> None:
+        """A term begins; the seat was seen empty for so long, if somebody had led before."""
+        self.elections.inc()
+        if vacant_s is not None:
+            self.failover_seconds.observe(vacant_s)
+
+    def requested(self, method: str, route: str, status: int, seconds: float) -> None:
+        self._requests.labels(method, route, str(status)).inc()
+        self._request_seconds.labels(method, route).observe(seconds)
+
+    def know_shard(self, shard: str) -> None:
+        """From now on its series are there, at zero."""
+        for role in ROLES:
+            self._holds.labels(role, shard)
+
+    # --- reading ----------------------------------------------------------------------------
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """The text that Prometheus scrapes, and its content type."""
+        encode, content_type = choose_encoder(accept)
+        with self._whole() as registry:
+            return encode(registry), content_type
+
+    def totals(self) -> Totals:
+        """Sums over all workers; reads what a scrape reads."""
+        outcomes: dict[str, float] = defaultdict(float)
+        holds: dict[str, dict[float, float]] = defaultdict(lambda: defaultdict(float))
+        with self._whole() as registry:
+            samples = [sample for metric in registry.collect() for sample in metric.samples]
+        for name, labels, value, *_ in samples:
+            if name == "coordinator_transfers_total":
+                outcomes[labels["outcome"]] += value
+            elif name == "coordinator_lock_hold_seconds_bucket":
+                holds[labels["role"]][float(labels["le"])] += value
+        return Totals(
+            dict(outcomes), {role: sorted(found.items()) for role, found in holds.items()}
+        )
+
+    @contextmanager
+    def _whole(self) -> Iterator[CollectorRegistry]:
+        """What all workers have counted, the ended ones among them."""
+        folder = _shared_folder()
+        if folder is None:
+            yield self._registry
+            return
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, str(folder))  # type: ignore[no-untyped-call]
+        with _locked(folder, fcntl.LOCK_SH):
+            yield registry
+
+
+def _outcome(answer: object) -> tuple[str, str | None]:
+    """How an answer counts, and why the transfer has not happened."""
+    if isinstance(answer, Settled):
+        reason = answer.stored.reason
+        return ("replayed", None) if answer.is_replay else (answer.stored.status, reason)
+    if isinstance(answer, Refused):
+        return "rejected", answer.refusal.reason.value
+    if isinstance(answer, NotDone):
+        return "withdrawn", answer.excuse.value
+    return "pending", None
+
+
+def _observe(histogram: Any, value: float, count: int) -> None:
+    """`count` observations of one value, for the price of one."""
+    if count:
+        histogram._sum.inc(value * count)
+        place = bisect.bisect_left(histogram._upper_bounds, value)
+        histogram._buckets[place].inc(count)
+
+
+# --- the folder that the workers share --------------------------------------------------------
+
+
+@contextmanager
+def shared() -> Iterator[None]:
+    """For the process that starts the workers: the folder is there during the block."""
+    _remove_abandoned()
+    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+    (folder / _LOCK).touch()
+    os.environ[_FOLDER] = str(folder)
+    values.ValueClass = values.MultiProcessValue()  # type: ignore[no-untyped-call]
+    owner = os.getpid()
+    try:
+        yield
+    finally:
+        # Its workers leave the block, too.
+        if os.getpid() == owner:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def forget_worker(pid: int) -> None:
+    """A worker has ended: its gauges count no more; what it has counted is kept, in one place for
+    all that have ended, so that many of them take no more room than one.
+    """
+    folder = _shared_folder()
+    if folder is None:
+        return
+    try:
+        with _locked(folder, fcntl.LOCK_EX):
+            mark_process_dead(pid)  # type: ignore[no-untyped-call]
+            for kind in ("counter", "histogram"):
+                _bury(folder / f"{kind}_{pid}.db", folder / f"{kind}_ended.db")
+    except OSError as error:
+        log.error("what worker %d has counted stays where it is: %s", pid, error)
+
+
+def _bury(file: Path, ended: Path) -> None:
+    """Add the counts of one file to those of the workers that have ended."""
+    if not file.exists():
+        return
+    files = [str(path) for path in (file, ended) if path.exists()]
+    merged = MultiProcessCollector.merge(files, accumulate=False)  # type: ignore[no-untyped-call]
+    part = ended.with_suffix(".part")
+    _make_room(part, max(Path(name).stat().st_size for name in files))
+    kept = MmapedDict(str(part))  # type: ignore[no-untyped-call]
+    for metric in merged:
+        for name, labels, value, *_ in metric.samples:
+            names, texts = list(labels), list(labels.values())
+            key = mmap_key(metric.name, name, names, texts, metric.documentation)
+            kept.write_value(key, value, 0.0)  # type: ignore[no-untyped-call]
+    kept.close()  # type: ignore[no-untyped-call]
+    part.replace(ended)
+    file.unlink()
+
+
+def _reserve() -> None:
+    """Take the room for this process's files; without it, what it counts is not shown."""
+    folder = _shared_folder()
+    if folder is None:
+        return
+    modes = ("livesum", "livemin", "livemax", "livemostrecent")
+    try:
+        for kind in ("counter", "histogram", *(f"gauge_{mode}" for mode in modes)):
+            _make_room(folder / f"{kind}_{os.getpid()}.db", _FILE_BYTES)
+    except OSError as error:
+        log.error("metrics are off in this process: %s has no room for them (%s)", folder, error)
+        values.ValueClass = values.MutexValue
+
+
+def _make_room(path: Path, size: int) -> None:
+    """An empty file that can be written to that size. Raises OSError."""
+    with path.open("wb") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:
+            file.truncate(size)
+
+
+def _shared_folder() -> Path | None:
+    named = os.environ.get(_FOLDER)
+    return Path(named) if named else None
+
+
+@contextmanager
+def _locked(folder: Path, how: int) -> Iterator[None]:
+    """A scrape sees the files before or after one of them was moved, not in between."""
+    with (folder / _LOCK).open() as file:
+        fcntl.flock(file, how)
+        yield
+
+
+def _remove_abandoned() -> None:
+    """The folders of coordinators that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
+        with suppress(OSError, ValueError):
+            if folder.stat().st_uid != os.getuid():
+                continue
+            try:
+                os.kill(int(folder.name.removeprefix(_PREFIX).partition("-")[0]), 0)
+            except ProcessLookupError:
+                shutil.rmtree(folder, ignore_errors=True)
