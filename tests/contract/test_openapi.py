@@ -51,6 +51,7 @@ def test_every_part_of_the_contract_is_in_the_document() -> None:
         ("POST", "/v1/transfers/batch"),
         ("GET", "/healthz"),
         ("GET", "/readyz"),
+        ("GET", "/metrics"),
         ("GET", "/v1/admin/cluster"),
         ("GET", "/v1/admin/in-doubt"),
         ("POST", "/v1/admin/in-doubt/{gtrid}/resolve"),
