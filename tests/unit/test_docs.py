@@ -5,8 +5,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from prometheus_client.metrics import MetricWrapperBase
 
 from coordinator.http.problems import TITLES
+from coordinator.metrics import Metrics
 from coordinator.protocols.two_phase_commit import diagram
 from coordinator.settings import NOT_SETTINGS, SECTIONS
 from shard_client.schema import tables
@@ -39,6 +41,19 @@ def test_no_setting_stands_that_there_is_not() -> None:
 @pytest.mark.parametrize("name", [*sorted(NOT_SETTINGS), "TANDEM_SHARDS"])
 def test_every_variable_is_explained(name: str) -> None:
     assert f"`{name}" in (DOCS / "configuration.md").read_text()
+
+
+def test_every_metric_is_explained_with_its_kind_and_labels() -> None:
+    rows = re.findall(
+        r"^\| `coordinator_(\w+)` \| (\w+) \| (.*?) \|", (DOCS / "metrics.md").read_text(), re.M
+    )
+    told = {(name, kind, tuple(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows}
+    metrics = [m for m in vars(Metrics()).values() if isinstance(m, MetricWrapperBase)]
+    suffix = {"counter": "_total"}
+    assert told == {
+        (m._name.removeprefix("coordinator_") + suffix.get(m._type, ""), m._type, m._labelnames)
+        for m in metrics
+    }
 
 
 def test_every_problem_is_explained() -> None:
