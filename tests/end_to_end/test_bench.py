@@ -15,6 +15,8 @@ from coordinator.cluster import read_map
 from tandem.local.servers import PROJECT
 from tests.cluster import Cluster
 
+pytestmark = pytest.mark.alone
+
 COMMAND_TIMEOUT_S = 200
 COPY = "bench_copy"
 ANY_NUMBER = range(1 << 40)

@@ -11,6 +11,8 @@ import pytest
 
 from tests.cluster import Cluster
 
+pytestmark = pytest.mark.alone
+
 TANDEM = [sys.executable, "-c", "from tandem.cli import main; main()"]
 SMALL = ("--shards", "2", "--coordinators", "2")
 TIMEOUT_S = 150

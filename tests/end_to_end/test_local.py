@@ -16,6 +16,8 @@ import pytest
 from tandem.local.cluster import LocalCluster
 from tandem.local.processes import start_mark
 
+pytestmark = pytest.mark.alone
+
 TANDEM = str(Path(sys.executable).with_name("tandem"))
 COMMAND_TIMEOUT_S = 200
 

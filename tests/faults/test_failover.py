@@ -22,6 +22,8 @@ from tests.cluster import Cluster, wait_until
 from tests.contract.bench import Bench, now, soon
 from tests.faults.test_recovery import leader, wait_for_leader
 
+pytestmark = pytest.mark.alone
+
 SESSION_S = 2.0
 SETTINGS = {
     "TANDEM_ZOOKEEPER_SESSION_TIMEOUT_S": str(SESSION_S),
