@@ -1,6 +1,5 @@
 """Runs a coordinator: gunicorn with the number of workers that the settings say."""
 
-import logging
 import sys
 import time
 from typing import Any
@@ -9,7 +8,7 @@ from flask import Flask
 from gunicorn.app.base import BaseApplication
 from gunicorn.workers.base import Worker
 
-from coordinator import metrics
+from coordinator import logs, metrics
 from coordinator.http.app import create_app
 from coordinator.settings import Settings, SettingsError, load
 from coordinator.wiring import Process
@@ -43,6 +42,9 @@ class Server(BaseApplication):  # type: ignore[misc]
             # The longest that a batch may still be waiting, and time to answer it.
             "graceful_timeout": self._settings.engine.batch_deadline_ms // 1000 + 10,
             "keepalive": 75,
+            "logger_class": logs.GunicornLogger,
+            "loglevel": self._settings.log.level,
+            "errorlog": None,
             "proc_name": f"tandem-{coordinator.id}",
             "worker_exit": self._on_worker_exit,
             "child_exit": self._on_child_exit,
@@ -74,15 +76,12 @@ class Server(BaseApplication):  # type: ignore[misc]
 
 
 def main() -> int:
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"
-    )
-    logging.getLogger("kazoo").setLevel(logging.WARNING)
     try:
         settings = load()
     except SettingsError as error:
         print(f"tandem: {error}", file=sys.stderr)
         return 2
+    logs.configure(settings.log, settings.coordinator.id)
     with metrics.shared():
         Server(settings).run()
     return 0

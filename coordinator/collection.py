@@ -106,9 +106,11 @@ class Collector:
             if shard.is_available:
                 collect(shard)
         except ShardError as error:
-            log.info("traces on shard %s are collected later: %s", shard.id, error)
+            extra = {"event": "collection.put_off", "shard": shard.id, "code": error.code}
+            log.info("traces on shard %s are collected later: %s", shard.id, error, extra=extra)
         except Exception:
-            log.exception("collecting on shard %s met a bug; it is repeated", shard.id)
+            extra = {"event": "collection.bug", "shard": shard.id}
+            log.exception("collecting on shard %s met a bug; it is repeated", shard.id, extra=extra)
 
     def _before(self) -> int:
         """Decisions younger than this stamp are left alone: others may be about to ask for them."""

@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from coordinator import group_log
 from coordinator.metrics import Metrics
 from coordinator.participants import Participants
 from coordinator.planning import EMPTY_PLAN, Plan, Sorted, plan, sort_out
@@ -106,7 +107,7 @@ class Executors:
                 self._run(group)
             except Exception:
                 # A thread that ends would leave its part of the work undone for ever.
-                log.exception("an executor met a bug and goes on")
+                log.exception("an executor met a bug and goes on", extra={"event": "executor.bug"})
                 time.sleep(_AFTER_BUG_S)
 
 
@@ -155,9 +156,12 @@ class GroupRun:
                 began = time.monotonic()
                 self._phase, effect = step(self._phase, event)
                 event = self._perform(effect)
+            group_log.log_end(
+                self._gtrid, self._group.tickets, self._phase, self._participants.lost
+            )
             self._answer_known()
         except Exception:
-            log.exception("group %s broke while %s", self._gtrid, self._phase)
+            group_log.log_bug(self._gtrid, self._group.tickets, self._phase)
             self._give_up_after_bug()
         finally:
             try:
@@ -247,6 +251,7 @@ class GroupRun:
                 self._wait_for(shard, account, deadline)
         if any(isinstance(error, TryAgain) for error in self._participants.lost.values()):
             ticket.waits += 1
+            group_log.log_kept_waiting(self._gtrid, ticket)
 
     def _wait_for(self, shard: str, account: str, deadline: float) -> None:
         self._participants.ask([shard], lambda b: b.wait_for([account], deadline), "lock")
@@ -423,7 +428,7 @@ class GroupRun:
         refused = [e for e in self._participants.lost.values() if isinstance(e, StatementRefused)]
         if not refused:
             return tickets
-        log.warning("group %s of %d was refused: %s", self._gtrid, len(tickets), refused[0])
+        group_log.log_refused(self._gtrid, tickets, refused[0])
         if len(tickets) == 1:
             detail = f"the database refused it, nothing was written: {refused[0]}"
             self._queue.settle(tickets[0], NotDone(Excuse.INTERNAL_ERROR, detail))

@@ -45,7 +45,9 @@ class Gauges:
             try:
                 self._refresh()
             except Exception:
-                log.exception("the gauges met a bug and are refreshed again")
+                log.exception(
+                    "the gauges met a bug and are refreshed again", extra={"event": "metrics.bug"}
+                )
 
     def _refresh(self) -> None:
         metrics, process = self._metrics, self._process

@@ -337,7 +337,8 @@ def forget_worker(pid: int) -> None:
             for kind in ("counter", "histogram"):
                 _bury(folder / f"{kind}_{pid}.db", folder / f"{kind}_ended.db")
     except OSError as error:
-        log.error("what worker %d has counted stays where it is: %s", pid, error)
+        extra = {"event": "metrics.not_merged", "worker": pid}
+        log.error("what worker %d has counted stays where it is: %s", pid, error, extra=extra)
 
 
 def _bury(file: Path, ended: Path) -> None:
@@ -369,7 +370,13 @@ def _reserve() -> None:
         for kind in ("counter", "histogram", *(f"gauge_{mode}" for mode in modes)):
             _make_room(folder / f"{kind}_{os.getpid()}.db", _FILE_BYTES)
     except OSError as error:
-        log.error("metrics are off in this process: %s has no room for them (%s)", folder, error)
+        extra = {"event": "metrics.off"}
+        log.error(
+            "metrics are off in this process: %s has no room for them (%s)",
+            folder,
+            error,
+            extra=extra,
+        )
         values.ValueClass = values.MutexValue
 
 

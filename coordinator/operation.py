@@ -1,5 +1,6 @@
 """What operators ask and do: who is there, what is in doubt, what happens next; finish it now."""
 
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -23,6 +24,8 @@ from shard_client.prepared import (
 )
 from shard_client.shard import Shard
 from shard_client.xid import Gtrid
+
+log = logging.getLogger(__name__)
 
 _CALL_TIMEOUT_S = 3.0
 _RESOLVE_TIMEOUT_S = 8.0
@@ -130,6 +133,7 @@ class Operation:
 
     def step_down(self) -> tuple[Leader, Leader | None]:
         """Ask the leader to hand over: the old one, and who leads now. Raises ClusterError."""
+        log.info("the leader is asked to step down", extra={"event": "leader.asked_to_step_down"})
         return self._cluster.hand_over(time.monotonic() + _STEP_DOWN_TIMEOUT_S)
 
     # --- what is in doubt -------------------------------------------------------------------
@@ -226,6 +230,8 @@ class Operation:
         shards = sorted({branch.shard for branch in prepared if branch.gtrid == gtrid})
         if not shards:
             return self._nothing_prepared(gtrid, unreachable)
+        extra = {"event": "recovery.asked", "gtrid": str(gtrid), "shards": shards}
+        log.info("group %s is to be finished now, as asked", gtrid, extra=extra)
         heard: list[DecisionOutcome] = []
         self._finisher.add(Unfinished(gtrid, shards, Phase.ARBITRATING, heard.append))
         self._finisher.hurry(gtrid)

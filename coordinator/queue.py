@@ -99,6 +99,7 @@ class Ticket:
         "limit",
         "not_before",
         "number",
+        "request_id",
         "shards",
         "skips",
         "state",
@@ -106,10 +107,19 @@ class Ticket:
         "waits",
     )
 
-    def __init__(self, transfer: Transfer, deadline: float, latch: Latch, batch: object) -> None:
+    def __init__(
+        self,
+        transfer: Transfer,
+        deadline: float,
+        latch: Latch,
+        batch: object,
+        request_id: str | None = None,
+    ) -> None:
         self.transfer = transfer
         self.deadline = deadline
         self.latch = latch
+        # Of the request that it came with.
+        self.request_id = request_id
         # Transfers of one batch that share accounts keep their order.
         self.batch = batch
         self.state = State.OPEN

@@ -213,7 +213,14 @@ class Finisher:
                 self._metrics.failed(error.code, "recovering")
                 self._put_off(portion.tasks, error)
             except Exception:
-                log.exception("finishing groups met a bug; it is tried again")
+                log.exception(
+                    "finishing groups met a bug; it is tried again",
+                    extra={
+                        "event": "recovery.bug",
+                        "shard": portion.shard,
+                        "gtrids": [str(task.item.gtrid) for task in portion.tasks],
+                    },
+                )
                 self._put_off(portion.tasks, None)
             self._release(portion)
 
@@ -284,8 +291,20 @@ class Finisher:
             outcomes = arbitrate(home, gtrids, time.time_ns() // 1000, deadline)
         # One line for all: a line for each would cost as much as to finish it.
         for outcome in set(outcomes.values()):
-            names = " ".join(gtrid for gtrid, found in outcomes.items() if found is outcome)
-            log.info("home %s says %s: %s", portion.shard, outcome.value, names)
+            names = [gtrid for gtrid, found in outcomes.items() if found is outcome]
+            extra = {
+                "event": "recovery.settled",
+                "shard": portion.shard,
+                "outcome": outcome.value,
+                "gtrids": names,
+            }
+            log.info(
+                "home %s says %s of %d groups",
+                portion.shard,
+                outcome.value,
+                len(names),
+                extra=extra,
+            )
         for task in portion.tasks:
             outcome = outcomes[str(task.item.gtrid)]
             with self._changed:
@@ -337,6 +356,13 @@ class Finisher:
             count = error.statement or 0
         for task in tasks[:count]:
             self._done(task)
+        if count:
+            extra = {
+                "event": "recovery.branches_finished",
+                "shard": shard,
+                "gtrids": [gtrid for gtrid, _ in branches[:count]],
+            }
+            log.info("%d branches on shard %s are finished", count, shard, extra=extra)
         return count
 
     def _done(self, task: Task) -> None:
@@ -355,7 +381,12 @@ class Finisher:
         cluster = tasks[0].item.gtrid.cluster
         with self._shards[shard].connection(deadline) as connection:
             if end_sessions_of(connection, cluster, gtrids, deadline):
-                log.info("sessions that kept branches to themselves on shard %s are ended", shard)
+                extra = {"event": "recovery.sessions_ended", "shard": shard, "gtrids": gtrids}
+                log.info(
+                    "sessions that kept branches to themselves on shard %s are ended",
+                    shard,
+                    extra=extra,
+                )
 
     def _find_out(self, shard: str, tasks: Sequence[Task]) -> None:
         """Why branches are unknown to their server (rule R6)."""
@@ -408,4 +439,9 @@ class Finisher:
                 "docs/operations/missing-branch.md",
                 task.item.gtrid,
                 task.shard,
+                extra={
+                    "event": "recovery.branch_missing",
+                    "gtrid": str(task.item.gtrid),
+                    "shard": task.shard,
+                },
             )

@@ -68,6 +68,12 @@ class Engine(Section, frozen=True):
     collect_after_ms: Annotated[int, Meta(ge=1000, le=86_400_000)] = 60_000
 
 
+class Log(Section, frozen=True):
+    format: Literal["auto", "json", "text"] = "auto"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    requests: Literal["all", "errors"] = "all"
+
+
 class Settings(Section, frozen=True):
     """The whole configuration, checked."""
 
@@ -76,6 +82,7 @@ class Settings(Section, frozen=True):
     zookeeper: ZooKeeper = ZooKeeper()
     mysql: MySQL = MySQL()
     engine: Engine = Engine()
+    log: Log = Log()
     shards: dict[Name, ShardAddress] = {}
 
 
@@ -85,6 +92,7 @@ SECTIONS: dict[str, type[Section]] = {
     "zookeeper": ZooKeeper,
     "mysql": MySQL,
     "engine": Engine,
+    "log": Log,
 }
 
 # Variables of the command line that are no keys of the file.

@@ -135,7 +135,8 @@ class Shards:
         try:
             shard.admit()
         except ShardError as error:
-            log.debug("%s", error)
+            extra = {"event": "shard.not_admitted", "shard": shard.id, "code": error.code}
+            log.debug("%s", error, extra=extra)
 
     def _probe(self) -> None:
         while not self._stopping:
@@ -146,7 +147,9 @@ class Shards:
             try:
                 self.admit_all()
             except Exception:
-                log.exception("the probe of shards met a bug and goes on")
+                log.exception(
+                    "the probe of shards met a bug and goes on", extra={"event": "shard.bug"}
+                )
             if any(not shard.is_available for shard in self.all()):
                 # A failed probe is not repeated at once, however often it is asked for.
                 time.sleep(_PROBE_INTERVAL_S / 5)

@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 
+from coordinator.logs import few
 from coordinator.protocols.recovery import Surroundings, whose_turn
 from coordinator.protocols.two_phase_commit import Phase
 from coordinator.recovery import Finisher, Unfinished
@@ -89,7 +90,8 @@ class Sweeper:
             self.last_success = time.time()
         known = {item.gtrid for item in self._finisher.unfinished()}
         if new := found.keys() - known:
-            log.info("%d groups in doubt are being finished", len(new))
+            extra = {"event": "recovery.found", "count": len(new), "gtrids": few(sorted(new))}
+            log.info("%d groups in doubt are being finished", len(new), extra=extra)
         self._finisher.add(
             *(Unfinished(gtrid, shards, Phase.ARBITRATING) for gtrid, shards in found.items())
         )
@@ -122,7 +124,9 @@ class Sweeper:
             try:
                 self.sweep()
             except Exception:
-                log.exception("the sweep met a bug; it is repeated")
+                log.exception(
+                    "the sweep met a bug; it is repeated", extra={"event": "recovery.sweep_bug"}
+                )
 
 
 def age_of(gtrid: Gtrid) -> float:

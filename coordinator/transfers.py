@@ -1,9 +1,11 @@
 """Transfers as callers see them: handing them in, and asking what became of them."""
 
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+from coordinator import logs
 from coordinator.metrics import Metrics
 from coordinator.queue import (
     TOO_LATE,
@@ -26,6 +28,8 @@ from shard_client.errors import ShardError
 from shard_client.prepared import DecisionOutcome, read_decisions
 from shard_client.transfers import StoredTransfer, Undecided, probe
 from shard_client.xid import Gtrid
+
+log = logging.getLogger(__name__)
 
 _CALL_TIMEOUT_S = 3.0
 # How long a transfer that is being written at its deadline is waited for, before "pending".
@@ -59,7 +63,8 @@ class Transfers:
         latch = Latch(len(transfers))
         deadline = time.monotonic() + timeout_s
         batch = latch if is_batch else None
-        tickets = [Ticket(transfer, deadline, latch, batch) for transfer in transfers]
+        request = logs.request_id.get()
+        tickets = [Ticket(transfer, deadline, latch, batch, request) for transfer in transfers]
         try:
             self._queue.put(tickets, alone=not is_batch)
         except (Overloaded, Closed):
@@ -97,6 +102,8 @@ class Transfers:
             for ticket, answer in zip(tickets, answers, strict=True)
             if isinstance(answer, NotDone)
         ]
+        if doubtful:
+            _log_given_up([t for t in tickets if isinstance(t.answer, NotDone)])
         beneath = self._look_beneath(doubtful)
         while patience_s and PENDING in beneath.values() and time.monotonic() < give_up:
             time.sleep(_POLL_S)
@@ -188,3 +195,18 @@ class Transfers:
         slot = slot_of_transfer(transfer)
         assert slot is not None
         return self._shards.map.shard_of_slot(slot)
+
+
+def _log_given_up(tickets: Sequence[Ticket]) -> None:
+    """One line for what was given up of a request, with what had kept it."""
+    answers = [ticket.answer for ticket in tickets]
+    extra = {
+        "event": "transfer.given_up",
+        "count": len(tickets),
+        "transfer_ids": logs.few(ticket.transfer.id for ticket in tickets),
+        "excuses": sorted({a.excuse.value for a in answers if isinstance(a, NotDone)}),
+        "skips": max(ticket.skips for ticket in tickets),
+        "waits": max(ticket.waits for ticket in tickets),
+        "gtrids": logs.few(dict.fromkeys(ticket.gtrid for ticket in tickets if ticket.gtrid)),
+    }
+    log.info("%d transfers are given up: nothing was written for them", len(tickets), extra=extra)

@@ -134,6 +134,14 @@ class Process:
         self.collector.start()
         self.executors.start()
         self._gauges.start()
+        reasons = "; ".join(self.reasons_not_ready())
+        log.info(
+            "%s takes requests at %s%s",
+            self.cluster.me.name,
+            self.settings.coordinator.listen,
+            f", and is not ready: {reasons}" if reasons else "",
+            extra={"event": "process.started", "member": self.cluster.me.name},
+        )
 
     def begin_to_stop(self) -> None:
         """Hand leadership over; transfers are still taken and answered."""
@@ -142,8 +150,12 @@ class Process:
     def stop(self, patience_s: float) -> None:
         """Hand leadership over, take nothing more, finish and answer what is here, and end."""
         self.begin_to_stop()
+        extra: dict[str, object] = {"event": "process.stopping", "member": self.cluster.me.name}
+        log.info("%s takes no more requests and ends", self.cluster.me.name, extra=extra)
         if not self.queue.close(time.monotonic() + patience_s):
-            log.warning("%d transfers are left to whoever recovers them", self.queue.unsettled)
+            left = self.queue.unsettled
+            extra = {"event": "process.left_undone", "count": left}
+            log.warning("%d transfers are left to whoever recovers them", left, extra=extra)
         self.sweeper.stop()
         self.collector.stop()
         self.finisher.stop()

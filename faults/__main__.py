@@ -6,6 +6,8 @@ import secrets
 import sys
 
 from coordinator import __main__ as product
+from coordinator import logs
+from coordinator.settings import Log
 from faults import points
 from faults.plan import FaultsError, parse
 
@@ -13,9 +15,7 @@ log = logging.getLogger("faults")
 
 
 def main() -> int:
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"
-    )
+    logs.configure(Log(), os.environ.get("TANDEM_COORDINATOR_ID", ""))
     # Gone from the environment, or the product would refuse to start.
     faults = os.environ.pop("TANDEM_FAULTS", "")
     bug = os.environ.pop("TANDEM_PLANT", "")
@@ -30,9 +30,15 @@ def main() -> int:
         return 2
     points.await_thaw()
     os.register_at_fork(before=plan.begin_life)
-    log.critical("THIS IS A TEST BUILD: it breaks things on purpose. Never let it near money.")
-    log.critical("faults: seed=%d; %s", plan.seed, "; ".join(map(str, plan.faults)) or "none")
-    log.critical("planted bug: %s", f"{bug}: {points.PLANTS[bug].what}" if bug else "none")
+    what = f"{bug}: {points.PLANTS[bug].what}" if bug else "none"
+    log.critical(
+        "THIS IS A TEST BUILD: it breaks things on purpose. Never let it near money. "
+        "Faults: seed=%d; %s. Planted bug: %s",
+        plan.seed,
+        "; ".join(map(str, plan.faults)) or "none",
+        what,
+        extra={"event": "fault.test_build"},
+    )
     return product.main()
 
 

@@ -303,7 +303,9 @@ def _strike(plan: Plan, name: str, subject: Any) -> None:
     if fault is None:
         return
     gtrid = getattr(subject, "gtrid", "")
-    log.warning("fault at %s%s: %s %s", name, f"@{shard}" if shard else "", fault.mode, gtrid)
+    where = f"{name}@{shard}" if shard else name
+    extra = {"event": "fault.struck", "point": where, "mode": f"{fault.mode}", "gtrid": gtrid}
+    log.warning("fault at %s: %s %s", where, fault.mode, gtrid, extra=extra)
     if fault.mode in (Mode.FAIL, Mode.CUT):
         if connection is None:
             raise FaultsError(f"{name} was reached without a connection")

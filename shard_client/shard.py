@@ -78,7 +78,8 @@ class Shard:
             self.last_check, was = check, self.unavailable_because
             self.unavailable_because = None
         if was:
-            log.info("shard %s is in use (%s)", self.id, check.version)
+            extra = {"event": "shard.in_use", "shard": self.id}
+            log.info("shard %s is in use (%s)", self.id, check.version, extra=extra)
 
     def give_up(self, error: ShardError) -> None:
         """Use the shard no more until it is admitted again."""
@@ -87,7 +88,8 @@ class Shard:
             if was is None:
                 self.unavailable_since = time.monotonic()
         if was is None:
-            log.warning("shard %s is not used: %s", self.id, error.text)
+            extra = {"event": "shard.lost", "shard": self.id, "code": error.code}
+            log.warning("shard %s is not used: %s", self.id, error.text, extra=extra)
         self._empty()
 
     def take(self, deadline: float) -> ShardConnection:

@@ -204,16 +204,21 @@ class ClusterSession:
             try:
                 self._turn()
             except (KazooException, KazooTimeoutError) as error:
-                log.info("ZooKeeper did not answer: %r", error)
+                extra = {"event": "zookeeper.no_answer"}
+                log.info("ZooKeeper did not answer: %r", error, extra=extra)
             except Exception:
-                log.exception("a turn in ZooKeeper met a bug; it is repeated")
+                extra = {"event": "zookeeper.bug"}
+                log.exception("a turn in ZooKeeper met a bug; it is repeated", extra=extra)
 
     def _renew_client(self) -> None:
         """Begin with another client, after long without contact."""
         patience_s = max(_RENEW_TIMEOUTS * self._timeout_s, _RENEW_MIN_S)
         if time.monotonic() - max(self._seen_at, self._renewed_at) < patience_s:
             return
-        log.warning("no contact with ZooKeeper for long: beginning with another connection")
+        log.warning(
+            "no contact with ZooKeeper for long: beginning with another connection",
+            extra={"event": "zookeeper.renewed"},
+        )
         self._renewed_at = time.monotonic()
         old, self._client = self._client, self._new_client()
         # kazoo's stop can hang.
@@ -272,7 +277,10 @@ class ClusterSession:
             except NoNodeError:
                 continue
             except msgspec.DecodeError as error:
-                log.warning("member %s cannot be read and is passed over: %s", name, error)
+                extra = {"event": "process.unreadable", "member": name}
+                log.warning(
+                    "member %s cannot be read and is passed over: %s", name, error, extra=extra
+                )
         self._known = found
         return tuple(found[name] for name in sorted(found))
 
@@ -280,7 +288,8 @@ class ClusterSession:
         present = {member.number for member in members}
         for member in self.view.members:
             if member.number not in present and member.number not in self._gone:
-                log.info("process %s is gone", member.name)
+                extra = {"event": "process.gone", "member": member.name}
+                log.info("process %s is gone", member.name, extra=extra)
                 self._gone[member.number] = None
         for number in present & self._gone.keys():
             del self._gone[number]
@@ -344,12 +353,14 @@ class ClusterSession:
         self._lease.renew(asked_at)
         vacant_since, self._vacant_since = self._vacant_since, None
         self._on_elected(time.monotonic() - vacant_since if vacant_since else None)
-        log.info("%s leads, in term %d", self.me.name, epoch)
+        extra = {"event": "leader.elected", "member": self.me.name, "epoch": epoch}
+        log.info("%s leads, in term %d", self.me.name, epoch, extra=extra)
         return Leader(epoch, self.me)
 
     def _stop_leading(self, why: str) -> None:
         if self.leads:
-            log.info("%s leads no more: %s", self.me.name, why)
+            extra = {"event": "leader.ended", "member": self.me.name, "epoch": self._epoch}
+            log.info("%s leads no more: %s", self.me.name, why, extra=extra)
         self._lease.drop()
 
 

@@ -83,9 +83,10 @@ class MapInForce:
         if current is None or new.version > current.version:
             self._on_change(new)
             self.current = new
-            log.info("shard map version %d is in force", new.version)
+            extra = {"event": "map.in_force", "version": new.version}
+            log.info("shard map version %d is in force", new.version, extra=extra)
 
     def _complain(self, text: str) -> None:
         if self.complaint != text:
-            log.warning("%s", text)
+            log.warning("%s", text, extra={"event": "map.unusable"})
         self.complaint = text

@@ -1,22 +1,15 @@
 """The Flask application: routes, request ids, problem documents."""
 
-import logging
-import re
 import time
-import uuid
 from functools import partial
 
 from flask import Blueprint, Flask, Response, g, redirect, request
 from flask_swagger_ui import get_swaggerui_blueprint
 
-from coordinator.http import accounts, admin, problems, reading, schemas, transfers
+from coordinator.http import accounts, admin, problems, reading, request_log, schemas, transfers
 from coordinator.http.openapi import document
 from coordinator.metrics import Metrics
 from coordinator.wiring import Process
-
-log = logging.getLogger(__name__)
-
-_REQUEST_ID = re.compile(r"[!-~]{1,128}")
 
 
 def create_app(process: Process) -> Flask:
@@ -25,8 +18,7 @@ def create_app(process: Process) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = process.settings.coordinator.body_max_bytes
     app.url_map.strict_slashes = False
     problems.register(app)
-    app.before_request(_begin)
-    app.after_request(_end)
+    request_log.register(app, process.settings.log)
     app.after_request(partial(_measure, process.metrics))
     app.register_blueprint(accounts.blueprint(process.accounts))
     app.register_blueprint(transfers.blueprint(process.transfers, process.settings.engine))
@@ -35,25 +27,6 @@ def create_app(process: Process) -> Flask:
     docs = get_swaggerui_blueprint("/docs", "/openapi.json", {"app_name": "Tandem"})
     app.register_blueprint(docs)
     return app
-
-
-def _begin() -> None:
-    given = request.headers.get("X-Request-Id", "")
-    g.began = time.monotonic()
-    g.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-
-
-def _end(answer: Response) -> Response:
-    answer.headers["X-Request-Id"] = g.get("request_id", "")
-    if answer.status_code >= 500:
-        log.warning(
-            "%s %s answered %d (request %s)",
-            request.method,
-            request.path,
-            answer.status_code,
-            g.get("request_id", ""),
-        )
-    return answer
 
 
 # Of what else clients send, each word would be a series of its own.

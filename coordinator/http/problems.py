@@ -9,6 +9,7 @@ from werkzeug.exceptions import HTTPException
 
 from coordinator.cluster import ClusterError
 from coordinator.cluster.session import HandOverUnknown
+from coordinator.http.request_log import note
 from coordinator.http.schemas import Problem
 from coordinator.queue import Closed, Overloaded
 from coordinator.shards import NoShardMap
@@ -58,6 +59,8 @@ class Refuse(Exception):
 
 def problem(status: int, kind: str, detail: str, transfer_id: str | None = None) -> Response:
     """A problem document as an answer."""
+    # Not the detail: it may say a balance.
+    note(problem=kind, transfer_id=transfer_id)
     document = Problem(f"/problems/{kind}", TITLES[kind], status, detail, transfer_id)
     answer = Response(
         msgspec.json.encode(document), status, content_type="application/problem+json"
@@ -116,7 +119,7 @@ def register(app: Flask) -> None:
 
     @app.errorhandler(Exception)
     def bug(error: Exception) -> Response:
-        log.exception("%s %s met a bug", request.method, request.path)
+        log.exception("%s %s met a bug", request.method, request.path, extra={"event": "http.bug"})
         detail = (
             "the service met a fault of its own; whether anything has happened is not known: send "
             "the same request again, with the same key"

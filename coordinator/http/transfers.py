@@ -1,6 +1,7 @@
 """The routes of transfers."""
 
 import time
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -8,6 +9,8 @@ from flask import Blueprint, Response
 
 from coordinator.http import reading, schemas
 from coordinator.http.problems import Refuse, problem
+from coordinator.http.request_log import note
+from coordinator.logs import few
 from coordinator.queue import Answer, Excuse, InUse, NotDone, Refused, Settled, Ticket
 from coordinator.settings import Engine
 from coordinator.transfers import PENDING, Pending, Transfers
@@ -27,12 +30,14 @@ def blueprint(transfers: Transfers, engine: Engine) -> Blueprint:
     def transfer() -> Response:
         key = reading.idempotency_key()
         asked = _transfer(reading.body(schemas.TransferRequest), key, time.time_ns() // 1000)
+        note(transfer_id=asked.id)
         timeout_s = engine.request_deadline_ms / 1000
         try:
             tickets = transfers.submit([asked], timeout_s, is_batch=False)
         except InUse as error:
             return _respond_in_use(asked, error.ticket)
         answer = transfers.wait(tickets, reading.wait_preference())[0]
+        note(gtrid=_gtrid_of(tickets[0], answer))
         return _respond(asked.id, answer)
 
     @routes.get("/v1/transfers/<transfer>")
@@ -46,6 +51,7 @@ def blueprint(transfers: Transfers, engine: Engine) -> Blueprint:
             raise Refuse(404, "not-found", f"there is no transfer {reading.shown(transfer)}")
         if isinstance(found, Pending):
             return reading.json(schemas.PendingTransfer(transfer))
+        note(gtrid=found.gtrid)
         return reading.json(schemas.transfer_view(found))
 
     @routes.post("/v1/transfers/batch")
@@ -147,6 +153,11 @@ def _respond_settled(answer: Settled) -> Response:
     return response
 
 
+def _gtrid_of(ticket: Ticket, answer: Answer | Pending) -> str | None:
+    """The group that has brought a transfer about, or the last one that may have."""
+    return answer.stored.gtrid if isinstance(answer, Settled) else ticket.gtrid or None
+
+
 def _batch(transfers: Transfers, engine: Engine) -> list[schemas.TransferResult]:
     batch = reading.body(schemas.TransferBatch).transfers
     if len(batch) > schemas.BATCH_MAX:
@@ -170,7 +181,11 @@ def _batch(transfers: Transfers, engine: Engine) -> list[schemas.TransferResult]
     answers = transfers.wait(tickets, reading.wait_preference())
     for index, transfer, answer in zip(places, asked, answers, strict=True):
         results[index] = _result(transfer.id, answer)
-    return [result for result in results if result is not None]
+    told = [result for result in results if result is not None]
+    gtrids = dict.fromkeys(map(_gtrid_of, tickets, answers))
+    counts: Counter[str] = Counter(result.status for result in told)
+    note(transfers=len(told), **counts, gtrids=few(filter(None, gtrids)))
+    return told
 
 
 def _malformed(detail: str) -> schemas.TransferResult:

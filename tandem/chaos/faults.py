@@ -170,7 +170,7 @@ class Hands:
 
 def strikes(log: str) -> Counter[str]:
     """What a coordinator of the test build says in its log of the points that have struck."""
-    found = re.findall(r" fault at ([a-z-]+)(?:@\S+)?: ([a-z-]+)", log)
+    found = re.findall(r"\bfault at ([a-z-]+)(?:@\S+)?: ([a-z-]+)", log)
     return Counter(f"{mode} at {point}" for point, mode in found)
 
 

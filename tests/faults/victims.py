@@ -21,6 +21,7 @@ from tandem.local import ports
 from tests.bank import Bank, client, post_one, transfer
 from tests.cluster import Cluster, Coordinator, wait_until
 from tests.faults.leftovers import prepared
+from tests.logs import events
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {
@@ -88,9 +89,7 @@ class Victim(Coordinator):
 
     def _strikes(self) -> list[tuple[str, str]]:
         """Where and to which group, in order; to "" where a fault concerns no single group."""
-        lines = self.log.read_text().splitlines()
-        texts = [line.partition("fault at ")[2] for line in lines if "fault at " in line]
-        return [(text.partition(":")[0], text.rpartition(" ")[2]) for text in texts]
+        return [(line["point"], line["gtrid"]) for line in events(self.log, "fault.struck")]
 
     def is_frozen(self) -> bool:
         assert self.process is not None
