@@ -8,7 +8,7 @@ from flask import Flask
 from gunicorn.app.base import BaseApplication
 from gunicorn.workers.base import Worker
 
-from coordinator import logs, metrics
+from coordinator import logs, metrics, tracing
 from coordinator.http.app import create_app
 from coordinator.settings import Settings, SettingsError, load
 from coordinator.wiring import Process
@@ -78,6 +78,7 @@ class Server(BaseApplication):  # type: ignore[misc]
 def main() -> int:
     try:
         settings = load()
+        tracing.check(settings)
     except SettingsError as error:
         print(f"tandem: {error}", file=sys.stderr)
         return 2

@@ -30,6 +30,7 @@ from coordinator.queue import (
 )
 from coordinator.recovery import Finisher, Unfinished
 from coordinator.shards import Shards
+from coordinator.tracing import Tracer
 from ledger.decide import refuse_reuse
 from ledger.ids import slot_of
 from ledger.model import Account
@@ -122,6 +123,7 @@ class GroupRun:
         shards: Shards,
         finisher: Finisher,
         metrics: Metrics,
+        tracer: Tracer,
         names: Names,
         timeouts: Timeouts,
     ) -> None:
@@ -136,7 +138,8 @@ class GroupRun:
         home = min(involved, key=lambda shard: (-involved[shard], shard))
         self._gtrid = names.gtrid(home)
         self._shard_names = sorted(involved)
-        self._participants = Participants(shards, self._gtrid, metrics)
+        self._trace = tracer.group(self._gtrid, group.tickets)
+        self._participants = Participants(shards, self._gtrid, metrics, self._trace)
         self._plan = EMPTY_PLAN
         self._known: list[tuple[Ticket, StoredTransfer]] = []
         self._again: list[Ticket] = []
@@ -169,10 +172,12 @@ class GroupRun:
             finally:
                 self._metrics.deferred.inc(len(self._again))
                 self._queue.finished(self._group, self._again)
+            self._trace.end(self._phase)
 
     def _measure(self, began: float) -> None:
         if name := _MEASURED.get(self._phase):
             self._metrics.phase(name, time.monotonic() - began)
+            self._trace.phase(name, began)
 
     def _give_up_after_bug(self) -> None:
         """What was written is not known: the home, or the ids of the transfers, are to decide."""

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from coordinator.metrics import Metrics
 from coordinator.shards import Shards
+from coordinator.tracing import GroupTrace
 from shard_client.branch import Branch
 from shard_client.connection import Reply
 from shard_client.errors import ShardError
@@ -34,10 +35,11 @@ class Participants:
     closed, so that the server rolls back what was not prepared.
     """
 
-    def __init__(self, shards: Shards, gtrid: Gtrid, metrics: Metrics) -> None:
+    def __init__(self, shards: Shards, gtrid: Gtrid, metrics: Metrics, trace: GroupTrace) -> None:
         self._shards = shards
         self._gtrid = gtrid
         self._metrics = metrics
+        self._trace = trace
         # When the packet that takes the locks was sent.
         self._locked_at: dict[str, float] = {}
         self.branches: dict[str, Branch] = {}
@@ -48,11 +50,12 @@ class Participants:
     def open(self, names: Iterable[str], deadline: float) -> None:
         """Take a connection to each of these shards; nothing is sent yet."""
         for name in names:
+            began = time.monotonic()
             try:
                 shard = self._shards[name]
                 connection = shard.take(deadline)
             except ShardError as error:
-                self._lose(name, error, "open")
+                self._lose(name, error, "open", began)
                 continue
             self._held[name] = shard
             is_local = name == self._gtrid.home
@@ -83,15 +86,16 @@ class Participants:
             try:
                 replies[name] = call(branch)
             except ShardError as error:
-                self._lose(name, error, what)
+                self._lose(name, error, what, sent[name])
         for name in self._as_they_come(replies):
             try:
                 answers[name] = replies[name].get()
             except ShardError as error:
-                self._lose(name, error, what)
+                self._lose(name, error, what, sent[name])
                 continue
             now = time.monotonic()
             self._metrics.called(name, what, now - sent[name])
+            self._trace.called(name, what, sent[name])
             if releases:
                 role = "home" if name == self._gtrid.home else "remote"
                 self._metrics.released(role, name, now - self._locked_at[name])
@@ -126,8 +130,9 @@ class Participants:
             self._held[name].give(branch.connection)
         self.branches.clear()
 
-    def _lose(self, name: str, error: ShardError, what: str) -> None:
+    def _lose(self, name: str, error: ShardError, what: str, began: float) -> None:
         self._metrics.failed(error.code, _PHASES[what])
+        self._trace.called(name, what, began, error)
         self.lost[name] = error
         branch = self.branches.pop(name, None)
         if branch:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from typing import NamedTuple
 
+from coordinator.tracing import Origin
 from ledger.model import Refusal, Transfer
 from shard_client.transfers import StoredTransfer
 
@@ -99,6 +100,7 @@ class Ticket:
         "limit",
         "not_before",
         "number",
+        "origin",
         "request_id",
         "shards",
         "skips",
@@ -114,12 +116,14 @@ class Ticket:
         latch: Latch,
         batch: object,
         request_id: str | None = None,
+        origin: Origin | None = None,
     ) -> None:
         self.transfer = transfer
         self.deadline = deadline
         self.latch = latch
-        # Of the request that it came with.
+        # Of the request that it came with; the origin if that is traced.
         self.request_id = request_id
+        self.origin = origin
         # Transfers of one batch that share accounts keep their order.
         self.batch = batch
         self.state = State.OPEN

@@ -17,6 +17,7 @@ from coordinator.metrics import Metrics
 from coordinator.protocols.recovery import MISSING_MAX, Verdict, judge_unknown
 from coordinator.protocols.two_phase_commit import Event, Phase, step
 from coordinator.shards import Shards
+from coordinator.tracing import Tracer
 from shard_client.errors import ConnectionLost, ShardError, ShardUnavailable, UnknownBranch
 from shard_client.prepared import (
     DecisionOutcome,
@@ -108,6 +109,7 @@ class Unfinished:
         self.branches = {shard: Task(self, shard) for shard in shards}
         self.question = Task(self, gtrid.home)
         self.since = time.monotonic()
+        self.finished: list[str] = []
 
     def join(self, other: "Unfinished") -> None:
         """Take over what another one for the same group knows: shards, and who is to be told. A
@@ -145,9 +147,10 @@ class _Portion(NamedTuple):
 class Finisher:
     """Finishes groups in the background until nothing is left of them."""
 
-    def __init__(self, shards: Shards, metrics: Metrics) -> None:
+    def __init__(self, shards: Shards, metrics: Metrics, tracer: Tracer) -> None:
         self._shards = shards
         self._metrics = metrics
+        self._tracer = tracer
         self._items: dict[Gtrid, Unfinished] = {}
         self._busy: Counter[str] = Counter()
         self._changed = threading.Condition()
@@ -272,6 +275,9 @@ class Finisher:
         if is_done and self._items.get(item.gtrid) is item:
             del self._items[item.gtrid]
             self._metrics.recovery_seconds.observe(time.monotonic() - item.since)
+            self._tracer.recovered(
+                item.gtrid, _OUTCOME[item.phase].value, item.finished, item.since
+            )
 
     def _put_off(self, tasks: Iterable[Task], error: ShardError | None) -> None:
         # What collides, or cannot be carried out, may do so because of one of them; but not what
@@ -371,6 +377,7 @@ class Finisher:
             if item.branches.get(task.shard) is not task:
                 return
             del item.branches[task.shard]
+            item.finished.append(task.shard)
         age_s = max(time.time() - item.gtrid.time_ms / 1000, 0.0)
         self._metrics.recovered(_OUTCOME[item.phase].value, task.shard, age_s)
 

@@ -16,6 +16,7 @@ Name = Annotated[str, Meta(pattern=r"^[a-z0-9_-]{1,10}\Z")]
 Milliseconds = Annotated[int, Meta(ge=1, le=3_600_000)]
 Address = Annotated[str, Meta(pattern=r"^[^\s:]+:\d{1,5}\Z")]
 Hosts = Annotated[str, Meta(pattern=r"^[^\s:,]+:\d{1,5}(,[^\s:,]+:\d{1,5})*(/\S*)?\Z")]
+Endpoint = Annotated[str, Meta(pattern=r"^(https?://\S+)?\Z")]
 ShardAddress = Annotated[str, Meta(pattern=r"^[^\s:/]+:\d{1,5}/[A-Za-z0-9_]{1,64}\Z")]
 
 
@@ -74,6 +75,11 @@ class Log(Section, frozen=True):
     requests: Literal["all", "errors"] = "all"
 
 
+class Tracing(Section, frozen=True):
+    endpoint: Endpoint = ""
+    sample_ratio: Annotated[float, Meta(ge=0, le=1)] = 0.01
+
+
 class Settings(Section, frozen=True):
     """The whole configuration, checked."""
 
@@ -83,6 +89,7 @@ class Settings(Section, frozen=True):
     mysql: MySQL = MySQL()
     engine: Engine = Engine()
     log: Log = Log()
+    tracing: Tracing = Tracing()
     shards: dict[Name, ShardAddress] = {}
 
 
@@ -93,6 +100,7 @@ SECTIONS: dict[str, type[Section]] = {
     "mysql": MySQL,
     "engine": Engine,
     "log": Log,
+    "tracing": Tracing,
 }
 
 # Variables of the command line that are no keys of the file.

@@ -5,7 +5,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from coordinator import logs
+from coordinator import logs, tracing
 from coordinator.metrics import Metrics
 from coordinator.queue import (
     TOO_LATE,
@@ -63,8 +63,9 @@ class Transfers:
         latch = Latch(len(transfers))
         deadline = time.monotonic() + timeout_s
         batch = latch if is_batch else None
-        request = logs.request_id.get()
-        tickets = [Ticket(transfer, deadline, latch, batch, request) for transfer in transfers]
+        request, span = logs.request_id.get(), tracing.request_span.get()
+        origin = tracing.Origin(span, time.monotonic()) if span else None
+        tickets = [Ticket(t, deadline, latch, batch, request, origin) for t in transfers]
         try:
             self._queue.put(tickets, alone=not is_batch)
         except (Overloaded, Closed):

@@ -19,6 +19,7 @@ from coordinator.recovery import Finisher
 from coordinator.settings import Settings
 from coordinator.shards import Shards
 from coordinator.sweeper import Sweeper
+from coordinator.tracing import tracer
 from coordinator.transfers import Transfers
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class Process:
             time.time_ns() // 1000,
         )
         self.metrics = Metrics()
+        self.tracer = tracer(settings, me.name)
         self.shards = Shards(settings)
         self.cluster = ClusterSession(
             settings, me, self.shards.use_map, self._on_cluster_change, self.metrics.elected
@@ -61,7 +63,7 @@ class Process:
             shard_of=self.shards.shard_of,
             trouble_with=self.shards.trouble_with,
         )
-        self.finisher = Finisher(self.shards, self.metrics)
+        self.finisher = Finisher(self.shards, self.metrics, self.tracer)
         interval_s = engine.sweep_interval_ms / 1000
         self.sweeper = Sweeper(
             self.shards,
@@ -116,6 +118,7 @@ class Process:
             shards=self.shards,
             finisher=self.finisher,
             metrics=self.metrics,
+            tracer=self.tracer,
             names=self._names,
             timeouts=self._timeouts,
         ).run()
@@ -163,6 +166,7 @@ class Process:
         # Last: as long as it is a member, what it has under way is left to it.
         self.cluster.stop()
         self.shards.stop()
+        self.tracer.stop()
 
     def reasons_not_ready(self) -> list[str]:
         """Why this process cannot take transfers; none when it can."""

@@ -6,7 +6,16 @@ from functools import partial
 from flask import Blueprint, Flask, Response, g, redirect, request
 from flask_swagger_ui import get_swaggerui_blueprint
 
-from coordinator.http import accounts, admin, problems, reading, request_log, schemas, transfers
+from coordinator.http import (
+    accounts,
+    admin,
+    problems,
+    reading,
+    request_log,
+    request_trace,
+    schemas,
+    transfers,
+)
 from coordinator.http.openapi import document
 from coordinator.metrics import Metrics
 from coordinator.wiring import Process
@@ -19,6 +28,8 @@ def create_app(process: Process) -> Flask:
     app.url_map.strict_slashes = False
     problems.register(app)
     request_log.register(app, process.settings.log)
+    if process.tracer.is_on:
+        request_trace.register(app, process.tracer)
     app.after_request(partial(_measure, process.metrics))
     app.register_blueprint(accounts.blueprint(process.accounts))
     app.register_blueprint(transfers.blueprint(process.transfers, process.settings.engine))

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
 _SHOWN_MAX = 200
 # Asked every few seconds, by machines.
-_PROBES = {"/healthz", "/readyz", "/metrics"}
+PROBES = {"/healthz", "/readyz", "/metrics"}
 # A path's parts that are ids, and the fields that they are called.
 _IDS = {"transfer": "transfer_id", "account": "account_id", "gtrid": "gtrid"}
 
@@ -61,7 +61,7 @@ def level_of(route: str | None, status: int, noted: Mapping[str, object], *, is_
         return logging.WARNING
     if status >= 400 or status == 202 or noted.get("failed") or noted.get("pending"):
         return logging.INFO
-    return logging.INFO if is_all and route not in _PROBES else logging.DEBUG
+    return logging.INFO if is_all and route not in PROBES else logging.DEBUG
 
 
 def _write(level: int, route: str | None, status: int) -> None:

@@ -5,6 +5,7 @@ from coordinator.protocols.two_phase_commit import Phase
 from coordinator.recovery import Finisher, Unfinished
 from coordinator.settings import Settings
 from coordinator.shards import Shards
+from coordinator.tracing import Tracer
 from shard_client.prepared import DecisionOutcome
 from shard_client.xid import Gtrid
 
@@ -13,7 +14,7 @@ GTRID = Gtrid("tandem", "s1", "c1", 1, 2)
 
 def finisher() -> Finisher:
     """Not started: nobody takes anything from it."""
-    return Finisher(Shards(Settings()), Metrics())
+    return Finisher(Shards(Settings()), Metrics(), Tracer())
 
 
 def test_one_that_joins_brings_its_shards_and_its_callback() -> None:
