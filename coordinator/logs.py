@@ -10,6 +10,7 @@ belongs to a user (balances, metadata) and never a secret.
 
 import logging
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterable
@@ -67,6 +68,12 @@ class GunicornLogger(glogging.Logger):  # type: ignore[misc]
     def setup(self, cfg: Any) -> None:
         super().setup(cfg)
         self.error_log.propagate = True
+
+    def warning(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        if msg.startswith("Invalid request from"):
+            # It quotes what it could not parse, perhaps a header with a token.
+            msg = re.sub("['\"].*", "(not shown)", msg, flags=re.DOTALL)
+        super().warning(msg, *args, **kwargs)
 
 
 class _OneWrite(logging.Handler):

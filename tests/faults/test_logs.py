@@ -2,6 +2,7 @@
 nothing is in it that nobody should read.
 """
 
+import socket
 from typing import NamedTuple
 
 import pytest
@@ -67,6 +68,9 @@ def said(mysql_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Sa
             send("POST", "/v1/transfers/batch", "batch", {"transfers": items})
             send("GET", f"/v1/accounts/{rich}?token={TOKEN}", "account")
             send("GET", f"/nowhere?token={TOKEN}", "nowhere")
+        with socket.create_connection(("127.0.0.1", victim.port), timeout=10) as raw:
+            raw.sendall(f"GET / HTTP/1.1\r\nAuthorization Bearer {TOKEN}\r\n\r\n".encode())
+            assert b" 400 " in raw.recv(1000)
         wait_until(lambda: not victim.in_doubt(), 10, "something stays in doubt")
         assert victim.process
         victim.process.terminate()
@@ -137,6 +141,11 @@ def test_the_process_is_followed_from_start_to_end(said: Said) -> None:
     assert events.index("map.in_force") < events.index("process.started")
     assert events.index("process.started") < events.index("process.stopping")
     assert "gunicorn" in events
+
+
+def test_what_is_no_http_is_not_quoted(said: Said) -> None:
+    (line,) = [line for line in said.lines if "Invalid request" in line["message"]]
+    assert line["message"].endswith("Invalid HTTP Header: (not shown)")
 
 
 def test_nothing_is_in_it_that_nobody_should_read(said: Said, mysql_cluster: Cluster) -> None:
