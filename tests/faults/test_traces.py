@@ -16,12 +16,12 @@ STRUCK, PLAIN, UNSAMPLED = ("1" * 32, "2" * 32, "3" * 32)
 
 
 @pytest.fixture(scope="module")
-def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("traces")
 
 
 @pytest.fixture(scope="module")
-def sent(mysql_cluster: Cluster, log: Path) -> Iterator[tuple[Collector, Victim]]:
+def sent(mysql_cluster: Cluster, folder: Path) -> Iterator[tuple[Collector, Victim]]:
     """What a coordinator has sent that traces only what its caller traces. The answer to its first
     commit is lost to it.
     """
@@ -30,7 +30,7 @@ def sent(mysql_cluster: Cluster, log: Path) -> Iterator[tuple[Collector, Victim]
         victim = Victim(
             mysql_cluster,
             new_name(),
-            log,
+            folder,
             "after-decision@s1=cut*1",
             TANDEM_TRACING_ENDPOINT=running.endpoint,
             TANDEM_TRACING_SAMPLE_RATIO="0",
