@@ -9,9 +9,12 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.workers.base import Worker
 
 from coordinator import logs, metrics, tracing
+from coordinator.access import check_access, tls_options
 from coordinator.http.app import create_app
 from coordinator.settings import Settings, SettingsError, load
 from coordinator.wiring import Process
+
+log = logging.getLogger("coordinator")
 
 # How long a worker waits for map, shards and its own recovery before it answers that it is not
 # ready; and how long it goes on, when all requests are answered, with what is not settled.
@@ -51,6 +54,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             # A second way in would be a second thing to protect.
             "control_socket_disable": True,
         }
+        options |= tls_options(self._settings.access)
         for name, value in options.items():
             self.cfg.set(name, value)
 
@@ -79,10 +83,13 @@ def main() -> int:
     try:
         settings = load()
         tracing.check(settings)
+        told = check_access(settings)
     except SettingsError as error:
         print(f"tandem: {error}", file=sys.stderr)
         return 2
     logs.configure(settings.log, settings.coordinator.id)
+    for text in told:
+        log.warning("%s", text, extra={"event": "access.open"})
     with metrics.shared():
         Server(settings).run()
     return 0

@@ -15,7 +15,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from coordinator.cluster import read_map
-from coordinator.provision import service_address
+from coordinator.provision import audit_address
 from coordinator.settings import Settings
 from ledger.audit import check_history, check_transfer
 from ledger.ids import slot_of
@@ -72,7 +72,7 @@ class _Audit:
         self._check_groups_again(open_groups)
 
     def _address(self, shard: str) -> Address:
-        return service_address(self._settings, shard, self._map.shards[shard])
+        return audit_address(self._settings, shard, self._map.shards[shard])
 
     def _add(self, rule: str, shard: str | None, subject: str, detail: str) -> None:
         self.violations.append(Violation(rule, shard, subject, detail))

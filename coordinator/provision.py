@@ -5,9 +5,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from coordinator.cluster import ClusterError, publish_map, read_map
+from coordinator.cluster import ClusterError, protect, publish_map, read_map
 from coordinator.settings import Settings, SettingsError
-from shard_client.admin import make_shard
+from shard_client.admin import Login, make_shard
 from shard_client.checks import check_server, verify_identity
 from shard_client.connection import Address, ShardConnection
 from shard_client.errors import ShardError
@@ -47,15 +47,13 @@ def provision(settings: Settings, report: Callable[[str], None]) -> None:
             f"{', '.join(wanted)}; shards cannot be added or removed yet; nothing was changed"
         )
 
+    mysql = settings.mysql
+    service = Login(mysql.user, mysql.password)
+    auditor = Login(mysql.audit_user, mysql.audit_password) if mysql.audit_user else None
+
     def make(shard: str) -> tuple[str, str]:
         address = _as_admin(settings, shard, wanted[shard])
-        uuid = make_shard(
-            address,
-            settings.cluster.id,
-            plan.ranges_of(shard),
-            settings.mysql.user,
-            settings.mysql.password,
-        )
+        uuid = make_shard(address, settings.cluster.id, plan.ranges_of(shard), service, auditor)
         report(f"shard {shard} is set up at {address.host}:{address.port}")
         return shard, uuid
 
@@ -69,6 +67,8 @@ def provision(settings: Settings, report: Callable[[str], None]) -> None:
         report("shard map version 1 is published")
     elif current.shards != shards:
         _republish(settings, current, shards, report)
+    if protect(settings):
+        report(f"what is in ZooKeeper belongs to the user {settings.zookeeper.user} alone")
 
 
 def _republish(
@@ -113,6 +113,16 @@ def service_address(settings: Settings, shard: str, address: ShardAddress) -> Ad
     """The address of a shard with the name of the coordinators' account."""
     mysql = settings.mysql
     return Address(shard, address.host, address.port, address.database, mysql.user, mysql.password)
+
+
+def audit_address(settings: Settings, shard: str, address: ShardAddress) -> Address:
+    """The same for the audit: with the name of a user that can only read, if there is one."""
+    mysql = settings.mysql
+    if not mysql.audit_user:
+        return service_address(settings, shard, address)
+    return Address(
+        shard, address.host, address.port, address.database, mysql.audit_user, mysql.audit_password
+    )
 
 
 def check_shards(settings: Settings) -> list[ShardCheck]:

@@ -40,9 +40,19 @@ class Coordinator(Section, frozen=True):
     body_max_bytes: Annotated[int, Meta(ge=1024, le=1 << 30)] = 8 << 20
 
 
+class Access(Section, frozen=True):
+    tokens_file: str = ""
+    tls_certificate: str = ""
+    tls_key: str = ""
+    tls_client_ca: str = ""
+
+
 class ZooKeeper(Section, frozen=True):
     hosts: Hosts = "127.0.0.1:2181"
     session_timeout_s: Annotated[float, Meta(ge=1, le=120)] = 6.0
+    user: Annotated[str, Meta(pattern=r"^[^\s:]*\Z")] = ""
+    password: str = ""
+    previous_password: str = ""
 
 
 class MySQL(Section, frozen=True):
@@ -50,6 +60,8 @@ class MySQL(Section, frozen=True):
     password: str = ""
     admin_user: str = ""
     admin_password: str = ""
+    audit_user: str = ""
+    audit_password: str = ""
     weak_durability: Literal["refuse", "flag"] = "refuse"
     connect_timeout_ms: Milliseconds = 1000
     idle_timeout_s: Annotated[int, Meta(ge=2, le=3600)] = 10
@@ -85,6 +97,7 @@ class Settings(Section, frozen=True):
 
     cluster: Cluster = Cluster()
     coordinator: Coordinator = Coordinator()
+    access: Access = Access()
     zookeeper: ZooKeeper = ZooKeeper()
     mysql: MySQL = MySQL()
     engine: Engine = Engine()
@@ -96,6 +109,7 @@ class Settings(Section, frozen=True):
 SECTIONS: dict[str, type[Section]] = {
     "cluster": Cluster,
     "coordinator": Coordinator,
+    "access": Access,
     "zookeeper": ZooKeeper,
     "mysql": MySQL,
     "engine": Engine,
@@ -105,6 +119,9 @@ SECTIONS: dict[str, type[Section]] = {
 
 # Variables of the command line that are no keys of the file.
 NOT_SETTINGS = {"TANDEM_CONFIG", "TANDEM_URL", "TANDEM_DATA_DIR", "TANDEM_SERVERS"}
+# How the command line presents itself to the service, and knows it.
+NOT_SETTINGS |= {"TANDEM_TOKEN", "TANDEM_TOKEN_FILE"}
+NOT_SETTINGS |= {"TANDEM_CA", "TANDEM_CLIENT_CERT", "TANDEM_CLIENT_KEY"}
 DEFAULT_FILE = Path("config/tandem.toml")
 
 
@@ -188,6 +205,7 @@ def _checked(tables: dict[str, Any], sources: dict[str, str]) -> Settings:
         sections[section] = SECTIONS[section](**values)
     settings = Settings(**sections)
     _check_grace(settings.engine)
+    _check_secrets(settings)
     return settings
 
 
@@ -199,6 +217,32 @@ def _check_grace(engine: Engine) -> None:
             f"engine.sweep_grace_ms = {engine.sweep_grace_ms} cannot be used: a group may be at "
             f"work for {longest_ms} ms (lock_timeout_ms + 2 x write_timeout_ms); allowed: a whole "
             f"number above that"
+        )
+
+
+def _check_secrets(settings: Settings) -> None:
+    """What is of use together only, or must be apart."""
+    keeper, mysql, access = settings.zookeeper, settings.mysql, settings.access
+    if bool(keeper.user) != bool(keeper.password):
+        raise SettingsError(
+            "zookeeper.user and zookeeper.password go together: give both, or neither"
+        )
+    if keeper.previous_password and not keeper.user:
+        raise SettingsError("zookeeper.previous_password is of no use without zookeeper.user")
+    if mysql.audit_user and mysql.audit_user in (mysql.user, mysql.admin_user):
+        raise SettingsError(
+            f"mysql.audit_user = {mysql.audit_user!r} is another one's name too: the auditor is to "
+            "have a user of its own, that can only read"
+        )
+    if bool(access.tls_certificate) != bool(access.tls_key):
+        raise SettingsError(
+            "access.tls_certificate and access.tls_key go together (they may name one file): give "
+            "both, or neither"
+        )
+    if access.tls_client_ca and not access.tls_certificate:
+        raise SettingsError(
+            f"access.tls_client_ca = {access.tls_client_ca!r} is of no use without "
+            "access.tls_certificate and access.tls_key"
         )
 
 

@@ -4,7 +4,9 @@ import logging
 import os
 import secrets
 import time
+from pathlib import Path
 
+from coordinator.access import Tokens
 from coordinator.accounts import Accounts
 from coordinator.cluster.election import Member
 from coordinator.cluster.session import ClusterSession
@@ -50,6 +52,9 @@ class Process:
         )
         self.metrics = Metrics()
         self.tracer = tracer(settings, me.name)
+        tokens_file, workers = settings.access.tokens_file, settings.coordinator.workers
+        # None: there is no access control.
+        self.tokens = Tokens(Path(tokens_file), workers) if tokens_file else None
         self.shards = Shards(settings)
         self.cluster = ClusterSession(
             settings, me, self.shards.use_map, self._on_cluster_change, self.metrics.elected
@@ -170,6 +175,8 @@ class Process:
 
     def reasons_not_ready(self) -> list[str]:
         """Why this process cannot take transfers; none when it can."""
+        if self.tokens and not self.tokens.was_read:
+            return [f"nobody gets in: {self.tokens.trouble}"]
         if self.cluster.map.current is None:
             return [self.cluster.map.complaint or "no shard map"]
         shards = self.shards.all()
@@ -188,6 +195,10 @@ class Process:
             for shard in self.shards.all()
             if not shard.is_available
         ]
+        if self.tokens:
+            self.tokens.look()
+            if self.tokens.trouble:
+                found.append(f"the tokens of before stay in force: {self.tokens.trouble}")
         if not self.cluster.is_connected:
             found.append("ZooKeeper does not answer; the last shard map stays in force")
         if self.cluster.map.complaint:

@@ -1,7 +1,12 @@
-"""Making a MySQL server into a shard, as its administrator. Everything here may be repeated."""
+"""Making a MySQL server into a shard, as its administrator. Everything here may be repeated.
+
+Its users get only what they need: whoever steals their passwords cannot change history.
+"""
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
+from typing import NamedTuple
 
 from sqlalchemy import create_engine
 from sqlalchemy.engine import URL
@@ -9,59 +14,105 @@ from sqlalchemy.pool import NullPool
 
 from shard_client.checks import read_identity
 from shard_client.connection import Address, ShardConnection
-from shard_client.errors import ShardUnavailable
-from shard_client.schema import SCHEMA_VERSION, tables
+from shard_client.errors import ShardError, ShardUnavailable
+from shard_client.schema import SCHEMA_VERSION, accounts, tables
 from shard_client.statements import fill
 
 _TIMEOUT_S = 20.0
 
-_GRANTS = ("GRANT SELECT, INSERT, UPDATE, DELETE ON {database}.* TO {user}",)
-# To list and finish branches of others, and to see who is still at work on a decision.
-_GRANTS_MYSQL = ("GRANT XA_RECOVER_ADMIN, PROCESS ON *.* TO {user}",)
-_GRANTS_MARIADB = ("GRANT PROCESS ON *.* TO {user}",)
+# An account's terms: who has opened it has given them for good.
+_MAY_NOT_CHANGE = {"id", "currency", "overdraft_limit", "created_at"}
+_CHANGEABLE = ", ".join(c.name for c in accounts.columns if c.name not in _MAY_NOT_CHANGE)
+# What a coordinator does to each table, and no more: history is added to and never changed, so
+# neither can whoever has stolen a coordinator's password. (A locking read takes SELECT and, with
+# FOR UPDATE, the right to update some column.)
+_SERVICE = {
+    "shard_identity": "SELECT, UPDATE (touched)",
+    "slots": "SELECT",
+    "accounts": f"SELECT, INSERT, UPDATE ({_CHANGEABLE})",
+    "entries": "SELECT, INSERT",
+    "transfers": "SELECT, INSERT",
+    "decisions": "SELECT, INSERT, UPDATE (seen), DELETE",
+    "markers": "SELECT, INSERT, DELETE",
+}
+_AUDITOR = dict.fromkeys(_SERVICE, "SELECT")
+# To list branches of others; and to see who is still at work on a decision.
+_LIST_PREPARED, _SEE_TRANSACTIONS = "XA_RECOVER_ADMIN", "PROCESS"
+_NO_SUCH_GRANT = 1141
+
+
+class Login(NamedTuple):
+    """A user of the servers, from any host."""
+
+    name: str
+    password: str
 
 
 def make_shard(
     admin: Address,
     cluster: str,
     ranges: Sequence[tuple[int, int]],
-    service_user: str,
-    service_password: str,
+    service: Login,
+    auditor: Login | None = None,
 ) -> str:
-    """Create database, tables, identity, slots and the coordinators' user on a server.
+    """Create database, tables, identity, slots and the users on a server.
 
-    `admin` is the address with the administrator's name. Gives the server's uuid ("" on MariaDB).
-    A server that is a shard already is left as it is, apart from its user's password and grants.
-    Raises ShardUnavailable if it cannot be reached or is another shard.
+    `admin` is the address with the administrator's name; `service` is the coordinators' user,
+    `auditor` one that can only read. Gives the server's uuid ("" on MariaDB). A server that is a
+    shard already is left as it is, apart from its users' passwords and privileges. Raises
+    ShardUnavailable if it cannot be reached or is another shard.
     """
     assert admin.database is not None
     deadline = time.monotonic() + _TIMEOUT_S
-    bare = ShardConnection(admin._replace(database=None), 5.0, 60)
-    bare.query([f"CREATE DATABASE IF NOT EXISTS `{admin.database}`"], deadline)
-    _create_user(bare, admin.database, service_user, service_password, deadline)
-    bare.close()
+    with closing(ShardConnection(admin._replace(database=None), 5.0, 60)) as bare:
+        bare.query([f"CREATE DATABASE IF NOT EXISTS `{admin.database}`"], deadline)
     _create_tables(admin)
-    connection = ShardConnection(admin, 5.0, 60)
-    try:
-        return _claim(connection, cluster, ranges, deadline)
-    finally:
-        connection.close()
+    with closing(ShardConnection(admin, 5.0, 60)) as connection:
+        uuid = _claim(connection, cluster, ranges, deadline)
+        _create_user(connection, service, _SERVICE, {_LIST_PREPARED, _SEE_TRANSACTIONS}, deadline)
+        if auditor:
+            _create_user(connection, auditor, _AUDITOR, {_LIST_PREPARED}, deadline)
+    for login in filter(None, (service, auditor)):
+        _revoke_all_tables(admin, login, deadline)
+    return uuid
 
 
 def _create_user(
-    connection: ShardConnection, database: str, user: str, password: str, deadline: float
+    connection: ShardConnection,
+    login: Login,
+    privileges: dict[str, str],
+    everywhere: set[str],
+    deadline: float,
 ) -> None:
-    name = connection.literal(user) + "@'%'"
-    special = _GRANTS_MARIADB if connection.is_mariadb else _GRANTS_MYSQL
-    secret = fill(connection, "IDENTIFIED BY %s", password)
+    name = _name(connection, login)
+    secret = fill(connection, "IDENTIFIED BY %s", login.password)
+    # MariaDB lists prepared branches to everybody.
+    special = everywhere - {_LIST_PREPARED} if connection.is_mariadb else everywhere
     connection.query(
         [
             f"CREATE USER IF NOT EXISTS {name} {secret}",
             f"ALTER USER {name} {secret}",
-            *(g.format(database=f"`{database}`", user=name) for g in (*_GRANTS, *special)),
+            *(f"GRANT {privileges[t.name]} ON {t.name} TO {name}" for t in tables.sorted_tables),
+            *(f"GRANT {privilege} ON *.* TO {name}" for privilege in sorted(special)),
         ],
         deadline,
     )
+
+
+def _name(connection: ShardConnection, login: Login) -> str:
+    return connection.literal(login.name) + "@'%'"
+
+
+def _revoke_all_tables(admin: Address, login: Login, deadline: float) -> None:
+    """Take back what an earlier version granted on the whole database."""
+    with closing(ShardConnection(admin, 5.0, 60)) as connection:
+        name = _name(connection, login)
+        given = "SELECT, INSERT, UPDATE, DELETE"
+        try:
+            connection.query([f"REVOKE {given} ON `{admin.database}`.* FROM {name}"], deadline)
+        except ShardError as error:
+            if error.code != _NO_SUCH_GRANT:
+                raise
 
 
 def _create_tables(admin: Address) -> None:

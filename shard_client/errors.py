@@ -94,6 +94,7 @@ _MEANING: dict[int, type[ShardError]] = {
     **dict.fromkeys(
         (0, 1158, 1159, 1160, 1161, 1317, 1927, 2006, 2013, 2014, 4031), ConnectionLost
     ),
+    1143: ShardUnavailable,
     2003: ShardUnavailable,
 }
 

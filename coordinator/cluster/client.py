@@ -1,11 +1,13 @@
 """A connection to ZooKeeper for a moment, and where things are in it."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
 from kazoo.client import KazooClient
-from kazoo.exceptions import KazooException
+from kazoo.exceptions import KazooException, NoAuthError, NoNodeError
 from kazoo.handlers.threading import KazooTimeoutError
+from kazoo.security import ACL, OPEN_ACL_UNSAFE, make_digest_acl
 
 from coordinator.settings import Settings
 
@@ -16,11 +18,20 @@ class ClusterError(Exception):
     """ZooKeeper does not have, or does not do, what is needed; the text says what to do."""
 
 
+NOT_OURS = (
+    "ZooKeeper does not let this process in: what is kept there belongs to another user; are "
+    "zookeeper.user and zookeeper.password right?"
+)
+
+
 class Paths:
     """Where a cluster keeps what."""
 
+    # Shared by all clusters of a ZooKeeper, so it belongs to none.
+    top = "/tandem"
+
     def __init__(self, cluster: str) -> None:
-        self.root = f"/tandem/{cluster}"
+        self.root = f"{self.top}/{cluster}"
         self.members = f"{self.root}/members"
         self.leader = f"{self.root}/leader"
         self.epoch = f"{self.root}/epoch"
@@ -31,10 +42,59 @@ class Paths:
         return f"{self.members}/{name}"
 
 
+def new_client(settings: Settings, **options: Any) -> KazooClient:
+    """A client that is not started yet. With zookeeper.user what it makes belongs to that user."""
+    keeper = settings.zookeeper
+    return KazooClient(
+        keeper.hosts,
+        timeout=keeper.session_timeout_s,
+        auth_data=[("digest", f"{keeper.user}:{text}") for text in _passwords(settings)],
+        default_acl=_acl(settings),
+        **options,
+    )
+
+
+def _acl(settings: Settings) -> list[ACL] | None:
+    """Who may do what with a cluster's nodes; None is everybody everything."""
+    user = settings.zookeeper.user
+    return [make_digest_acl(user, text, all=True) for text in _passwords(settings)] or None
+
+
+def _passwords(settings: Settings) -> list[str]:
+    """Those that are good: the previous one too, as long as it is set."""
+    return [p for p in (settings.zookeeper.password, settings.zookeeper.previous_password) if p]
+
+
+def make_top(client: KazooClient) -> None:
+    """Make the node under which each cluster makes its own."""
+    client.ensure_path(Paths.top, acl=OPEN_ACL_UNSAFE)
+
+
+def protect(settings: Settings) -> bool:
+    """Give all that the cluster has in ZooKeeper to zookeeper.user; says whether there is one.
+
+    Raises ClusterError.
+    """
+    acl = _acl(settings)
+    if acl is None:
+        return False
+    with zookeeper(settings) as client:
+        _protect(client, Paths(settings.cluster.id).root, acl)
+    return True
+
+
+def _protect(client: KazooClient, path: str, acl: list[ACL]) -> None:
+    # What is gone in between needs no protection.
+    with suppress(NoNodeError):
+        client.set_acls(path, acl)
+        for child in client.get_children(path):
+            _protect(client, f"{path}/{child}", acl)
+
+
 @contextmanager
 def zookeeper(settings: Settings) -> Iterator[KazooClient]:
     """A connected client for a block. Raises ClusterError if no server answers."""
-    client = KazooClient(settings.zookeeper.hosts, timeout=settings.zookeeper.session_timeout_s)
+    client = new_client(settings)
     try:
         client.start(timeout=_CONNECT_TIMEOUT_S)
     except KazooTimeoutError as error:
@@ -46,6 +106,8 @@ def zookeeper(settings: Settings) -> Iterator[KazooClient]:
         ) from error
     try:
         yield client
+    except NoAuthError as error:
+        raise ClusterError(NOT_OURS) from error
     except KazooException as error:
         raise ClusterError(f"ZooKeeper refused: {error!r}") from error
     finally:

@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 import msgspec
 from kazoo.client import KazooClient
-from kazoo.exceptions import KazooException, NodeExistsError, NoNodeError
+from kazoo.exceptions import KazooException, NoAuthError, NodeExistsError, NoNodeError
 from kazoo.handlers.threading import KazooTimeoutError
 from kazoo.protocol.states import WatchedEvent
 
-from coordinator.cluster.client import ClusterError, Paths
+from coordinator.cluster.client import NOT_OURS, ClusterError, Paths, make_top, new_client
 from coordinator.cluster.election import (
     HandOver,
     Leader,
@@ -99,7 +99,7 @@ class ClusterSession:
         self._is_leaving = False
         self._is_stopping = False
         self._timeout_s = timeout_s
-        self._hosts = settings.zookeeper.hosts
+        self._settings = settings
         self._client = self._new_client()
         self._seen_at = time.monotonic()
         self._renewed_at = self._seen_at
@@ -111,9 +111,8 @@ class ClusterSession:
         self._thread.start()
 
     def _new_client(self) -> KazooClient:
-        client = KazooClient(
-            self._hosts,
-            timeout=self._timeout_s,
+        client = new_client(
+            self._settings,
             connection_retry={"max_tries": -1, "max_delay": 1.0},
             command_retry={"max_tries": 0},
         )
@@ -203,6 +202,8 @@ class ClusterSession:
                 continue
             try:
                 self._turn()
+            except NoAuthError:
+                self.map.complain(NOT_OURS)
             except (KazooException, KazooTimeoutError) as error:
                 extra = {"event": "zookeeper.no_answer"}
                 log.info("ZooKeeper did not answer: %r", error, extra=extra)
@@ -257,6 +258,7 @@ class ClusterSession:
                 self._client.delete(path)
             stat = None
         if stat is None:
+            make_top(self._client)
             try:
                 self._client.create(
                     path, msgspec.json.encode(self.me), ephemeral=True, makepath=True

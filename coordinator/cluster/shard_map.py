@@ -6,7 +6,7 @@ from collections.abc import Callable
 from kazoo.client import KazooClient
 from kazoo.exceptions import NodeExistsError, NoNodeError
 
-from coordinator.cluster.client import ClusterError, Paths, zookeeper
+from coordinator.cluster.client import ClusterError, Paths, make_top, zookeeper
 from coordinator.settings import Settings
 from shard_client.shard_map import BrokenShardMap, ShardMap
 
@@ -36,6 +36,7 @@ def publish_map(settings: Settings, new: ShardMap) -> None:
     """
     path = Paths(settings.cluster.id).shard_map
     with zookeeper(settings) as client:
+        make_top(client)
         try:
             client.create(path, new.to_json(), makepath=True)
             return
@@ -65,16 +66,16 @@ class MapInForce:
     def take(self, data: bytes | None) -> None:
         """Look at what ZooKeeper has; None is nothing."""
         if data is None:
-            self._complain("no shard map is published: run `tandem shards init`")
+            self.complain("no shard map is published: run `tandem shards init`")
             return
         try:
             new = ShardMap.from_json(data)
         except BrokenShardMap as error:
-            self._complain(f"the shard map in ZooKeeper is broken and not used: {error}")
+            self.complain(f"the shard map in ZooKeeper is broken and not used: {error}")
             return
         current = self.current
         if current and new.version < current.version:
-            self._complain(
+            self.complain(
                 f"the shard map in ZooKeeper has version {new.version}, below {current.version}, "
                 "which stays in force"
             )
@@ -86,7 +87,8 @@ class MapInForce:
             extra = {"event": "map.in_force", "version": new.version}
             log.info("shard map version %d is in force", new.version, extra=extra)
 
-    def _complain(self, text: str) -> None:
+    def complain(self, text: str) -> None:
+        """Note why the map cannot be read, until one is."""
         if self.complaint != text:
             log.warning("%s", text, extra={"event": "map.unusable"})
         self.complaint = text

@@ -6,7 +6,7 @@ import msgspec
 from flask import Blueprint, Response, request
 
 from coordinator.accounts import Accounts, Opened
-from coordinator.http import problems, reading, schemas
+from coordinator.http import access, problems, reading, schemas
 from coordinator.http.problems import Refuse
 from ledger.model import Refusal, Status
 from shard_client.accounts import AccountState, Terms
@@ -98,6 +98,7 @@ def _open_batch(accounts: Accounts) -> list[schemas.AccountResult]:
     if len(batch) > schemas.BATCH_MAX:
         detail = f"{len(batch)} accounts are more than {schemas.BATCH_MAX}; nothing has happened"
         raise Refuse(413, "too-large", detail)
+    access.charge(len(batch))
     results: dict[int, schemas.AccountResult] = {}
     terms: dict[int, Terms] = {}
     decoder = msgspec.json.Decoder(schemas.AccountItem)

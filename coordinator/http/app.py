@@ -7,6 +7,7 @@ from flask import Blueprint, Flask, Response, g, redirect, request
 from flask_swagger_ui import get_swaggerui_blueprint
 
 from coordinator.http import (
+    access,
     accounts,
     admin,
     problems,
@@ -30,6 +31,8 @@ def create_app(process: Process) -> Flask:
     request_log.register(app, process.settings.log)
     if process.tracer.is_on:
         request_trace.register(app, process.tracer)
+    if process.tokens:
+        access.register(app, process.tokens)
     app.after_request(partial(_measure, process.metrics))
     app.register_blueprint(accounts.blueprint(process.accounts))
     app.register_blueprint(transfers.blueprint(process.transfers, process.settings.engine))
@@ -73,7 +76,7 @@ def _operation(process: Process) -> Blueprint:
 
     @routes.get("/openapi.json")
     def openapi() -> Response:
-        return reading.json(document())
+        return reading.json(document(needs_token=process.tokens is not None))
 
     @routes.get("/docs")
     def docs() -> Response:

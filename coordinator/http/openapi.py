@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from coordinator.http import schemas
+from coordinator.http import access, schemas
 from ledger.ids import ACCOUNT_ID_PATTERN
 from shard_client.xid import GTRID_PATTERN
 
@@ -38,11 +38,13 @@ _COMPONENTS = (
 
 _REASONS = {
     400: "Malformed; nothing has happened.",
+    401: "There is no good token; nothing has happened.",
+    403: "The token has not the scope that is needed; nothing has happened.",
     404: "There is no such thing.",
     413: "The request is too large; nothing has happened.",
     415: "The body is not JSON; nothing has happened.",
     422: "Refused for good, and so is every retry with this key.",
-    429: "Too much is waiting; nothing has happened. The same key may be sent again.",
+    429: "Too many requests; nothing has happened. The same key may be sent again.",
     500: "A fault of the service; send the same request again, with the same key.",
     503: "Nothing has happened by this request. The same key may be sent again.",
 }
@@ -138,6 +140,13 @@ _QUERY: dict[str, _Schema] = {
 }
 
 
+def _problem(status: int) -> _Schema:
+    return {
+        "description": _REASONS.get(status, "Refused; nothing has happened."),
+        "content": {"application/problem+json": {"schema": _ref(schemas.Problem)}},
+    }
+
+
 def _operation(
     summary: str,
     answers: dict[int, tuple[str, type]],
@@ -152,13 +161,7 @@ def _operation(
         for status, (text, kind) in answers.items()
     }
     for status in problems:
-        responses.setdefault(
-            str(status),
-            {
-                "description": _REASONS.get(status, "Refused; nothing has happened."),
-                "content": {"application/problem+json": {"schema": _ref(schemas.Problem)}},
-            },
-        )
+        responses.setdefault(str(status), _problem(status))
     operation: _Schema = {"summary": summary, "tags": [tag], "responses": responses}
     if parameters:
         operation["parameters"] = list(parameters)
@@ -368,10 +371,29 @@ def _admin_paths() -> _Schema:
     }
 
 
+def _secured(paths: _Schema) -> _Schema:
+    """The operations with the scope that each needs, and how they are refused."""
+    for path, operations in paths.items():
+        for method, operation in operations.items():
+            scope = access.scope_of(method.upper(), path)
+            if scope is None:
+                continue
+            operation["security"] = [{"token": [scope.value]}]
+            for status in (401, 403, 429):
+                operation["responses"].setdefault(str(status), _problem(status))
+    return paths
+
+
 @cache
-def document() -> _Schema:
-    """The whole document."""
+def document(*, needs_token: bool = False) -> _Schema:
+    """The whole document, of a service with or without access control."""
     _, components = msgspec.json.schema_components(_COMPONENTS, ref_template=_REF)
+    paths = {**_account_paths(), **_transfer_paths(), **_operation_paths(), **_admin_paths()}
+    parts: _Schema = {"schemas": components}
+    if needs_token:
+        paths = _secured(paths)
+        bearer = {"type": "http", "scheme": "bearer", "description": "see `tandem token new`"}
+        parts["securitySchemes"] = {"token": bearer}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -383,6 +405,6 @@ def document() -> _Schema:
             ),
         },
         "servers": [{"url": "/"}],
-        "paths": {**_account_paths(), **_transfer_paths(), **_operation_paths(), **_admin_paths()},
-        "components": {"schemas": components},
+        "paths": paths,
+        "components": parts,
     }

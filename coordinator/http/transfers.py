@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from flask import Blueprint, Response
 
-from coordinator.http import reading, schemas
+from coordinator.http import access, reading, schemas
 from coordinator.http.problems import Refuse, problem
 from coordinator.http.request_log import note
 from coordinator.logs import few
@@ -163,6 +163,7 @@ def _batch(transfers: Transfers, engine: Engine) -> list[schemas.TransferResult]
     if len(batch) > schemas.BATCH_MAX:
         detail = f"{len(batch)} transfers are more than {schemas.BATCH_MAX}; nothing has happened"
         raise Refuse(413, "too-large", detail)
+    access.charge(len(batch))
     results: list[schemas.TransferResult | None] = [None] * len(batch)
     places: list[int] = []
     asked: list[Transfer] = []

@@ -16,6 +16,7 @@ COMMANDS = {
     "cluster": ("tandem.cli.operation:cluster", "Show who is there, who leads, how shards are."),
     "in-doubt": ("tandem.cli.operation:in_doubt", "Show what is in doubt; finish it now."),
     "leader": ("tandem.cli.operation:leader", "Hand leadership over."),
+    "token": ("tandem.cli.token:token", "Make tokens for those who call the service."),
     "shards": ("tandem.cli.shards:shards", "Show the shard map, set shards up, check them."),
 }
 
@@ -58,6 +59,7 @@ def main() -> None:
 
     Commands that talk to the service find it by --url, by TANDEM_URL, or by the local cluster
     that runs in the data folder (--data-dir, TANDEM_DATA_DIR, .tandem unless told otherwise).
+    They present the token in TANDEM_TOKEN, or in the file that TANDEM_TOKEN_FILE names.
     Every command explains itself: tandem COMMAND --help.
 
     \b

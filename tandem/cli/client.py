@@ -7,7 +7,10 @@ What a request can come to, and what is known then:
     GaveUp          the same after every attempt that the time allowed
 """
 
+import os
 import random
+import re
+import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -102,6 +105,42 @@ class Waiting:
     on_wait: Callable[[str, float], None] = lambda why, pause_s: None
 
 
+def credentials(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The header with the token of TANDEM_TOKEN, or of the file TANDEM_TOKEN_FILE; none without.
+
+    Raises click.UsageError, whose text never shows the token.
+    """
+    token, file = environ.get("TANDEM_TOKEN", ""), environ.get("TANDEM_TOKEN_FILE", "")
+    if not token and file:
+        try:
+            token = Path(file).read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise click.UsageError(f"TANDEM_TOKEN_FILE cannot be read: {error}") from None
+    token = token.strip()
+    if not re.fullmatch(r"[!-~]*", token):
+        where = "TANDEM_TOKEN" if environ.get("TANDEM_TOKEN") else file
+        raise click.UsageError(f"{where} holds more than a token (not shown)")
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def trust(environ: Mapping[str, str] = os.environ) -> ssl.SSLContext | None:
+    """Whom to trust and as whom to call by https, as TANDEM_CA, TANDEM_CLIENT_CERT and
+    TANDEM_CLIENT_KEY say; None if they say nothing. Raises click.UsageError.
+    """
+    names = ("TANDEM_CA", "TANDEM_CLIENT_CERT", "TANDEM_CLIENT_KEY")
+    authorities, certificate, key = (environ.get(name) or None for name in names)
+    if not authorities and not certificate:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=authorities)
+        if certificate:
+            context.load_cert_chain(certificate, key)
+    except OSError as error:
+        given = ", ".join(f"{name}={environ[name]}" for name in names if environ.get(name))
+        raise click.UsageError(f"these certificates cannot be used ({given}): {error}") from None
+    return context
+
+
 class Client:
     """Speaks to one of several coordinators, and to the next one when that gives no answer."""
 
@@ -115,9 +154,13 @@ class Client:
     ) -> None:
         self.urls = [url.rstrip("/") for url in urls]
         self._next = first
-        timeout = httpx.Timeout(answer_timeout_s, connect=CONNECT_TIMEOUT_S)
-        mounts = None if transport else DIRECT
-        self._http = httpx.Client(timeout=timeout, mounts=mounts, transport=transport)
+        self._http = httpx.Client(
+            timeout=httpx.Timeout(answer_timeout_s, connect=CONNECT_TIMEOUT_S),
+            mounts=None if transport else DIRECT,
+            transport=transport,
+            headers=credentials(),
+            verify=trust() or True,
+        )
 
     def __enter__(self) -> "Client":
         return self

@@ -128,6 +128,9 @@ class LocalCluster:
         return {
             "TANDEM_CLUSTER_ID": cluster.cluster_id,
             "TANDEM_ZOOKEEPER_HOSTS": f"{ports.HOST}:{keeper.port}",
+            "TANDEM_ZOOKEEPER_USER": SERVICE_USER if cluster.zookeeper_password else "",
+            "TANDEM_ZOOKEEPER_PASSWORD": cluster.zookeeper_password,
+            "TANDEM_ZOOKEEPER_PREVIOUS_PASSWORD": "",
             "TANDEM_MYSQL_USER": SERVICE_USER,
             "TANDEM_MYSQL_PASSWORD": cluster.service_password,
             "TANDEM_MYSQL_ADMIN_USER": mysql.ADMIN,

@@ -20,6 +20,9 @@ KEPT_FROM_COORDINATORS = {
     "TANDEM_MYSQL_ADMIN_PASSWORD",
     "TANDEM_SHARDS",
     "TANDEM_URL",
+    # Those of the commands, who call the coordinators.
+    "TANDEM_TOKEN",
+    "TANDEM_TOKEN_FILE",
 }
 
 
@@ -37,6 +40,10 @@ def environment(cluster: Mapping[str, str], name: str, port: int) -> dict[str, s
     return kept | {
         "TANDEM_COORDINATOR_ID": name,
         "TANDEM_COORDINATOR_LISTEN": f"{HOST}:{port}",
+        # On loopback, where `url` says that they are.
+        "TANDEM_ACCESS_TLS_CERTIFICATE": "",
+        "TANDEM_ACCESS_TLS_KEY": "",
+        "TANDEM_ACCESS_TLS_CLIENT_CA": "",
         "PYTHONUNBUFFERED": "1",
     }
 

@@ -36,6 +36,8 @@ class State(msgspec.Struct):
     admin_password: str
     service_password: str
     processes: list[Process]
+    # Empty in clusters that were made before there was one: their ZooKeeper is open.
+    zookeeper_password: str = ""
 
     def of_kind(self, kind: Kind) -> list[Process]:
         return [process for process in self.processes if process.kind == kind]
@@ -58,6 +60,7 @@ def new(engine: Engine, shards: int, coordinators: int, ports: list[int]) -> Sta
         cluster_id=f"local-{secrets.token_hex(2)}",
         admin_password=secrets.token_urlsafe(18),
         service_password=secrets.token_urlsafe(18),
+        zookeeper_password=secrets.token_urlsafe(18),
         processes=[
             Process("zk", "zookeeper", zookeeper),
             *(Process(f"s{i}", "mysql", port) for i, port in enumerate(rest[:shards], start=1)),

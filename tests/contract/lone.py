@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pymysql
 
-from shard_client.admin import make_shard
+from shard_client.admin import Login, make_shard
 from shard_client.connection import Address, ShardConnection
 from tandem.local.cluster import LocalCluster, Options
 from tandem.local.servers import Engine
 from tests.cluster import wait_until
 
 CLUSTER = "lone"
-USER, PASSWORD = "tandem", "secret of a test"
+SERVICE = Login("tandem", "secret of a test")
+USER, PASSWORD = SERVICE
 
 
 class Lone:
@@ -35,7 +36,7 @@ class Lone:
             environment["TANDEM_MYSQL_ADMIN_USER"],
             environment["TANDEM_MYSQL_ADMIN_PASSWORD"],
         )
-        self.uuid = make_shard(self.admin_address, CLUSTER, [(0, 4095)], USER, PASSWORD)
+        self.uuid = make_shard(self.admin_address, CLUSTER, [(0, 4095)], SERVICE)
         self.address = self.admin_address._replace(user=USER, password=PASSWORD)
 
     @property

@@ -12,7 +12,7 @@ from shard_client.errors import ShardUnavailable
 from shard_client.schema import SCHEMA_VERSION
 from shard_client.shard import Limits, Shard
 from tests.contract.bench import soon
-from tests.contract.lone import CLUSTER, PASSWORD, USER, Lone
+from tests.contract.lone import CLUSTER, SERVICE, USER, Lone
 
 
 @pytest.fixture
@@ -209,7 +209,7 @@ def test_a_server_that_is_no_shard(lone: Lone) -> None:
 
 def test_a_shard_is_made_once(lone: Lone) -> None:
     lone.admin(f"ALTER USER '{USER}'@'%' IDENTIFIED BY 'forgotten'")
-    again = make_shard(lone.admin_address, CLUSTER, [(5, 9)], USER, PASSWORD)
+    again = make_shard(lone.admin_address, CLUSTER, [(5, 9)], SERVICE)
     assert again == lone.uuid
     # Its slots are as they were; its user can log in again.
     assert lone.connect().rows("SELECT first_slot, last_slot FROM slots", soon()) == ((0, 4095),)
@@ -219,7 +219,7 @@ def test_a_shard_is_made_once(lone: Lone) -> None:
 def test_a_shard_is_not_made_into_another(lone: Lone, cluster: str, name: str) -> None:
     address = lone.admin_address._replace(shard=name)
     with pytest.raises(ShardUnavailable, match=f"is shard s1 of cluster {CLUSTER} already"):
-        make_shard(address, cluster, [(0, 4095)], USER, PASSWORD)
+        make_shard(address, cluster, [(0, 4095)], SERVICE)
     assert read_identity(lone.connect(), soon()) == (CLUSTER, "s1", SCHEMA_VERSION, lone.uuid)
 
 

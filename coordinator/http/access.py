@@ -1,0 +1,132 @@
+"""Who may call which route: one table, and one check that comes before anything is read.
+
+Everything needs a token that is not listed as public, also an address that does not exist: to
+whoever has none the service looks the same everywhere. A route that is missing here needs `admin`.
+"""
+
+import logging
+import math
+import re
+from datetime import UTC, datetime
+
+from flask import Flask, Response, g, request
+
+from coordinator.access import Scope, Token, Tokens
+from coordinator.http.problems import problem
+
+log = logging.getLogger(__name__)
+
+# For everybody, with all below them: what a load balancer asks, and pages without any data.
+PUBLIC = ("/healthz", "/readyz", "/openapi.json", "/docs", "/console")
+
+# By method and address; `{}` is any part of it. Opening an account can issue money (without limit),
+# and closing or freezing one is no business of those who pay: so that is `admin`.
+SCOPES = {
+    "GET /v1/accounts/{}": Scope.READ,
+    "PUT /v1/accounts/{}": Scope.ADMIN,
+    "PATCH /v1/accounts/{}": Scope.ADMIN,
+    "POST /v1/accounts/batch": Scope.ADMIN,
+    "GET /v1/accounts/{}/entries": Scope.READ,
+    "GET /v1/accounts/{}/balance": Scope.READ,
+    "GET /v1/balances": Scope.READ,
+    "POST /v1/transfers": Scope.TRANSFER,
+    "POST /v1/transfers/batch": Scope.TRANSFER,
+    "GET /v1/transfers/{}": Scope.READ,
+    "GET /v1/admin/cluster": Scope.READ,
+    "GET /v1/admin/in-doubt": Scope.READ,
+    "GET /v1/admin/transfers/{}": Scope.READ,
+    "GET /v1/admin/events": Scope.READ,
+    "POST /v1/admin/in-doubt/{}/resolve": Scope.ADMIN,
+    "POST /v1/admin/leader/step-down": Scope.ADMIN,
+    "GET /metrics": Scope.READ,
+}
+
+
+def is_public(path: str) -> bool:
+    return any(path == public or path.startswith(f"{public}/") for public in PUBLIC)
+
+
+def scope_of(method: str, path: str) -> Scope | None:
+    """What a route needs; None if it is public. `path` has its variable parts in <> or {}."""
+    if is_public(path):
+        return None
+    plain = re.sub(r"<[^>]*>|\{[^}]*\}", "{}", path)
+    return SCOPES.get(f"{'GET' if method == 'HEAD' else method} {plain}", Scope.ADMIN)
+
+
+def register(app: Flask, tokens: Tokens) -> None:
+    """Check every request, before its body is read."""
+
+    @app.before_request
+    def check() -> Response | None:
+        rule = request.url_rule
+        if rule and is_public(rule.rule):
+            return None
+        token = _presented(tokens)
+        if isinstance(token, Response):
+            return token
+        if rule and request.method != "OPTIONS":
+            scope = scope_of(request.method, rule.rule)
+            if scope and scope not in token.scopes:
+                return _forbidden(token, scope)
+            if scope is Scope.ADMIN:
+                what = f"{request.method} {request.path}"
+                log.info("%s by token %s (request %s)", what, token.name, g.request_id)
+        wait_s = tokens.wait_s(token)
+        g.token = token
+        return _limited(token, wait_s) if wait_s else None
+
+
+def charge(items: int) -> None:
+    """Count the items of a batch against the caller's rate; the request itself was the first."""
+    token: Token | None = g.get("token")
+    if token and token.bucket:
+        token.bucket.charge(max(items - 1, 0))
+
+
+def _presented(tokens: Tokens) -> Token | Response:
+    """The token of this request, or the answer if there is no good one."""
+    given = request.authorization
+    if given is None or given.type != "bearer" or not given.token:
+        return _unauthorized(
+            "there is no token: send it as `Authorization: Bearer TOKEN`; the command `tandem` "
+            "takes it from TANDEM_TOKEN or TANDEM_TOKEN_FILE",
+            "",
+        )
+    token = tokens.find(given.token)
+    if token is None:
+        return _unauthorized("the token is not known", ', error="invalid_token"')
+    if token.expires and datetime.now(UTC) >= token.expires:
+        text = f"the token {token.name} has expired at {token.expires.isoformat()}"
+        return _unauthorized(text, ', error="invalid_token"')
+    return token
+
+
+def _unauthorized(why: str, error: str) -> Response:
+    answer = problem(401, "unauthorized", f"{why}; nothing has happened")
+    answer.headers["WWW-Authenticate"] = f'Bearer realm="tandem"{error}'
+    return answer
+
+
+def _forbidden(token: Token, scope: Scope) -> Response:
+    has = ", ".join(sorted(token.scopes))
+    detail = (
+        f"{request.method} {request.path} needs the scope {scope}; "
+        f"the token {token.name} has {has}; nothing has happened"
+    )
+    log.warning("%s (request %s)", detail, g.request_id)
+    answer = problem(403, "forbidden", detail)
+    answer.headers["WWW-Authenticate"] = (
+        f'Bearer realm="tandem", error="insufficient_scope", scope="{scope}"'
+    )
+    return answer
+
+
+def _limited(token: Token, wait_s: float) -> Response:
+    detail = (
+        f"the token {token.name} may make {token.rate_per_s:g} requests or items of batches a "
+        "second; nothing has happened, the same may be sent again"
+    )
+    answer = problem(429, "rate-limited", detail)
+    answer.headers["Retry-After"] = str(math.ceil(wait_s))
+    return answer
