@@ -2,6 +2,7 @@
 
 import os
 import random
+import ssl
 import subprocess
 import sys
 import time
@@ -66,10 +67,17 @@ class Cluster:
 
     @contextmanager
     def coordinator(
-        self, name: str, log: Path, overrides: Mapping[str, str] = {}
+        self,
+        name: str,
+        log: Path,
+        overrides: Mapping[str, str] = {},
+        *,
+        trust: ssl.SSLContext | None = None,
     ) -> Iterator["Coordinator"]:
-        """A further coordinator, with settings of its own, for a block."""
-        running = Coordinator(self.environment, name, log, overrides)
+        """A further coordinator, with settings of its own, for a block. `trust` is for calling one
+        that speaks TLS.
+        """
+        running = Coordinator(self.environment, name, log, overrides, trust)
         running.start()
         try:
             yield running
@@ -81,10 +89,17 @@ class Coordinator:
     """One coordinator process under a test's control, in a process group of its own."""
 
     def __init__(
-        self, environment: Mapping[str, str], name: str, log: Path, overrides: Mapping[str, str]
+        self,
+        environment: Mapping[str, str],
+        name: str,
+        log: Path,
+        overrides: Mapping[str, str],
+        trust: ssl.SSLContext | None = None,
     ) -> None:
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self._trust = trust or False
+        scheme = "https" if trust else "http"
+        self.url = f"{scheme}://127.0.0.1:{self.port}"
         self._log = log
         kept = {k: v for k, v in environment.items() if k not in ("TANDEM_URL", "TANDEM_SHARDS")}
         self._environment = {
@@ -112,7 +127,7 @@ class Coordinator:
         assert self.process is not None
         assert self.process.poll() is None, "it ended: " + self._log.read_text()[-2000:]
         try:
-            return httpx.get(f"{self.url}/readyz", timeout=5, verify=False).status_code == 200
+            return httpx.get(f"{self.url}/readyz", timeout=5, verify=self._trust).status_code == 200
         except httpx.TransportError:
             return False
 

@@ -1,0 +1,111 @@
+"""The servers' users may do their work and no more: a stolen password cannot change history."""
+
+import time
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+
+from coordinator.audit import audit
+from coordinator.provision import provision
+from shard_client.admin import Login, make_shard
+from shard_client.checks import check_server
+from shard_client.connection import Address, ShardConnection
+from shard_client.errors import ShardUnavailable
+from shard_client.prepared import list_prepared
+from shard_client.schema import tables
+from tests.cluster import Cluster
+from tests.contract.bench import soon
+from tests.contract.lone import CLUSTER, SERVICE, Lone
+
+AUDITOR = Login("auditor", "another secret")
+ENTRY = "('a', 1, 't', 5, 5, 'b', 1)"
+FORBIDDEN = [
+    "UPDATE entries SET amount = amount + 1",
+    "DELETE FROM entries",
+    f"REPLACE INTO entries VALUES {ENTRY}",
+    f"INSERT INTO entries VALUES {ENTRY} ON DUPLICATE KEY UPDATE amount = 6",
+    "UPDATE transfers SET status = 'rejected'",
+    "DELETE FROM transfers",
+    "DELETE FROM accounts",
+    "UPDATE accounts SET overdraft_limit = NULL",
+    "UPDATE accounts SET currency = 'USD'",
+    "UPDATE decisions SET outcome = 'aborted'",
+    "UPDATE markers SET session = 1",
+    "UPDATE slots SET last_slot = 4095",
+    "INSERT INTO slots VALUES (1, 2)",
+    "UPDATE shard_identity SET shard_id = 's2'",
+    "DELETE FROM shard_identity",
+    "TRUNCATE entries",
+    "DROP TABLE entries",
+    "ALTER TABLE entries ADD COLUMN more INT",
+    "CREATE TRIGGER t BEFORE INSERT ON entries FOR EACH ROW SET NEW.amount = 1",
+    "CREATE USER another@'%' IDENTIFIED BY 'x'",
+    "GRANT UPDATE ON entries TO tandem@'%'",
+    "SELECT * FROM mysql.user",
+]
+
+
+@pytest.fixture(scope="module")
+def auditor(lone: Lone) -> Iterator[Address]:
+    make_shard(lone.admin_address, CLUSTER, [(0, 4095)], SERVICE, AUDITOR)
+    yield lone.address._replace(user=AUDITOR.name, password=AUDITOR.password)
+    lone.admin(f"DROP USER {AUDITOR.name}@'%'")
+
+
+def try_(address: Address, statement: str) -> None:
+    connection = ShardConnection(address, 2.0, 60)
+    try:
+        connection.query([statement], soon())
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("statement", FORBIDDEN)
+def test_what_a_stolen_password_of_the_service_cannot_do(lone: Lone, statement: str) -> None:
+    with pytest.raises(ShardUnavailable, match="denied"):
+        try_(lone.address, statement)
+
+
+def test_what_an_earlier_version_granted_is_taken_back(lone: Lone) -> None:
+    """And a coordinator that is at work meanwhile does not notice."""
+    lone.admin("GRANT SELECT, INSERT, UPDATE, DELETE ON tandem.* TO tandem@'%'")
+    try_(lone.address, "UPDATE entries SET amount = amount")
+    at_work = lone.connect()
+    make_shard(lone.admin_address, CLUSTER, [(0, 4095)], SERVICE)
+    at_work.query(["UPDATE shard_identity SET touched = touched + 1"], soon())
+    at_work.close()
+    with pytest.raises(ShardUnavailable, match="denied"):
+        try_(lone.address, "UPDATE entries SET amount = amount")
+    again = lone.connect()
+    assert check_server(again, time.time(), soon()).problems == []
+    again.close()
+
+
+@pytest.mark.parametrize("table", [table.name for table in tables.sorted_tables])
+def test_the_auditor_reads_every_table_and_changes_none(auditor: Address, table: str) -> None:
+    column = tables.tables[table].columns.keys()[0]
+    try_(auditor, f"SELECT * FROM {table}")
+    for statement in (f"UPDATE {table} SET {column} = {column}", f"DELETE FROM {table}"):
+        with pytest.raises(ShardUnavailable, match="denied"):
+            try_(auditor, statement)
+
+
+def test_the_auditor_sees_what_is_prepared(auditor: Address) -> None:
+    connection = ShardConnection(auditor, 2.0, 60)
+    assert list_prepared(connection, CLUSTER, soon()) == []
+    connection.close()
+
+
+def test_the_audit_works_as_the_auditor(any_cluster: Cluster) -> None:
+    settings = any_cluster.settings
+    login = {"audit_user": AUDITOR.name, "audit_password": AUDITOR.password}
+    named = msgspec.structs.replace(settings.mysql, **login)
+    provision(msgspec.structs.replace(settings, mysql=named), lambda text: None)
+    try:
+        # As the service it could not get in.
+        alone = msgspec.structs.replace(named, password="wrong")
+        assert audit(msgspec.structs.replace(settings, mysql=alone), print).violations == []
+    finally:
+        for shard in settings.shards:
+            any_cluster.rows(shard, f"DROP USER {AUDITOR.name}@'%'")

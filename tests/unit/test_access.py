@@ -1,0 +1,350 @@
+"""Tokens and their file, rates, the table of scopes, and where a coordinator may listen."""
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from coordinator.access import (
+    Bucket,
+    Scope,
+    Tokens,
+    TokensError,
+    check_access,
+    is_loopback,
+    new_token,
+    parse,
+    read,
+    table_of,
+)
+from coordinator.http.access import SCOPES, is_public, scope_of
+from coordinator.http.openapi import document
+from coordinator.settings import SettingsError, load
+from tandem.cli import main
+from tests.routes import routes
+
+HASH = "0" * 64
+GOOD = f'[tokens.good]\nsha256 = "{HASH}"\nscopes = ["read"]\n'
+SECURITY = Path(__file__).parents[2] / "docs" / "security.md"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def write(path: Path, text: str) -> None:
+    """As an operator does: another file in its place, which cannot be taken for the old one."""
+    part = path.with_suffix(".part")
+    part.write_text(text)
+    part.chmod(0o600)
+    part.replace(path)
+
+
+# --- the file -------------------------------------------------------------------------------
+
+
+def test_a_token_with_everything() -> None:
+    more = "expires = 2027-01-01T00:00:00Z\nrate_per_s = 50\n"
+    terms = parse(GOOD + more)["good"]
+    assert (terms.sha256, terms.scopes, terms.rate_per_s) == (HASH, [Scope.READ], 50)
+    assert terms.expires == datetime(2027, 1, 1, tzinfo=UTC)
+
+
+def test_a_file_without_tokens_lets_nobody_in() -> None:
+    assert parse("# none yet\n") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("tandem_abcdef", "no TOML"),
+        ("[token.a]\n", r"\[tokens.NAME\]"),
+        ("tokens = 5\n", r"\[tokens.NAME\]"),
+        (GOOD + GOOD, "no TOML"),
+        (GOOD.replace("good", '"a b"'), "'a b' is no name"),
+        (GOOD.replace(HASH, HASH[1:]), r"\[tokens.good\].*sha256"),
+        (GOOD.replace(HASH, "secret-token"), r"\[tokens.good\].*sha256"),
+        (GOOD.replace('["read"]', "[]"), r"\[tokens.good\].*scopes"),
+        (GOOD.replace('["read"]', '["write"]'), r"\[tokens.good\].*write"),
+        (GOOD + "expires = 2027-01-01T00:00:00\n", r"\[tokens.good\].*expires"),
+        (GOOD + "rate_per_s = 0\n", r"\[tokens.good\].*rate_per_s"),
+        (GOOD + "rate = 5\n", r"\[tokens.good\].*rate"),
+        (GOOD + GOOD.replace("good", "other"), "one token"),
+    ],
+)
+def test_a_file_that_cannot_be_used(text: str, named: str) -> None:
+    with pytest.raises(TokensError, match=named) as caught:
+        parse(text)
+    # Somebody may have put a token where its hash belongs.
+    assert "secret-token" not in str(caught.value)
+    assert "tandem_abcdef" not in str(caught.value)
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o604, 0o602, 0o620, 0o660])
+def test_a_file_that_is_open_to_others_is_refused(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "tokens.toml"
+    path.write_text(GOOD)
+    path.chmod(mode)
+    with pytest.raises(TokensError, match=rf"{path}.*mode {mode:04o}.*chmod 600"):
+        read(path)
+
+
+@pytest.mark.parametrize("mode", [0o400, 0o600, 0o640])
+def test_a_file_that_is_not(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "tokens.toml"
+    path.write_text(GOOD)
+    path.chmod(mode)
+    assert list(read(path)) == ["good"]
+
+
+# --- the command ----------------------------------------------------------------------------
+
+
+def test_token_new(tmp_path: Path) -> None:
+    path = tmp_path / "tokens.toml"
+    arguments = ["token", "new", "--scope", "read", "--scope", "transfer", "--file", str(path)]
+    made = [CliRunner().invoke(main, [*arguments, name]) for name in ("a", "b")]
+    assert [result.exit_code for result in made] == [0, 0], made
+    assert path.stat().st_mode & 0o777 == 0o600
+    tokens = Tokens(path, 1)
+    for name, result in zip("ab", made, strict=True):
+        secret = result.stdout.strip()
+        assert len(secret) >= 43
+        found = tokens.find(secret)
+        assert found is not None
+        assert (found.name, found.scopes) == (name, {Scope.READ, Scope.TRANSFER})
+        assert secret not in path.read_text()
+    again = CliRunner().invoke(main, [*arguments, "a"])
+    assert (again.exit_code, again.stdout) == (1, "")
+    assert "called a already" in again.stderr
+
+
+def test_token_new_prints_what_the_file_has_to_say() -> None:
+    options = ["--scope", "admin", "--days", "30", "--rate", "2.5"]
+    result = CliRunner().invoke(main, ["token", "new", "ops", *options])
+    table = result.stderr[result.stderr.index("[tokens.ops]") :].partition("\n\n")[0]
+    terms = parse(table)["ops"]
+    assert (terms.scopes, terms.rate_per_s) == ([Scope.ADMIN], 2.5)
+    assert terms.expires is not None
+    assert 29 <= (terms.expires - datetime.now(UTC)).days <= 30
+
+
+# --- in force -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def add(text: str, name: str, **terms: float) -> tuple[str, str]:
+    """The text with one more token, and the token."""
+    secret = new_token()
+    return text + table_of(name, secret, [Scope.READ], None, terms.get("rate")), secret
+
+
+def test_tokens_change_without_a_gap(tmp_path: Path, clock: Clock) -> None:
+    path = tmp_path / "tokens.toml"
+    text, old = add("", "old")
+    write(path, text)
+    tokens = Tokens(path, 1, clock)
+    both, new = add(text, "new")
+    write(path, both)
+    # It is not looked at again within a second.
+    assert (bool(tokens.find(old)), bool(tokens.find(new))) == (True, False)
+    clock.now += 1
+    assert (bool(tokens.find(old)), bool(tokens.find(new))) == (True, True)
+    write(path, both.removeprefix(text))
+    clock.now += 1
+    assert (bool(tokens.find(old)), bool(tokens.find(new))) == (False, True)
+    assert tokens.find("tandem_nobody") is None
+
+
+@pytest.mark.parametrize("harm", ["broken", "gone", "open to others"])
+def test_a_broken_file_keeps_the_old_tokens(tmp_path: Path, clock: Clock, harm: str) -> None:
+    path = tmp_path / "tokens.toml"
+    text, secret = add("", "good")
+    write(path, text)
+    tokens = Tokens(path, 1, clock)
+    assert tokens.trouble is None
+    if harm == "broken":
+        write(path, text + "[tokens.")
+    elif harm == "gone":
+        path.unlink()
+    else:
+        path.chmod(0o644)
+    clock.now += 1
+    assert tokens.find(secret)
+    assert tokens.trouble is not None
+    assert str(path) in tokens.trouble
+    write(path, text)
+    clock.now += 1
+    assert tokens.find(secret)
+    assert tokens.trouble is None
+
+
+def test_a_process_that_never_read_a_good_file_lets_nobody_in(tmp_path: Path) -> None:
+    tokens = Tokens(tmp_path / "none.toml", 1)
+    assert not tokens.was_read
+    assert tokens.trouble is not None
+    assert tokens.find("tandem_x") is None
+
+
+def test_a_rate_is_shared_out_among_the_workers_and_survives_a_change(
+    tmp_path: Path, clock: Clock
+) -> None:
+    path = tmp_path / "tokens.toml"
+    text, secret = add("", "slow", rate=4)
+    write(path, text)
+    tokens = Tokens(path, 2, clock)
+
+    def wait_s() -> float:
+        token = tokens.find(secret)
+        assert token is not None
+        return tokens.wait_s(token)
+
+    assert [wait_s(), wait_s(), wait_s()] == [0, 0, 0.5]
+    write(path, text + "# touched\n")
+    clock.now += 1
+    assert [wait_s(), wait_s(), wait_s()] == [0, 0, 0.5]
+    write(path, text + "# touched again\n")
+    clock.now += 0.25
+    assert wait_s() == 0.25
+
+
+# --- rates ----------------------------------------------------------------------------------
+
+
+def test_a_bucket_lets_its_rate_through() -> None:
+    bucket = Bucket(10, 0.0)
+    # A second's worth at once, then one every tenth of a second.
+    assert [bucket.take(0.0) for _ in range(10)] == [0] * 10
+    assert bucket.take(0.0) == pytest.approx(0.1)
+    assert bucket.take(0.1) == 0
+    assert bucket.take(0.1) > 0
+    # It never holds more than a second's worth.
+    assert [bucket.take(1000.0) for _ in range(10)] == [0] * 10
+    assert bucket.take(1000.0) > 0
+
+
+def test_a_batch_is_let_through_and_paid_off() -> None:
+    bucket = Bucket(10, 0.0)
+    assert bucket.take(0.0) == 0
+    bucket.charge(99)
+    assert bucket.take(0.0) == pytest.approx(9.1)
+    assert bucket.take(9.0) > 0
+    assert bucket.take(9.11) == 0
+
+
+def test_less_than_one_a_second() -> None:
+    bucket = Bucket(0.1, 0.0)
+    assert bucket.take(0.0) == 0
+    assert bucket.take(0.0) == pytest.approx(10)
+    assert bucket.take(10.1) == 0
+
+
+# --- the table of scopes --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("method", "path"), routes())
+def test_every_route_is_in_the_table_and_in_it_rightly(method: str, path: str) -> None:
+    """Written down once more, as a rule: who adds a route has to think twice."""
+    if not path.startswith(("/v1/", "/metrics")):
+        assert scope_of(method, path) is None
+        return
+    expected = Scope.ADMIN
+    if method == "GET":
+        expected = Scope.READ
+    elif method == "POST" and path.startswith("/v1/transfers"):
+        expected = Scope.TRANSFER
+    assert SCOPES[f"{method} {path}"] is scope_of(method, path) is expected
+
+
+def test_what_is_not_in_the_table_needs_admin() -> None:
+    assert scope_of("POST", "/v1/admin/new/<thing>") is Scope.ADMIN
+    assert scope_of("GET", "/v1/new") is Scope.ADMIN
+    assert not is_public("/documents")
+
+
+def test_the_table_stands_in_the_documents() -> None:
+    told = re.findall(r"^\| `([A-Z]+ /\S+)` \| `(\w+)` \|", SECURITY.read_text(), re.MULTILINE)
+    written = {(re.sub(r"\{\w+\}", "{}", route), scope) for route, scope in told}
+    assert written == {(route, scope.value) for route, scope in SCOPES.items()}
+
+
+def test_the_openapi_document_names_the_scopes() -> None:
+    described = document(needs_token=True)
+    assert described["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
+    for path, operations in described["paths"].items():
+        for method, operation in operations.items():
+            scope = scope_of(method.upper(), path)
+            needed = [{"token": [scope.value]}] if scope else None
+            assert operation.get("security") == needed
+            assert ({"401", "403", "429"} <= operation["responses"].keys()) is bool(scope)
+    open_one = document()
+    assert "securitySchemes" not in open_one["components"]
+    assert not any("security" in o for p in open_one["paths"].values() for o in p.values())
+
+
+# --- where a coordinator listens ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:8080", "127.9.9.9:1", "localhost:8080"])
+def test_loopback(listen: str) -> None:
+    assert is_loopback(listen)
+    (told,) = check_access(load(environ={"TANDEM_COORDINATOR_LISTEN": listen}))
+    assert "no access control" in told
+    assert listen in told
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:8080", "10.1.2.3:80", "db.example:80", "*:80"])
+def test_elsewhere_only_with_tokens(tmp_path: Path, listen: str) -> None:
+    assert not is_loopback(listen)
+    with pytest.raises(SettingsError, match=r"tandem token new.*127\.0\.0\.1") as caught:
+        check_access(load(environ={"TANDEM_COORDINATOR_LISTEN": listen}))
+    assert listen in str(caught.value)
+    path = tmp_path / "tokens.toml"
+    write(path, GOOD)
+    environ = {"TANDEM_COORDINATOR_LISTEN": listen, "TANDEM_ACCESS_TOKENS_FILE": str(path)}
+    (told,) = check_access(load(environ=environ))
+    assert "in the clear" in told
+
+
+def test_a_tokens_file_that_cannot_be_used_ends_the_start(tmp_path: Path) -> None:
+    environ = {"TANDEM_ACCESS_TOKENS_FILE": str(tmp_path / "none.toml")}
+    with pytest.raises(SettingsError, match=r"access\.tokens_file .*none\.toml"):
+        check_access(load(environ=environ))
+
+
+def test_certificates_that_cannot_be_used_end_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "cert.pem"
+    environ = {"TANDEM_ACCESS_TLS_CERTIFICATE": str(path), "TANDEM_ACCESS_TLS_KEY": str(path)}
+    for _ in range(2):
+        with pytest.raises(SettingsError, match=r"access\.tls_certificate = .*cert\.pem"):
+            check_access(load(environ=environ))
+        path.write_text("no certificate\n")
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ("ACCESS_TLS_KEY=k", "access.tls_certificate and access.tls_key"),
+        ("ACCESS_TLS_CERTIFICATE=c", "access.tls_certificate and access.tls_key"),
+        ("ACCESS_TLS_CLIENT_CA=c", "access.tls_client_ca"),
+        ("ZOOKEEPER_USER=u", "zookeeper.user and zookeeper.password"),
+        ("ZOOKEEPER_PASSWORD=hush", "zookeeper.user and zookeeper.password"),
+        ("ZOOKEEPER_PREVIOUS_PASSWORD=hush", "zookeeper.previous_password"),
+        ("MYSQL_AUDIT_USER=tandem", "mysql.audit_user"),
+    ],
+)
+def test_settings_that_go_together(variables: str, named: str) -> None:
+    name, _, value = variables.partition("=")
+    with pytest.raises(SettingsError, match=re.escape(named)) as caught:
+        load(environ={f"TANDEM_{name}": value})
+    assert "hush" not in str(caught.value)
