@@ -78,7 +78,8 @@ def _as_document(current: ShardMap) -> dict[str, object]:
 def init(config: Path | None, data_dir: Path) -> None:
     """Make shards of the servers in [shards]: schema, users, grants; then publish their map.
 
-    It needs mysql.admin_user and mysql.admin_password. It may be repeated: what is there stays.
+    It needs mysql.admin_user and mysql.admin_password. It may be repeated: what is there stays,
+    apart from passwords, grants, and who owns what is in ZooKeeper.
 
     \b
     Example:

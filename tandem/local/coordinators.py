@@ -34,13 +34,15 @@ def command(module: str = MODULE) -> list[str]:
 def environment(cluster: Mapping[str, str], name: str, port: int) -> dict[str, str]:
     """The environment of coordinator `name`: the caller's, with the cluster's variables over it."""
     merged = {**os.environ, **cluster}
+    tokens = merged.get("TANDEM_ACCESS_TOKENS_FILE", "")
     kept = {key: value for key, value in merged.items() if key not in KEPT_FROM_COORDINATORS}
     if file := configuration_file():
         kept["TANDEM_CONFIG"] = str(file)
     return kept | {
         "TANDEM_COORDINATOR_ID": name,
         "TANDEM_COORDINATOR_LISTEN": f"{HOST}:{port}",
-        # On loopback, where `url` says that they are.
+        # For development, on loopback: open, unless a variable says otherwise, and by plain HTTP.
+        "TANDEM_ACCESS_TOKENS_FILE": os.path.abspath(tokens) if tokens else "",
         "TANDEM_ACCESS_TLS_CERTIFICATE": "",
         "TANDEM_ACCESS_TLS_KEY": "",
         "TANDEM_ACCESS_TLS_CLIENT_CA": "",

@@ -82,6 +82,25 @@ def test_what_an_earlier_version_granted_is_taken_back(lone: Lone) -> None:
     again.close()
 
 
+def test_the_service_gets_another_user_without_a_gap(lone: Lone) -> None:
+    """As docs/security.md says: both work side by side, then the old one goes."""
+    new = Login("tandem2", "fresh")
+    make_shard(lone.admin_address, CLUSTER, [(0, 4095)], new)
+    work = "UPDATE shard_identity SET touched = touched + 1"
+    new_address = lone.address._replace(user=new.name, password=new.password)
+    try:
+        for address in (lone.address, new_address):
+            try_(address, work)
+        lone.admin("DROP USER tandem@'%'")
+        try_(new_address, work)
+        with pytest.raises(ShardUnavailable, match="denied"):
+            try_(lone.address, work)
+    finally:
+        lone.admin(f"DROP USER {new.name}@'%'")
+        make_shard(lone.admin_address, CLUSTER, [(0, 4095)], SERVICE)
+    try_(lone.address, work)
+
+
 @pytest.mark.parametrize("table", [table.name for table in tables.sorted_tables])
 def test_the_auditor_reads_every_table_and_changes_none(auditor: Address, table: str) -> None:
     column = tables.tables[table].columns.keys()[0]
