@@ -32,7 +32,8 @@ _SERVICE = {
     "accounts": f"SELECT, INSERT, UPDATE ({_CHANGEABLE})",
     "entries": "SELECT, INSERT",
     "transfers": "SELECT, INSERT",
-    "decisions": "SELECT, INSERT, UPDATE (seen), DELETE",
+    # Not only of `seen`: MariaDB asks for each column that INSERT ... ON DUPLICATE KEY UPDATE names.
+    "decisions": "SELECT, INSERT, UPDATE, DELETE",
     "markers": "SELECT, INSERT, DELETE",
 }
 _AUDITOR = dict.fromkeys(_SERVICE, "SELECT")

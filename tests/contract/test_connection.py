@@ -17,7 +17,7 @@ from shard_client.errors import (
 )
 from tests.cluster import free_port, wait_until
 from tests.contract.bench import soon
-from tests.contract.lone import Lone
+from tests.contract.lone import USER, Lone
 
 
 @pytest.fixture
@@ -29,9 +29,12 @@ def connection(lone: Lone) -> Iterator[ShardConnection]:
 
 @pytest.fixture
 def table(lone: Lone) -> Iterator[str]:
-    lone.admin("CREATE TABLE scratch (n INT PRIMARY KEY, v INT CHECK (v >= 0))")
+    lone.admin(
+        "CREATE TABLE scratch (n INT PRIMARY KEY, v INT CHECK (v >= 0))",
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON scratch TO {USER}@'%'",
+    )
     yield "scratch"
-    lone.admin("DROP TABLE scratch")
+    lone.admin(f"REVOKE ALL ON scratch FROM {USER}@'%'", "DROP TABLE scratch")
 
 
 # --- packets --------------------------------------------------------------------------------

@@ -30,7 +30,6 @@ FORBIDDEN = [
     "DELETE FROM accounts",
     "UPDATE accounts SET overdraft_limit = NULL",
     "UPDATE accounts SET currency = 'USD'",
-    "UPDATE decisions SET outcome = 'aborted'",
     "UPDATE markers SET session = 1",
     "UPDATE slots SET last_slot = 4095",
     "INSERT INTO slots VALUES (1, 2)",
