@@ -32,7 +32,7 @@ _SERVICE = {
     "accounts": f"SELECT, INSERT, UPDATE ({_CHANGEABLE})",
     "entries": "SELECT, INSERT",
     "transfers": "SELECT, INSERT",
-    # Not only of `seen`: MariaDB asks for each column that INSERT ... ON DUPLICATE KEY UPDATE names.
+    # Not only of `seen`: MariaDB asks it for every column that an upsert names.
     "decisions": "SELECT, INSERT, UPDATE, DELETE",
     "markers": "SELECT, INSERT, DELETE",
 }
