@@ -8,6 +8,7 @@ import logging
 import math
 import re
 from datetime import UTC, datetime
+from urllib.parse import quote
 
 from flask import Flask, Response, g, request
 
@@ -65,16 +66,18 @@ def register(app: Flask, tokens: Tokens) -> None:
         token = _presented(tokens)
         if isinstance(token, Response):
             return token
-        if rule and request.method != "OPTIONS":
-            scope = scope_of(request.method, rule.rule)
-            if scope and scope not in token.scopes:
-                return _forbidden(token, scope)
-            if scope is Scope.ADMIN:
-                what = f"{request.method} {request.path}"
-                log.info("%s by token %s (request %s)", what, token.name, g.request_id)
+        # Which methods an address has, and that it does not exist, every token may know.
+        is_use = request.method != "OPTIONS"
+        scope = scope_of(request.method, rule.rule) if rule and is_use else None
+        if scope and scope not in token.scopes:
+            return _forbidden(token, scope)
         wait_s = tokens.wait_s(token)
+        if wait_s:
+            return _limited(token, wait_s)
+        if scope is Scope.ADMIN:
+            log.info("%s by token %s (request %s)", _called(), token.name, g.request_id)
         g.token = token
-        return _limited(token, wait_s) if wait_s else None
+        return None
 
 
 def charge(items: int) -> None:
@@ -108,10 +111,15 @@ def _unauthorized(why: str, error: str) -> Response:
     return answer
 
 
+def _called() -> str:
+    """Method and address for the log, where an address must not begin another line."""
+    return f"{request.method} {quote(request.path)}"
+
+
 def _forbidden(token: Token, scope: Scope) -> Response:
     has = ", ".join(sorted(token.scopes))
     detail = (
-        f"{request.method} {request.path} needs the scope {scope}; "
+        f"{_called()} needs the scope {scope}; "
         f"the token {token.name} has {has}; nothing has happened"
     )
     log.warning("%s (request %s)", detail, g.request_id)

@@ -19,12 +19,15 @@ from tests.contract.bench import soon
 from tests.contract.lone import CLUSTER, SERVICE, Lone
 
 AUDITOR = Login("auditor", "another secret")
-ENTRY = "('a', 1, 't', 5, 5, 'b', 1)"
+ENTRY = (
+    "entries (account_id, number, transfer_id, amount, balance, counterparty, stamp)"
+    " VALUES ('a', 1, 't', 5, 5, 'b', 1)"
+)
 FORBIDDEN = [
     "UPDATE entries SET amount = amount + 1",
     "DELETE FROM entries",
-    f"REPLACE INTO entries VALUES {ENTRY}",
-    f"INSERT INTO entries VALUES {ENTRY} ON DUPLICATE KEY UPDATE amount = 6",
+    f"REPLACE INTO {ENTRY}",
+    f"INSERT INTO {ENTRY} ON DUPLICATE KEY UPDATE amount = 6",
     "UPDATE transfers SET status = 'rejected'",
     "DELETE FROM transfers",
     "DELETE FROM accounts",

@@ -40,7 +40,7 @@ class Keeper:
     @contextmanager
     def session(self, name: str, settings: Settings) -> Iterator[ClusterSession]:
         me = Member(name, secrets.token_hex(4), "127.0.0.1:1", 1, time.time_ns() // 1000)
-        running = ClusterSession(settings, me, lambda new: None, lambda: None)
+        running = ClusterSession(settings, me, lambda new: None, lambda: None, lambda after_s: None)
         running.start()
         try:
             yield running
