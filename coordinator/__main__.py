@@ -1,5 +1,6 @@
 """Runs a coordinator: gunicorn with the number of workers that the settings say."""
 
+import logging
 import sys
 import time
 from typing import Any
@@ -89,7 +90,7 @@ def main() -> int:
         return 2
     logs.configure(settings.log, settings.coordinator.id)
     for text in told:
-        log.warning("%s", text, extra={"event": "access.open"})
+        log.warning("%s", text, extra={"event": "access.weak"})
     with metrics.shared():
         Server(settings).run()
     return 0

@@ -25,6 +25,7 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from msgspec import Meta
 
+from coordinator.logs import few
 from coordinator.settings import Access, Settings, SettingsError
 
 log = logging.getLogger(__name__)
@@ -259,13 +260,18 @@ class Tokens:
         except TokensError as error:
             if self.trouble != str(error):
                 kept = "the tokens of before stay in force" if self.was_read else "nobody gets in"
-                log.error("the file of tokens is not used, %s: %s", kept, error)
+                extra = {"event": "tokens.unusable"}
+                log.error("the file of tokens is not used, %s: %s", kept, error, extra=extra)
             self.trouble = str(error)
             return
         known = {(token.digest, token.rate_per_s): token.bucket for token in self._tokens}
         self._tokens = tuple(self._token(name, terms, known) for name, terms in listed.items())
         self._seen, self.trouble, self.was_read = seen, None, True
-        log.info("%d tokens are in force: %s", len(listed), ", ".join(listed))
+        log.info(
+            "%d tokens are in force",
+            len(listed),
+            extra={"event": "tokens.in_force", "count": len(listed), "tokens": few(listed)},
+        )
 
     def _token(
         self, name: str, terms: Terms, known: dict[tuple[bytes, float | None], Bucket | None]

@@ -4,18 +4,15 @@ Everything needs a token that is not listed as public, also an address that does
 whoever has none the service looks the same everywhere. A route that is missing here needs `admin`.
 """
 
-import logging
 import math
 import re
 from datetime import UTC, datetime
-from urllib.parse import quote
 
 from flask import Flask, Response, g, request
 
 from coordinator.access import Scope, Token, Tokens
+from coordinator.http import request_log
 from coordinator.http.problems import problem
-
-log = logging.getLogger(__name__)
 
 # For everybody, with all below them: what a load balancer asks, and pages without any data.
 PUBLIC = ("/healthz", "/readyz", "/openapi.json", "/docs", "/console")
@@ -66,6 +63,7 @@ def register(app: Flask, tokens: Tokens) -> None:
         token = _presented(tokens)
         if isinstance(token, Response):
             return token
+        request_log.note(token=token.name)
         # Which methods an address has, and that it does not exist, every token may know.
         is_use = request.method != "OPTIONS"
         scope = scope_of(request.method, rule.rule) if rule and is_use else None
@@ -74,8 +72,7 @@ def register(app: Flask, tokens: Tokens) -> None:
         wait_s = tokens.wait_s(token)
         if wait_s:
             return _limited(token, wait_s)
-        if scope is Scope.ADMIN:
-            log.info("%s by token %s (request %s)", _called(), token.name, g.request_id)
+        request_log.note(scope=scope)
         g.token = token
         return None
 
@@ -111,18 +108,12 @@ def _unauthorized(why: str, error: str) -> Response:
     return answer
 
 
-def _called() -> str:
-    """Method and address for the log, where an address must not begin another line."""
-    return f"{request.method} {quote(request.path)}"
-
-
 def _forbidden(token: Token, scope: Scope) -> Response:
     has = ", ".join(sorted(token.scopes))
     detail = (
-        f"{_called()} needs the scope {scope}; "
+        f"{request.method} {request.path} needs the scope {scope}; "
         f"the token {token.name} has {has}; nothing has happened"
     )
-    log.warning("%s (request %s)", detail, g.request_id)
     answer = problem(403, "forbidden", detail)
     answer.headers["WWW-Authenticate"] = (
         f'Bearer realm="tandem", error="insufficient_scope", scope="{scope}"'

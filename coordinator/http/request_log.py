@@ -61,6 +61,9 @@ def level_of(route: str | None, status: int, noted: Mapping[str, object], *, is_
         return logging.WARNING
     if status >= 400 or status == 202 or noted.get("failed") or noted.get("pending"):
         return logging.INFO
+    if noted.get("scope") == "admin":
+        # Who has opened accounts, and who has finished groups, is to be known later.
+        return logging.INFO
     return logging.INFO if is_all and route not in PROBES else logging.DEBUG
 
 

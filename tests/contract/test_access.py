@@ -25,6 +25,7 @@ from shard_client.errors import ShardUnavailable
 from tests.certificates import Authority
 from tests.cluster import Cluster, wait_until
 from tests.contract.http import Town, is_problem, item, visit, wish
+from tests.logs import events
 from tests.routes import routes
 
 TANDEM = [sys.executable, "-c", "from tandem.cli import main; main()"]
@@ -200,6 +201,19 @@ def test_other_headers_are_no_tokens(guarded: Guarded, header: str) -> None:
     value = header.replace("{}", guarded.secrets["read"])
     with guarded.api(Authorization=value) as api:
         is_problem(api.get("/v1/admin/cluster"), 401, "unauthorized")
+
+
+@pytest.mark.parametrize(("name", "status"), [("admin", 400), ("read", 403)])
+def test_the_log_says_whose_token_it_was(guarded: Guarded, name: str, status: int) -> None:
+    with guarded.api(guarded.secrets[name], **{"X-Request-Id": f"who-{name}"}) as api:
+        assert api.post("/v1/admin/in-doubt/none/resolve").status_code == status
+
+    def line() -> dict[str, Any] | None:
+        found = events(guarded.log, "http.request")
+        return next((item for item in found if item["request_id"] == f"who-{name}"), None)
+
+    wait_until(line, 5, "the log does not name the request")
+    assert (line() or {})["token"] == name
 
 
 # --- tokens change --------------------------------------------------------------------------

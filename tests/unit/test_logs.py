@@ -148,6 +148,8 @@ def test_ids_of_a_field_are_few() -> None:
         ("/v1/transfers/batch", 200, {"committed": 3, "rejected": 1}, logging.INFO, logging.DEBUG),
         ("/v1/transfers/batch", 200, {"committed": 3, "failed": 1}, logging.INFO, logging.INFO),
         ("/v1/transfers/batch", 200, {"pending": 1}, logging.INFO, logging.INFO),
+        ("/v1/accounts/<account>", 201, {"scope": "admin"}, logging.INFO, logging.INFO),
+        ("/v1/transfers", 201, {"scope": "transfer"}, logging.INFO, logging.DEBUG),
         ("/readyz", 200, {}, logging.DEBUG, logging.DEBUG),
         ("/readyz", 503, {}, logging.WARNING, logging.WARNING),
         (None, 404, {}, logging.INFO, logging.INFO),
