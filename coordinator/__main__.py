@@ -85,14 +85,14 @@ def main() -> int:
         settings = load()
         tracing.check(settings)
         told = check_access(settings)
+        logs.configure(settings.log, settings.coordinator.id)
+        with metrics.shared(settings.coordinator.scratch_dir):
+            for text in told:
+                log.warning("%s", text, extra={"event": "access.weak"})
+            Server(settings).run()
     except SettingsError as error:
         print(f"tandem: {error}", file=sys.stderr)
         return 2
-    logs.configure(settings.log, settings.coordinator.id)
-    for text in told:
-        log.warning("%s", text, extra={"event": "access.weak"})
-    with metrics.shared():
-        Server(settings).run()
     return 0
 
 

@@ -23,6 +23,7 @@ from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from coordinator.queue import NotDone, Refused, Settled
+from coordinator.settings import SettingsError
 
 log = logging.getLogger(__name__)
 
@@ -308,10 +309,19 @@ def _observe(histogram: Any, value: float, count: int) -> None:
 
 
 @contextmanager
-def shared() -> Iterator[None]:
-    """For the process that starts the workers: the folder is there during the block."""
-    _remove_abandoned()
-    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+def shared(place: str = "") -> Iterator[None]:
+    """For the process that starts the workers: the folder is there during the block, in `place` or
+    where the system has its temporary files. Raises SettingsError.
+    """
+    parent = Path(place or tempfile.gettempdir())
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=parent))
+    except OSError as error:
+        raise SettingsError(
+            f"coordinator.scratch_dir = {place!r} cannot be used: {error}"
+        ) from None
+    _remove_abandoned(parent)
     (folder / _LOCK).touch()
     os.environ[_FOLDER] = str(folder)
     values.ValueClass = values.MultiProcessValue()  # type: ignore[no-untyped-call]
@@ -402,9 +412,9 @@ def _locked(folder: Path, how: int) -> Iterator[None]:
         yield
 
 
-def _remove_abandoned() -> None:
+def _remove_abandoned(parent: Path) -> None:
     """The folders of coordinators that were killed."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
+    for folder in parent.glob(f"{_PREFIX}*-*"):
         with suppress(OSError, ValueError):
             if folder.stat().st_uid != os.getuid():
                 continue

@@ -38,6 +38,7 @@ class Coordinator(Section, frozen=True):
     workers: Annotated[int, Meta(ge=1, le=64)] = 2
     threads: Annotated[int, Meta(ge=1, le=1024)] = 64
     body_max_bytes: Annotated[int, Meta(ge=1024, le=1 << 30)] = 8 << 20
+    scratch_dir: str = ""
 
 
 class Access(Section, frozen=True):

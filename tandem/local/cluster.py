@@ -248,7 +248,11 @@ class LocalCluster:
                 line = zookeeper.command(server, configuration)
                 commands[process.name] = line, {**plain, **server.environment}
             elif process.kind == "coordinator":
-                own = coordinators.environment(self.environment(), process.name, process.port)
+                scratch = self.data_dir / process.name
+                scratch.mkdir(exist_ok=True)
+                own = coordinators.environment(
+                    self.environment(), process.name, process.port, scratch
+                )
                 line = coordinators.command(self._coordinator_module)
                 commands[process.name] = line, {**own, **self._coordinator_environment}
         shards = [process for process in wanted if process.kind == "mysql"]

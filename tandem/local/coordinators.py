@@ -31,7 +31,7 @@ def command(module: str = MODULE) -> list[str]:
     return [sys.executable, "-m", module]
 
 
-def environment(cluster: Mapping[str, str], name: str, port: int) -> dict[str, str]:
+def environment(cluster: Mapping[str, str], name: str, port: int, scratch: Path) -> dict[str, str]:
     """The environment of coordinator `name`: the caller's, with the cluster's variables over it."""
     merged = {**os.environ, **cluster}
     tokens = merged.get("TANDEM_ACCESS_TOKENS_FILE", "")
@@ -41,6 +41,7 @@ def environment(cluster: Mapping[str, str], name: str, port: int) -> dict[str, s
     return kept | {
         "TANDEM_COORDINATOR_ID": name,
         "TANDEM_COORDINATOR_LISTEN": f"{HOST}:{port}",
+        "TANDEM_COORDINATOR_SCRATCH_DIR": str(scratch),
         # For development, on loopback: open, unless a variable says otherwise, and by plain HTTP.
         "TANDEM_ACCESS_TOKENS_FILE": os.path.abspath(tokens) if tokens else "",
         "TANDEM_ACCESS_TLS_CERTIFICATE": "",
