@@ -110,7 +110,7 @@ def test_environment_leads_to_the_cluster(tmp_path: Path) -> None:
 
 
 def test_a_coordinator_gets_no_administrator(tmp_path: Path) -> None:
-    told = coordinators.environment(cluster_in(tmp_path).environment(), "c2", 8081)
+    told = coordinators.environment(cluster_in(tmp_path).environment(), "c2", 8081, tmp_path)
     assert told["TANDEM_COORDINATOR_ID"] == "c2"
     assert told["TANDEM_COORDINATOR_LISTEN"] == "127.0.0.1:8081"
     assert told["TANDEM_MYSQL_USER"] == "tandem"
