@@ -72,6 +72,17 @@ class ClusterState(NamedTuple):
     zookeeper_answers: bool
 
 
+class Overview(NamedTuple):
+    """The cluster and the oldest of what is in doubt, from one question to each shard; `total` is
+    how many branches are as old.
+    """
+
+    cluster: ClusterState
+    oldest: list[InDoubt]
+    total: int
+    unreachable: Unreachable
+
+
 class Resolution(NamedTuple):
     """What came of finishing a group now; `outcome` is None when home has not said it (yet)."""
 
@@ -103,8 +114,26 @@ class Operation:
 
     def cluster(self) -> ClusterState:
         """Raises NoShardMap."""
-        current = self._shards.map
+        _ = self._shards.map
+        return self._cluster_with(*self._prepared())
+
+    def overview(self, older_than_s: float, most: int) -> Overview:
+        """The cluster, and at most so many branches that are older than that, the oldest first.
+
+        Younger ones are in doubt for the moment that every transfer across shards is. Raises
+        NoShardMap.
+        """
+        _ = self._shards.map
         prepared, unreachable = self._prepared()
+        old = [branch for branch in prepared if age_of(branch.gtrid) >= older_than_s]
+        old.sort(key=lambda branch: branch.gtrid.time_ms)
+        cluster = self._cluster_with(prepared, unreachable)
+        return Overview(cluster, self._describe_all(old[:most]), len(old), unreachable)
+
+    def _cluster_with(
+        self, prepared: list[PreparedBranch], unreachable: Unreachable
+    ) -> ClusterState:
+        current = self._shards.map
         shards = []
         for shard in sorted(self._shards.all(), key=lambda shard: shard.id):
             branches = [branch for branch in prepared if branch.shard == shard.id]
@@ -145,11 +174,14 @@ class Operation:
         """
         _ = self._shards.map
         prepared, unreachable = self._prepared()
-        decisions = self._decisions({branch.gtrid for branch in prepared})
+        return self._describe_all(prepared), unreachable
+
+    def _describe_all(self, branches: list[PreparedBranch]) -> list[InDoubt]:
+        decisions = self._decisions({branch.gtrid for branch in branches})
         # Whoever asks: it is told what the cluster will do, not what this process will.
         around = self._surroundings()._replace(coordinator="", leads=True)
-        found = [self._describe(branch, decisions, around) for branch in prepared]
-        return sorted(found, key=lambda item: (-item.age_s, item.gtrid, item.shard)), unreachable
+        found = [self._describe(branch, decisions, around) for branch in branches]
+        return sorted(found, key=lambda item: (-item.age_s, item.gtrid, item.shard))
 
     def _prepared(self) -> tuple[list[PreparedBranch], Unreachable]:
         """All prepared branches; and why what shards cannot be asked."""

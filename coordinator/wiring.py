@@ -4,6 +4,7 @@ import logging
 import os
 import secrets
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from coordinator.access import Tokens
@@ -12,6 +13,7 @@ from coordinator.cluster.election import Member
 from coordinator.cluster.session import ClusterSession
 from coordinator.collection import Collector
 from coordinator.executor import Executors, GroupRun, Names, Timeouts
+from coordinator.following import Following
 from coordinator.gauges import Gauges
 from coordinator.metrics import Metrics
 from coordinator.operation import Operation
@@ -92,6 +94,9 @@ class Process:
         self._was_ready = False
         self.accounts = Accounts(self.shards)
         self.transfers = Transfers(self.shards, self.queue, self.metrics)
+        self.following = Following(settings.cluster.id, self.shards, self.queue)
+        # Called when no new connections are taken any more, before the requests have ended.
+        self.when_stopping: list[Callable[[], None]] = []
         self.operation = Operation(
             settings, self.shards, self.cluster, self.finisher, self.surroundings
         )
@@ -153,6 +158,8 @@ class Process:
 
     def begin_to_stop(self) -> None:
         """Hand leadership over; transfers are still taken and answered."""
+        for call in self.when_stopping:
+            call()
         self.cluster.leave_seat()
 
     def stop(self, patience_s: float) -> None:

@@ -27,6 +27,11 @@ _ENTRIES = (
     "SELECT account_id, number, transfer_id, amount, balance, counterparty, stamp FROM entries"
 )
 _ONE_ENTRY = "SELECT stamp, balance FROM entries WHERE account_id = %s AND number = %s"
+_ENTRY_OF = (
+    f"{_ENTRIES} WHERE account_id = %s AND number > %s AND number <= %s AND transfer_id = %s"
+)
+# Entries of one account that may carry one stamp: those of a few groups.
+_ONE_STAMP_MAX = 10_000
 _RAISE_FLOOR = "UPDATE accounts SET stamp_floor = %s WHERE id = %s AND stamp_floor < %s"
 
 
@@ -162,17 +167,38 @@ def balance_at(
         state = read(connection, [account], deadline)[account]
     else:
         make_durable(connection, deadline)
-
-    def stamp_of(number: int) -> int:
-        text = sql.fill(connection, _ONE_ENTRY, account, number)
-        return int(connection.rows(text, deadline)[0][0])
-
-    # Stamps never go backwards within an account, so the last entry up to `at` can be bisected.
-    number = bisect_right(range(1, state.account.entry_count + 1), at, key=stamp_of)
+    number = _last_up_to(connection, state.account, at, deadline)
     if number == 0:
         return state.account, 0
     rows = connection.rows(sql.fill(connection, _ONE_ENTRY, account, number), deadline)
     return state.account, int(rows[0][1])
+
+
+def _last_up_to(connection: ShardConnection, account: Account, at: int, deadline: float) -> int:
+    """The number of an account's last entry that is stamped `at` or earlier; 0 if there is none."""
+
+    def stamp_of(number: int) -> int:
+        text = sql.fill(connection, _ONE_ENTRY, account.id, number)
+        return int(connection.rows(text, deadline)[0][0])
+
+    # Stamps never go backwards within an account, so it can be bisected.
+    return bisect_right(range(1, account.entry_count + 1), at, key=stamp_of)
+
+
+def entry_of(
+    connection: ShardConnection, account: str, transfer: str, stamp: int, deadline: float
+) -> Entry | None:
+    """The entry of a transfer that was stamped so, if it is committed; it is durable then."""
+    state = read(connection, [account], deadline).get(account)
+    if state is None:
+        return None
+    last = _last_up_to(connection, state.account, stamp, deadline)
+    text = sql.fill(connection, _ENTRY_OF, account, last - _ONE_STAMP_MAX, last, transfer)
+    rows = connection.rows(text, deadline)
+    if not rows:
+        return None
+    make_durable(connection, deadline)
+    return Entry(*rows[0])
 
 
 def hold(

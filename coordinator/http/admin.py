@@ -3,26 +3,24 @@
 from flask import Blueprint, Response
 
 from coordinator.cluster.election import Leader
+from coordinator.following import Following
 from coordinator.http import reading, schemas
 from coordinator.http.problems import Refuse
-from coordinator.operation import ClusterState, InDoubt, Operation, Resolution
+from coordinator.operation import ClusterState, InDoubt, Operation, Resolution, Unreachable
 from shard_client.xid import Gtrid
 
 
-def blueprint(operation: Operation) -> Blueprint:
+def blueprint(operation: Operation, following: Following) -> Blueprint:
     """The routes, on this process's view of the cluster."""
     routes = Blueprint("admin", __name__, url_prefix="/v1/admin")
 
     @routes.get("/cluster")
     def cluster() -> Response:
-        return reading.json(_cluster(operation.cluster()))
+        return reading.json(cluster_view(operation.cluster()))
 
     @routes.get("/in-doubt")
     def in_doubt() -> Response:
-        found, unreachable = operation.in_doubt()
-        return reading.json(
-            schemas.InDoubtList(list(map(_in_doubt, found)), _unreachable(unreachable))
-        )
+        return reading.json(in_doubt_view(*operation.in_doubt()))
 
     @routes.post("/in-doubt/<gtrid>/resolve")
     def resolve(gtrid: str) -> Response:
@@ -42,6 +40,13 @@ def blueprint(operation: Operation) -> Blueprint:
             raise Refuse(404, "not-found", detail)
         return reading.json(_resolution(gtrid, found))
 
+    @routes.get("/transfers/<transfer>")
+    def follow(transfer: str) -> Response:
+        way = following.way_of(transfer)
+        if way is None:
+            raise Refuse(404, "not-found", f"there is no transfer {reading.shown(transfer)}")
+        return reading.json(schemas.way_view(way))
+
     @routes.post("/leader/step-down")
     def step_down() -> Response:
         old, new = operation.step_down()
@@ -50,7 +55,7 @@ def blueprint(operation: Operation) -> Blueprint:
     return routes
 
 
-def _cluster(state: ClusterState) -> schemas.ClusterView:
+def cluster_view(state: ClusterState) -> schemas.ClusterView:
     return schemas.ClusterView(
         coordinators=[
             schemas.CoordinatorView(c.id, c.address, c.epoch is not None, c.epoch, c.processes)
@@ -63,6 +68,10 @@ def _cluster(state: ClusterState) -> schemas.ClusterView:
         shard_map_version=state.map_version,
         zookeeper="connected" if state.zookeeper_answers else "away",
     )
+
+
+def in_doubt_view(found: list[InDoubt], unreachable: Unreachable) -> schemas.InDoubtList:
+    return schemas.InDoubtList(list(map(_in_doubt, found)), _unreachable(unreachable))
 
 
 def _in_doubt(item: InDoubt) -> schemas.InDoubtView:

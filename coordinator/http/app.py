@@ -10,6 +10,8 @@ from coordinator.http import (
     access,
     accounts,
     admin,
+    console,
+    events,
     problems,
     reading,
     request_log,
@@ -36,7 +38,9 @@ def create_app(process: Process) -> Flask:
     app.after_request(partial(_measure, process.metrics))
     app.register_blueprint(accounts.blueprint(process.accounts))
     app.register_blueprint(transfers.blueprint(process.transfers, process.settings.engine))
-    app.register_blueprint(admin.blueprint(process.operation))
+    app.register_blueprint(admin.blueprint(process.operation, process.following))
+    app.register_blueprint(events.blueprint(process))
+    app.register_blueprint(console.blueprint())
     app.register_blueprint(_operation(process))
     docs = get_swaggerui_blueprint("/docs", "/openapi.json", {"app_name": "Tandem"})
     app.register_blueprint(docs)

@@ -34,6 +34,8 @@ _COMPONENTS = (
     schemas.InDoubtList,
     schemas.ResolutionView,
     schemas.HandOverView,
+    schemas.TransferWay,
+    schemas.StateView,
 )
 
 _REASONS = {
@@ -333,6 +335,18 @@ def _operation_paths() -> _Schema:
     }
 
 
+def _events() -> _Schema:
+    operation = _operation(
+        "Watch the cluster: a StateView a second, as server-sent events",
+        {200: ("An event with each state that differs from the one before.", schemas.StateView)},
+        (503,),
+        tag="operation",
+    )
+    (media,) = operation["responses"]["200"]["content"].values()
+    operation["responses"]["200"]["content"] = {"text/event-stream": media}
+    return operation
+
+
 def _admin_paths() -> _Schema:
     return {
         "/v1/admin/cluster": {
@@ -360,6 +374,16 @@ def _admin_paths() -> _Schema:
                 tag="operation",
             )
         },
+        "/v1/admin/transfers/{id}": {
+            "get": _operation(
+                "Follow a transfer through its steps",
+                {200: ("How far it is, on each of its shards.", schemas.TransferWay)},
+                (404, 503),
+                parameters=(_TRANSFER,),
+                tag="operation",
+            )
+        },
+        "/v1/admin/events": {"get": _events()},
         "/v1/admin/leader/step-down": {
             "post": _operation(
                 "Hand leadership over to another coordinator",

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from coordinator.following import Outcome, Way
 from ledger.ids import ACCOUNT_ID_PATTERN
 from ledger.model import AMOUNT_MAX, Account, Entry
 from shard_client.accounts import AccountState
@@ -268,6 +269,73 @@ class ResolutionView(Struct):
     unfinished: list[Unreachable]
 
 
+class PartView(Struct):
+    """A shard's part in a transfer. `because` says by what the stage is known."""
+
+    shard: str
+    accounts: list[AccountId]
+    stage: Literal["nothing", "written", "prepared", "committed", "unknown"]
+    because: str
+    entries: list[EntryView]
+
+
+class TransferWay(Struct):
+    """How far a transfer is. `status` is "unknown" when its home alone knows, and cannot be asked.
+    `gtrid` is null before a group has written it. `decision`: "none" until there is one;
+    "collected" when every branch has finished; "not-kept" when it was collected, or never needed.
+    """
+
+    id: str
+    status: Literal["committed", "rejected", "pending", "unknown"]
+    source: AccountId
+    destination: AccountId
+    amount: int
+    currency: Currency
+    metadata: dict[str, Any] | None
+    reason: str | None
+    detail: str | None
+    created_at: Time
+    grouped_at: Time | None
+    decided_at: Time | None
+    gtrid: str | None
+    coordinator: str | None
+    home: str | None
+    decision: Literal["none", "committed", "aborted", "collected", "not-kept", "unknown"] | None
+    parts: list[PartView]
+
+
+class LockHold(Struct):
+    """How long locks were held since the start of the coordinator: so many up to so many seconds,
+    each with all that were shorter; null seconds are without end.
+    """
+
+    role: str
+    seconds: list[float | None]
+    counts: list[float]
+
+
+class TotalsView(Struct):
+    """Of one coordinator with all its workers, since it was started."""
+
+    committed: float
+    rejected: float
+    withdrawn: float
+    lock_hold: list[LockHold]
+
+
+class StateView(Struct):
+    """What `/v1/admin/events` sends. `trouble`: why there is no `cluster` to see. `in_doubt` has
+    the oldest branches, of `in_doubt_total` that are older than a second.
+    """
+
+    coordinator: str
+    trouble: str | None
+    cluster: ClusterView | None
+    in_doubt: InDoubtList
+    in_doubt_total: int
+    totals: TotalsView | None
+
+
 class LeaderView(Struct):
     coordinator: str
     address: str
@@ -329,6 +397,39 @@ def balance_view(account: Account) -> BalanceView:
 def entry_view(entry: Entry) -> EntryView:
     return EntryView(
         entry.transfer, entry.amount, entry.balance, entry.counterparty, time_text(entry.stamp)
+    )
+
+
+def way_view(way: Way) -> TransferWay:
+    transfer, stored, gtrid = way.transfer, way.stored, way.gtrid
+    is_final = way.outcome in (Outcome.COMMITTED, Outcome.REJECTED)
+    return TransferWay(
+        id=transfer.id,
+        status=way.outcome.value,
+        source=transfer.source,
+        destination=transfer.destination,
+        amount=transfer.amount,
+        currency=transfer.currency,
+        metadata=msgspec.json.decode(transfer.metadata) if transfer.metadata else None,
+        reason=stored.reason if stored and is_final else None,
+        detail=stored.detail if stored and is_final else None,
+        created_at=time_text(transfer.created_at),
+        grouped_at=time_text(gtrid.time_ms * 1000) if gtrid else None,
+        decided_at=time_text(stored.decided_at) if stored and is_final else None,
+        gtrid=str(gtrid) if gtrid else None,
+        coordinator=gtrid.coordinator if gtrid else None,
+        home=gtrid.home if gtrid else None,
+        decision=way.decision.value if way.decision else None,
+        parts=[
+            PartView(
+                part.shard,
+                part.accounts,
+                part.stage.value,
+                part.because,
+                list(map(entry_view, part.entries)),
+            )
+            for part in way.parts
+        ],
     )
 
 

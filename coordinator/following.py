@@ -1,0 +1,220 @@
+"""A transfer's way through its phases, as far as its shards show it, for people who follow one.
+
+Nothing here waits for a row that somebody holds, and nothing decides anything.
+"""
+
+import time
+from collections.abc import Callable
+from enum import StrEnum
+from typing import NamedTuple, TypeVar
+
+from coordinator.queue import Queue
+from coordinator.shards import Shards
+from ledger.ids import slot_of_transfer
+from ledger.model import Entry, Transfer
+from shard_client.accounts import entry_of
+from shard_client.connection import ShardConnection
+from shard_client.errors import ShardError, SlotMoved
+from shard_client.prepared import DecisionOutcome, Look, list_prepared, look, read_decisions
+from shard_client.transfers import StoredTransfer, TransferStatus, Undecided, probe
+from shard_client.xid import Gtrid
+
+T = TypeVar("T")
+
+_CALL_TIMEOUT_S = 3.0
+# A group may be finished between two looks; then all are taken again.
+_LOOKS = 3
+
+
+class Outcome(StrEnum):
+    COMMITTED = "committed"
+    REJECTED = "rejected"
+    PENDING = "pending"
+    # Its home alone knows, and cannot be asked.
+    UNKNOWN = "unknown"
+
+
+class Decision(StrEnum):
+    """What home shows of a group's decision."""
+
+    COMMITTED = "committed"
+    ABORTED = "aborted"
+    NONE = "none"
+    # Every branch has finished, so it is kept no longer.
+    COLLECTED = "collected"
+    # Collected, or never needed, as the group wrote on one shard alone: that cannot be told apart.
+    NOT_KEPT = "not-kept"
+    UNKNOWN = "unknown"
+
+
+class Stage(StrEnum):
+    """How far a transfer is on one of its shards."""
+
+    NOTHING = "nothing"
+    WRITTEN = "written"
+    PREPARED = "prepared"
+    COMMITTED = "committed"
+    UNKNOWN = "unknown"
+
+
+class Part(NamedTuple):
+    """A shard's part in a transfer: whose accounts, how far, and by what that is known."""
+
+    shard: str
+    accounts: list[str]
+    stage: Stage
+    because: str
+    entries: list[Entry]
+
+
+class Way(NamedTuple):
+    """A transfer's way so far. Without `stored` it is in this process's queue, and without a group
+    as far as can be seen.
+    """
+
+    transfer: Transfer
+    outcome: Outcome
+    stored: StoredTransfer | None
+    gtrid: Gtrid | None
+    decision: Decision | None
+    parts: list[Part]
+
+
+class Following:
+    """See the module."""
+
+    def __init__(self, cluster: str, shards: Shards, queue: Queue) -> None:
+        self._cluster = cluster
+        self._shards = shards
+        self._queue = queue
+
+    def way_of(self, transfer: str) -> Way | None:
+        """A transfer's way; None if nothing is known of it. Raises ShardError, NoShardMap."""
+        slot = slot_of_transfer(transfer)
+        if slot is None:
+            return None
+        shard = self._shards.map.shard_of_slot(slot)
+        found = self._probe(shard, transfer)
+        for _ in range(_LOOKS):
+            if found is None:
+                return self._queued(transfer)
+            way = self._way(found)
+            if not isinstance(found, Undecided):
+                break
+            again = self._probe(shard, transfer)
+            if again == found:
+                break
+            found = again
+        return way
+
+    def _queued(self, transfer: str) -> Way | None:
+        ticket = self._queue.find(transfer)
+        return Way(ticket.transfer, Outcome.PENDING, None, None, None, []) if ticket else None
+
+    def _probe(self, shard: str, transfer: str) -> StoredTransfer | Undecided | None:
+        return self._on(shard, lambda c, deadline: probe(c, [transfer], deadline).get(transfer))
+
+    def _way(self, found: StoredTransfer | Undecided) -> Way:
+        stored = found.stored if isinstance(found, Undecided) else found
+        is_settled = found is stored
+        gtrid = Gtrid.parse(stored.gtrid)
+        said = self._decision(gtrid) if gtrid else None
+        outcome = Outcome(stored.status)
+        if not is_settled and said is not DecisionOutcome.COMMITTED:
+            outcome = Outcome.UNKNOWN if isinstance(said, ShardError) else Outcome.PENDING
+        places = self._places(stored)
+        parts = [self._part(s, names, stored, is_settled, said) for s, names in places.items()]
+        decision = judge_decision(said, is_settled=is_settled, crosses_shards=len(places) > 1)
+        return Way(stored.transfer, outcome, stored, gtrid, decision, parts)
+
+    def _places(self, stored: StoredTransfer) -> dict[str, list[str]]:
+        """The shards that a transfer writes on, and with which accounts; the source's first."""
+        transfer = stored.transfer
+        places = {self._shards.shard_of(transfer.source): [transfer.source]}
+        # A refusal is recorded with the source alone.
+        if stored.status == TransferStatus.COMMITTED:
+            destination = self._shards.shard_of(transfer.destination)
+            places.setdefault(destination, []).append(transfer.destination)
+        return places
+
+    def _decision(self, gtrid: Gtrid) -> DecisionOutcome | ShardError | None:
+        name = str(gtrid)
+        try:
+            return self._on(gtrid.home, lambda c, d: read_decisions(c, [name], d).get(name))
+        except ShardError as error:
+            return error
+
+    def _part(
+        self,
+        shard: str,
+        accounts: list[str],
+        stored: StoredTransfer,
+        is_settled: bool,
+        said: DecisionOutcome | ShardError | None,
+    ) -> Part:
+        is_decided = is_settled or said is DecisionOutcome.COMMITTED
+        has_record = stored.transfer.source in accounts
+
+        def see(connection: ShardConnection, deadline: float) -> tuple[bool, Look, list[Entry]]:
+            prepared = list_prepared(connection, self._cluster, deadline)
+            seen = look(connection, self._cluster, [stored.gtrid], deadline)[stored.gtrid]
+            entries = [
+                entry_of(connection, name, stored.transfer.id, stored.decided_at, deadline)
+                for name in accounts
+                if is_decided and stored.status == TransferStatus.COMMITTED
+            ]
+            is_prepared = any(str(branch.gtrid) == stored.gtrid for branch in prepared)
+            return is_prepared, seen, [entry for entry in entries if entry]
+
+        try:
+            is_prepared, seen, entries = self._on(shard, see)
+        except ShardError as error:
+            return Part(shard, accounts, Stage.UNKNOWN, error.text, [])
+        if entries:
+            return Part(shard, accounts, Stage.COMMITTED, "its entries stand", entries)
+        if said is DecisionOutcome.COMMITTED and stored.gtrid.split(".")[1] == shard:
+            because = "it was committed together with the decision"
+            return Part(shard, accounts, Stage.COMMITTED, because, [])
+        if has_record and is_settled:
+            return Part(shard, accounts, Stage.COMMITTED, "its record stands", [])
+        stage, because = judge_part(seen, is_prepared=is_prepared, has_record=has_record)
+        return Part(shard, accounts, stage, because, [])
+
+    def _on(self, shard: str, call: Callable[[ShardConnection, float], T]) -> T:
+        deadline = time.monotonic() + _CALL_TIMEOUT_S
+        try:
+            with self._shards[shard].connection(deadline) as connection:
+                return call(connection, deadline)
+        except ShardError as error:
+            self._shards.note(error)
+            if isinstance(error, SlotMoved):
+                self._shards.look_again()
+            raise
+
+
+def judge_decision(
+    said: DecisionOutcome | ShardError | None, *, is_settled: bool, crosses_shards: bool
+) -> Decision:
+    """What is known of a decision, when home has said this (or could not be asked).
+
+    A record that is settled stands, whatever home says: who asks late, when the decision was
+    collected, leaves *aborted* there.
+    """
+    if isinstance(said, ShardError):
+        return Decision.UNKNOWN
+    if said is DecisionOutcome.COMMITTED:
+        return Decision.COMMITTED
+    if is_settled:
+        return Decision.COLLECTED if crosses_shards else Decision.NOT_KEPT
+    return Decision.ABORTED if said is DecisionOutcome.ABORTED else Decision.NONE
+
+
+def judge_part(seen: Look, *, is_prepared: bool, has_record: bool) -> tuple[Stage, str]:
+    """How far a branch is whose entries cannot be seen. `has_record`: an undecided record is."""
+    if seen is Look.COMMITTED:
+        return Stage.COMMITTED, "its marker stands"
+    if seen is Look.ABSENT and not has_record:
+        return Stage.NOTHING, "nothing of it can be seen here: not yet, or not any more"
+    if is_prepared:
+        return Stage.PREPARED, "it has voted yes, and holds its accounts until it hears the decision"
+    return Stage.WRITTEN, "it is written, in a transaction that is not finished"
