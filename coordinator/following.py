@@ -80,6 +80,21 @@ class Way(NamedTuple):
     parts: list[Part]
 
 
+class Known(NamedTuple):
+    """A transfer's record, settled or not, and what home has said of its group."""
+
+    stored: StoredTransfer
+    is_settled: bool
+    gtrid: Gtrid | None
+    said: DecisionOutcome | ShardError | None
+
+    @property
+    def outcome(self) -> Outcome:
+        if self.is_settled or self.said is DecisionOutcome.COMMITTED:
+            return Outcome(self.stored.status)
+        return Outcome.UNKNOWN if isinstance(self.said, ShardError) else Outcome.PENDING
+
+
 class Following:
     """See the module."""
 
@@ -115,17 +130,15 @@ class Following:
         return self._on(shard, lambda c, deadline: probe(c, [transfer], deadline).get(transfer))
 
     def _way(self, found: StoredTransfer | Undecided) -> Way:
-        stored = found.stored if isinstance(found, Undecided) else found
-        is_settled = found is stored
+        is_settled = isinstance(found, StoredTransfer)
+        stored = found if isinstance(found, StoredTransfer) else found.stored
         gtrid = Gtrid.parse(stored.gtrid)
         said = self._decision(gtrid) if gtrid else None
-        outcome = Outcome(stored.status)
-        if not is_settled and said is not DecisionOutcome.COMMITTED:
-            outcome = Outcome.UNKNOWN if isinstance(said, ShardError) else Outcome.PENDING
+        known = Known(stored, is_settled, gtrid, said)
         places = self._places(stored)
-        parts = [self._part(s, names, stored, is_settled, said) for s, names in places.items()]
+        parts = [self._part(known, shard, accounts) for shard, accounts in places.items()]
         decision = judge_decision(said, is_settled=is_settled, crosses_shards=len(places) > 1)
-        return Way(stored.transfer, outcome, stored, gtrid, decision, parts)
+        return Way(stored.transfer, known.outcome, stored, gtrid, decision, parts)
 
     def _places(self, stored: StoredTransfer) -> dict[str, list[str]]:
         """The shards that a transfer writes on, and with which accounts; the source's first."""
@@ -144,41 +157,28 @@ class Following:
         except ShardError as error:
             return error
 
-    def _part(
-        self,
-        shard: str,
-        accounts: list[str],
-        stored: StoredTransfer,
-        is_settled: bool,
-        said: DecisionOutcome | ShardError | None,
-    ) -> Part:
-        is_decided = is_settled or said is DecisionOutcome.COMMITTED
-        has_record = stored.transfer.source in accounts
+    def _part(self, known: Known, shard: str, accounts: list[str]) -> Part:
+        stored = known.stored
 
-        def see(connection: ShardConnection, deadline: float) -> tuple[bool, Look, list[Entry]]:
+        def see(connection: ShardConnection, deadline: float) -> tuple[Stage, str, list[Entry]]:
+            # In this order: what was prepared before may be committed by then.
             prepared = list_prepared(connection, self._cluster, deadline)
             seen = look(connection, self._cluster, [stored.gtrid], deadline)[stored.gtrid]
-            entries = [
-                entry_of(connection, name, stored.transfer.id, stored.decided_at, deadline)
-                for name in accounts
-                if is_decided and stored.status == TransferStatus.COMMITTED
-            ]
+            if known.outcome is Outcome.COMMITTED:
+                found = (
+                    entry_of(connection, name, stored.transfer.id, stored.decided_at, deadline)
+                    for name in accounts
+                )
+                if entries := [entry for entry in found if entry]:
+                    return Stage.COMMITTED, "its entries stand", entries
             is_prepared = any(str(branch.gtrid) == stored.gtrid for branch in prepared)
-            return is_prepared, seen, [entry for entry in entries if entry]
+            has_record = stored.transfer.source in accounts
+            return *judge_part(known, shard, seen, is_prepared, has_record), []
 
         try:
-            is_prepared, seen, entries = self._on(shard, see)
+            return Part(shard, accounts, *self._on(shard, see))
         except ShardError as error:
             return Part(shard, accounts, Stage.UNKNOWN, error.text, [])
-        if entries:
-            return Part(shard, accounts, Stage.COMMITTED, "its entries stand", entries)
-        if said is DecisionOutcome.COMMITTED and stored.gtrid.split(".")[1] == shard:
-            because = "it was committed together with the decision"
-            return Part(shard, accounts, Stage.COMMITTED, because, [])
-        if has_record and is_settled:
-            return Part(shard, accounts, Stage.COMMITTED, "its record stands", [])
-        stage, because = judge_part(seen, is_prepared=is_prepared, has_record=has_record)
-        return Part(shard, accounts, stage, because, [])
 
     def _on(self, shard: str, call: Callable[[ShardConnection, float], T]) -> T:
         deadline = time.monotonic() + _CALL_TIMEOUT_S
@@ -209,12 +209,23 @@ def judge_decision(
     return Decision.ABORTED if said is DecisionOutcome.ABORTED else Decision.NONE
 
 
-def judge_part(seen: Look, *, is_prepared: bool, has_record: bool) -> tuple[Stage, str]:
-    """How far a branch is whose entries cannot be seen. `has_record`: an undecided record is."""
+def judge_part(
+    known: Known, shard: str, seen: Look, is_prepared: bool, has_record: bool
+) -> tuple[Stage, str]:
+    """How far a transfer is on a shard where no entries of it can be seen. `has_record`: its record
+    is on this shard.
+    """
     if seen is Look.COMMITTED:
         return Stage.COMMITTED, "its marker stands"
+    if has_record and known.is_settled:
+        return Stage.COMMITTED, "its record stands"
+    if known.said is DecisionOutcome.COMMITTED and known.gtrid and shard == known.gtrid.home:
+        return Stage.COMMITTED, "it was committed in one transaction with the decision"
     if seen is Look.ABSENT and not has_record:
         return Stage.NOTHING, "nothing of it can be seen here: not yet, or not any more"
     if is_prepared:
-        return Stage.PREPARED, "it has voted yes, and holds its accounts until it hears the decision"
+        return (
+            Stage.PREPARED,
+            "it has voted yes, and holds its accounts until it hears the decision",
+        )
     return Stage.WRITTEN, "it is written, in a transaction that is not finished"
