@@ -337,13 +337,23 @@ def _operation_paths() -> _Schema:
 
 def _events() -> _Schema:
     operation = _operation(
-        "Watch the cluster: a StateView a second, as server-sent events",
+        "Watch the cluster: a state a second, as server-sent events",
         {200: ("An event with each state that differs from the one before.", schemas.StateView)},
         (503,),
         tag="operation",
     )
-    (media,) = operation["responses"]["200"]["content"].values()
-    operation["responses"]["200"]["content"] = {"text/event-stream": media}
+    state = {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "contentSchema": _ref(schemas.StateView),
+    }
+    event = {
+        "type": "object",
+        "description": "one event; `id` is when it was made, in milliseconds since the epoch",
+        "required": ["id", "data"],
+        "properties": {"id": {"type": "string"}, "data": state},
+    }
+    operation["responses"]["200"]["content"] = {"text/event-stream": {"schema": event}}
     return operation
 
 

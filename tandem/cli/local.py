@@ -211,6 +211,7 @@ def run(cluster: LocalCluster, options: Options, *, detach: bool, demo: bool) ->
         with shown(console(stderr=True)) as report:
             cluster.up(options, report)
         click.echo(f"The cluster in {cluster.data_dir} is ready: {', '.join(cluster.urls())}")
+        click.echo(f"To see it: {cluster.urls()[0]}/console")
         if demo:
             from tandem.cli.demo import run_demo
 

@@ -65,6 +65,9 @@ def test_the_page_for_people(town: Town, path: str) -> None:
         ("POST", "/v1/admin/cluster", {"GET"}),
         ("POST", "/v1/admin/in-doubt", {"GET"}),
         ("GET", "/v1/admin/in-doubt/x/resolve", {"POST"}),
+        ("POST", "/v1/admin/transfers/x", {"GET"}),
+        ("POST", "/v1/admin/events", {"GET"}),
+        ("POST", "/console", {"GET"}),
         ("GET", "/v1/admin/leader/step-down", {"POST"}),
     ],
 )

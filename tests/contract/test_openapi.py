@@ -55,6 +55,8 @@ def test_every_part_of_the_contract_is_in_the_document() -> None:
         ("GET", "/v1/admin/cluster"),
         ("GET", "/v1/admin/in-doubt"),
         ("POST", "/v1/admin/in-doubt/{gtrid}/resolve"),
+        ("GET", "/v1/admin/transfers/{id}"),
+        ("GET", "/v1/admin/events"),
         ("POST", "/v1/admin/leader/step-down"),
     }
 

@@ -56,7 +56,7 @@ function current(name) {
   return last.length ? last.reduce((sum, value) => sum + value, 0) / last.length : null;
 }
 
-const ROLES = { home: "the home", remote: "the other shards", recovered: "recovery's" };
+const ROLES = { home: "on the home", remote: "on other shards", recovered: "until recovered" };
 
 function showHolds(at) {
   const rows = Object.keys(ROLES).map((role) => {
@@ -70,7 +70,7 @@ function showHolds(at) {
   byId("holds").hidden = !seen.length;
   byId("holds-none").hidden = seen.length > 0;
   fill(byId("holds").tBodies[0], seen, (row) => row.role, [
-    { name: "on", text: (row) => ROLES[row.role] },
+    { name: "where", text: (row) => ROLES[row.role] },
     { name: "half within", text: (row) => bound(row.counts, 0.5), mood: () => "number" },
     { name: "99 % within", text: (row) => bound(row.counts, 0.99), mood: () => "number" },
     { name: "groups", text: (row) => number(row.counts.total), mood: () => "number" },
@@ -238,8 +238,8 @@ function troublesOf(state) {
 
 function showVerdict(state) {
   const troubles = troublesOf(state);
-  const moving = current("committed");
-  const money = moving ? "Money is moving" : "No money is moving now";
+  const moves = current("committed") ? "Money is moving" : "No money is moving";
+  const money = `${moves} through ${state.coordinator}`;
   const stuck = state.in_doubt_total ? "something is stuck" : "nothing is stuck";
   say(byId("verdict"), state.cluster ? `${money}, ${stuck}.` : "The cluster cannot be seen.");
   byId("now").className = troubles.length ? "bad" : "good";
@@ -278,12 +278,12 @@ function showTouch() {
   }
   const who = latest ? latest.coordinator : "the coordinator";
   const isSilent = !failure && heardAt !== null && now - heardAt < STALE_MS;
+  const what = latest ? "what is shown is old" : "there is nothing to show yet";
   say(byId("lost-what"), isSilent
-    ? `${who} is there, but its shards keep it waiting: what is shown is old.`
-    : `Lost touch with ${who}: what is shown is old.`);
-  const since = `since ${duration(age / 1000)}`;
+    ? `${who} is there, but its shards keep it waiting: ${what}.`
+    : `Lost touch with ${who}: ${what}.`);
   const next = retryAt > now ? ` Trying again in ${Math.ceil((retryAt - now) / 1000)} s.` : "";
-  say(byId("lost-since"), `Lost touch ${since}. ${failure}${next}`);
+  say(byId("lost-since"), `Nothing new for ${duration(age / 1000)}. ${failure}${next}`);
   say(document.querySelector("title"), "(lost touch) Tandem");
 }
 

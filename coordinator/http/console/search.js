@@ -12,7 +12,9 @@ const title = byId("result-title");
 const body = byId("result-body");
 
 // What is shown now: {id, refresh()}; a later one makes the answers to an earlier one void.
+// `refresh` says whether what is shown is true now.
 let shown = null;
+const isTrueForEver = async () => true;
 
 export const addressOf = (id) => `#/${encodeURIComponent(id)}`;
 
@@ -37,8 +39,9 @@ function route() {
 }
 
 async function show(id) {
-  const mine = { id, refresh: async () => {} };
+  const mine = { id, refresh: isTrueForEver };
   shown = mine;
+  result.removeAttribute("data-old");
   byId("query").value = id;
   result.hidden = false;
   say(title, `Looking for ${id}`);
@@ -149,9 +152,10 @@ function accountPart(account, mine) {
   turn(null, "read a statement");
   mine.refresh = async () => {
     const answer = await ask(`/v1/accounts/${name}`);
-    if (shown !== mine || !answer.body) return;
+    if (shown !== mine || !answer.body) return false;
     state(answer.body);
     if (cursor === null) await turn(null);
+    return true;
   };
   return el("div", {}, terms, table, note, el("p", { class: "buttons" }, newest, older));
 }
@@ -180,21 +184,21 @@ function transferPart(way, mine) {
   const draw = (now) => part.replaceChildren(...transferBody(now));
   say(title, `Transfer ${way.id}`);
   draw(way);
-  if (way.status === "pending" || way.status === "unknown" || !isFinished(way)) {
+  if (!isFinished(way)) {
     mine.refresh = async () => {
       const answer = await ask(`/v1/admin/transfers/${encodeURIComponent(way.id)}`);
-      if (shown !== mine) return;
       if (answer.status === 404) {
         part.replaceChildren(el("p", {}, el("strong", {}, "It is gone: it was rolled back, or "
           + "withdrawn before it was written. No money has moved by it.")));
-        mine.refresh = async () => {};
+        mine.refresh = isTrueForEver;
       } else if (answer.body) {
         const text = JSON.stringify(answer.body, plain);
         // Whoever reads with a screen reader is not thrown back as long as nothing changes.
         if (text !== part.dataset.seen) draw(answer.body);
         part.dataset.seen = text;
-        if (isFinished(answer.body)) mine.refresh = async () => {};
+        if (isFinished(answer.body)) mine.refresh = isTrueForEver;
       }
+      return answer.status === 404 || Boolean(answer.body);
     };
   }
   return part;
@@ -305,7 +309,10 @@ document.addEventListener("keydown", (event) => {
     close();
   }
 });
-setInterval(() => {
-  if (shown && !document.hidden) shown.refresh();
+setInterval(async () => {
+  const mine = shown;
+  if (!mine || document.hidden) return;
+  const isTrue = await mine.refresh();
+  if (shown === mine) result.toggleAttribute("data-old", !isTrue);
 }, AGAIN_MS);
 route();
