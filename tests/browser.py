@@ -10,6 +10,7 @@ from typing import NamedTuple
 from playwright.sync_api import Browser, sync_playwright
 
 from tandem.local import debian, servers
+from tandem.local.errors import LocalError
 
 PROGRAMS = ("chromium", "chromium-headless-shell", "google-chrome", "google-chrome-stable")
 # It runs itself anew through /proc/self/exe, which a loader of another release does not survive:
@@ -41,7 +42,7 @@ def find() -> Chromium:
         if found := shutil.which(name):
             return Chromium(Path(found), {})
     if not debian.is_debian():
-        raise debian.LocalError("there is no Chromium on the PATH, and this is no Debian")
+        raise LocalError("there is no Chromium on the PATH, and this is no Debian to fetch it from")
     return _unpacked(debian.fetch(BUNDLE, servers.download_folder(), print))
 
 
@@ -51,7 +52,7 @@ def _unpacked(prefix: Path) -> Chromium:
     )
     program = next((path for path in programs if path.exists()), None)
     if program is None:
-        raise debian.LocalError(f"there is no Chromium in {prefix}; remove it and try again")
+        raise LocalError(f"there is no Chromium in {prefix}; remove it and try again")
     libraries = [*prefix.glob("usr/lib/*-linux-gnu*"), *prefix.glob("lib/*-linux-gnu*")]
     # Some have their own in a folder that they name by its full path.
     libraries += [path for top in libraries for path in (top / "nss", top / "pulseaudio")]

@@ -4,10 +4,12 @@ import os
 import re
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import httpx
+import msgspec
 import pytest
 from playwright.sync_api import Browser, Locator, Page, Route, ViewportSize, expect
 
@@ -295,33 +297,74 @@ def test_it_says_when_it_has_lost_touch(page: Page, watched: Coordinator) -> Non
     back(page)
 
 
-# A stream whose coordinator lives, and whose shards give no answer after the first.
-SLOW = """
+# A stream that tells one state, and then that the shards keep the coordinator waiting.
+MADE_UP = """
   const send = (controller, text) => controller.enqueue(new TextEncoder().encode(text));
-  const events = (state) => new Response(new ReadableStream({
+  window.fetch = async () => new Response(new ReadableStream({
     start(controller) {
-      send(controller, `id: 1\\ndata: ${JSON.stringify(state)}\\n\\n`);
+      send(controller, `id: 1\\ndata: ${JSON.stringify(STATE)}\\n\\n`);
       setInterval(() => send(controller, ": waiting\\n\\n"), 500);
     },
   }));
-  window.fetch = async () => events({
-    coordinator: "watched", trouble: null, cluster: null, totals: null, in_doubt_total: 0,
-    in_doubt: { branches: [], unreachable: [] },
-  });
 """
+STATE: dict[str, Any] = {
+    "coordinator": "watched",
+    "trouble": None,
+    "cluster": None,
+    "in_doubt": {"branches": [], "unreachable": []},
+    "in_doubt_total": 0,
+    "totals": None,
+}
+
+
+@contextmanager
+def shown(browser: Browser, watched: Coordinator, **changes: Any) -> Iterator[Page]:
+    """The console with a state that is made up."""
+    context = browser.new_context(base_url=watched.url)
+    context.add_init_script(MADE_UP.replace("STATE", msgspec.json.encode(STATE | changes).decode()))
+    page = context.new_page()
+    page.goto("/console")
+    expect(page.locator("#touch")).to_have_text("live")
+    yield page
+    context.close()
 
 
 def test_slow_shards_are_told_from_a_lost_coordinator(
     browser: Browser, watched: Coordinator
 ) -> None:
-    context = browser.new_context(base_url=watched.url)
-    context.add_init_script(SLOW)
-    page = context.new_page()
-    page.goto("/console")
-    expect(page.locator("#touch")).to_have_text("live")
-    expect(page.get_by_role("alert")).to_contain_text("its shards keep it waiting")
-    expect(page.locator("main[data-old]")).to_be_visible()
-    context.close()
+    with shown(browser, watched) as page:
+        expect(page.get_by_role("alert")).to_contain_text("its shards keep it waiting")
+        expect(page.locator("main[data-old]")).to_be_visible()
+
+
+def test_what_is_wrong_is_told_with_what_to_type(browser: Browser, watched: Coordinator) -> None:
+    shard = {"id": "s2", "reachable": False, "server_version": None, "slots": 1, "in_doubt": None}
+    cluster = {
+        "coordinators": [
+            {"id": "c1", "address": "a:1", "leader": False, "epoch": None, "processes": 2}
+        ],
+        "shards": [shard | {"trouble": HOSTILE}],
+        "shard_map_version": 3,
+        "zookeeper": "connected",
+    }
+    away = {"branches": [], "unreachable": [{"shard": "s2", "reason": "away"}]}
+    with shown(browser, watched, cluster=cluster, in_doubt=away) as page:
+        troubles = page.locator("#troubles li")
+        expect(troubles.nth(0)).to_contain_text(f"Shard s2 is not used: {HOSTILE}.")
+        expect(troubles.nth(1)).to_contain_text("Nobody leads.")
+        expect(troubles.locator("code")).to_have_text(["tandem shards check", "tandem cluster"])
+        expect(page.locator("#verdict")).to_contain_text("nothing that can be seen is stuck")
+        expect(page.locator("#doubt-none")).to_have_text(
+            "Nothing that can be seen. s2 cannot be asked."
+        )
+        expect(row(page, "#shards", "s2").locator("td").nth(1)).to_have_text("?")
+    with shown(browser, watched, cluster=cluster | {"zookeeper": "away", "shards": []}) as page:
+        expect(page.locator("#troubles li")).to_have_count(1)
+        expect(page.locator("#troubles li")).to_contain_text("ZooKeeper does not answer.")
+    with shown(browser, watched, trouble="no shard map") as page:
+        expect(page.locator("#verdict")).to_have_text("The cluster cannot be seen.")
+        expect(page.locator("#troubles li")).to_contain_text("no shard map")
+        expect(page.locator("#doubt-none")).to_have_text("It cannot be seen now.")
 
 
 def test_a_token_is_asked_for_and_kept_in_the_tab(browser: Browser, watched: Coordinator) -> None:

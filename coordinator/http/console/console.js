@@ -155,10 +155,11 @@ function showDoubt(state) {
   const away = unreachable.map(({ shard }) => shard);
   byId("branches").hidden = byId("doubt-note").hidden = !branches.length;
   byId("doubt-none").hidden = branches.length > 0;
-  byId("doubt-none").className = away.length ? "note" : "good";
-  say(byId("doubt-none"), away.length
-    ? `Nothing that can be seen. What is on ${list(away)} cannot be asked.`
-    : "Nothing for longer than a second.");
+  let none = "Nothing for longer than a second.";
+  if (!state.cluster) none = "It cannot be seen now.";
+  else if (away.length) none = `Nothing that can be seen. ${list(away)} cannot be asked.`;
+  say(byId("doubt-none"), none);
+  byId("doubt-none").className = !state.cluster || away.length ? "note" : "good";
   const more = total > branches.length ? `, ${number(branches.length)} of ${number(total)}` : "";
   say(byId("branches").caption, `Prepared branches, the oldest first${more}`);
   const body = byId("branches").tBodies[0];
@@ -240,7 +241,9 @@ function showVerdict(state) {
   const troubles = troublesOf(state);
   const moves = current("committed") ? "Money is moving" : "No money is moving";
   const money = `${moves} through ${state.coordinator}`;
-  const stuck = state.in_doubt_total ? "something is stuck" : "nothing is stuck";
+  const isAway = state.in_doubt.unreachable.length > 0;
+  const none = isAway ? "nothing that can be seen is stuck" : "nothing is stuck";
+  const stuck = state.in_doubt_total ? "something is stuck" : none;
   say(byId("verdict"), state.cluster ? `${money}, ${stuck}.` : "The cluster cannot be seen.");
   byId("now").className = troubles.length ? "bad" : "good";
   const list = byId("troubles");

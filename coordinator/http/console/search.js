@@ -296,7 +296,6 @@ byId("search").addEventListener("submit", (event) => {
 });
 byId("result-close").addEventListener("click", close);
 addEventListener("hashchange", route);
-addEventListener("popstate", route);
 document.addEventListener("token", route);
 document.addEventListener("keydown", (event) => {
   if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
