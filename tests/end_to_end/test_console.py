@@ -379,7 +379,7 @@ def test_a_token_is_asked_for_and_kept_in_the_tab(browser: Browser, watched: Coo
             status=401,
             headers={"WWW-Authenticate": 'Bearer scope="admin"'},
             content_type="application/problem+json",
-            body='{"title": "Who are you?", "detail": "there is no token"}',
+            body=msgspec.json.encode({"title": "Who are you?", "detail": f"{sent[-1]}, you say"}),
         )
 
     context = browser.new_context(base_url=watched.url)
@@ -393,11 +393,16 @@ def test_a_token_is_asked_for_and_kept_in_the_tab(browser: Browser, watched: Coo
     # Who does something that needs it is asked again.
     search(page, "alice")
     expect(page.locator("#access")).to_be_visible()
-    page.keyboard.type("secret")
-    page.keyboard.press("Enter")
-    expect(page.locator("#access")).to_be_hidden()
+    for token in ("wrong", "secret"):
+        expect(page.locator("#token")).to_be_focused()
+        page.keyboard.type(token)
+        page.keyboard.press("Enter")
+        if token == "wrong":
+            expect(page.locator("#access-why")).to_contain_text("Bearer wrong, you say")
+            expect(page.locator("#access")).to_be_visible()
     expect(page.locator("#touch")).to_have_text("live")
-    assert set(sent) == {None, "Bearer secret"}
+    expect(page.locator("#access")).to_be_hidden()
+    assert set(sent) == {None, "Bearer wrong", "Bearer secret"}
     kept = "[...Object.values(sessionStorage), ...Object.values(localStorage), document.cookie]"
     assert page.evaluate(kept) == ["secret", ""]
     context.close()

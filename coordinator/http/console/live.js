@@ -19,26 +19,31 @@ function headers() {
 let isDeclined = false;
 
 /** Ask for a token, and say why the one that there is does not do. */
-async function askForToken(answer, what) {
+async function askForToken(answer, what, isWanted) {
   const scope = /scope="([^"]+)"/.exec(answer.headers.get("WWW-Authenticate") ?? "")?.[1];
   const detail = (await problemOf(answer)).detail;
+  if (isDeclined && !isWanted) return;
   const why = answer.status === 401 ? "None was given that is known." : "The one in use may not.";
   const missing = scope ? ` The scope needed is ${scope}.` : "";
   say(byId("access-why"), `To ${what}, a token is needed. ${why}${missing} ${detail}`);
   if (!byId("access").open) byId("access").showModal();
 }
 
+function decline() {
+  isDeclined = true;
+  byId("access").close();
+}
+
 byId("access-form").addEventListener("submit", (event) => {
   event.preventDefault();
   sessionStorage.setItem(TOKEN, byId("token").value.trim());
   byId("token").value = "";
+  isDeclined = false;
   byId("access").close();
   document.dispatchEvent(new Event("token"));
 });
-byId("access-close").addEventListener("click", () => byId("access").close());
-byId("access").addEventListener("close", () => {
-  isDeclined = true;
-});
+byId("access-close").addEventListener("click", decline);
+byId("access").addEventListener("cancel", decline);
 
 const isForbidden = (answer) => answer.status === 401 || answer.status === 403;
 
@@ -73,7 +78,7 @@ export async function ask(path, what, options = {}) {
   } catch {
     return { status: 0, problem: { title: "No answer", detail: "The coordinator cannot be reached." } };
   }
-  if (what && isForbidden(answer)) await askForToken(answer.clone(), what);
+  if (what && isForbidden(answer)) await askForToken(answer.clone(), what, true);
   return { status: answer.status, problem: await problemOf(answer) };
 }
 
@@ -122,7 +127,7 @@ async function follow(on) {
       signal: connection.signal,
     });
     if (isForbidden(answer)) {
-      if (!isDeclined) await askForToken(answer, "watch the cluster");
+      await askForToken(answer, "watch the cluster", false);
       return "It asks for a token.";
     }
     if (!answer.ok) return `It answers ${answer.status}: ${(await problemOf(answer)).detail}`;
