@@ -188,7 +188,9 @@ def state(process: Process) -> schemas.StateView:
     except NoShardMap as error:
         view.trouble = str(error)
     except Exception:
-        log.exception("the console's state met a bug; it is made again")
+        log.exception(
+            "the console's state met a bug; it is made again", extra={"event": "console.bug"}
+        )
         view.trouble = "the service met a fault of its own; its log has it"
     return view
 

@@ -113,9 +113,7 @@ def test_the_cluster_and_its_leader(page: Page, watched: Coordinator) -> None:
         expect(row(page, "#shards", one["id"])).to_contain_text(one["server_version"])
     expect(page.locator("#map")).to_contain_text(f"version {told['shard_map_version']} is in force")
     expect(page.locator("h1")).to_have_text("Tandem watched")
-    expect(page.locator("#verdict")).to_have_text(
-        "No money is moving through watched, nothing is stuck."
-    )
+    expect(page.locator("#verdict")).to_contain_text("No money is moving through watched")
 
 
 def test_numbers_move_while_transfers_do(
@@ -431,7 +429,7 @@ def test_it_can_be_read_by_everybody(
     page = context.new_page()
     page.goto("/console")
     with in_doubt(town, alice, bob, 5, "k") as transfer:
-        expect(page.locator("#branches tbody tr")).to_have_count(1)
+        expect(row(page, "#branches", transfer.branch.gtrid)).to_be_visible()
         for shown in ("", alice, transfer.id, "nobody"):
             if shown:
                 search(page, shown)
