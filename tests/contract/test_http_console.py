@@ -124,8 +124,9 @@ def test_a_drain_does_not_wait_for_streams(mysql_cluster: Cluster, tmp_path: Pat
         running.process.terminate()
         for _ in lines:
             pass
-        running.process.wait(10)
-        assert time.monotonic() - begun < 8
+        # By itself it would go on for minutes.
+        assert time.monotonic() - begun < 10
+        running.process.wait(40)
 
 
 # --- a transfer's way -----------------------------------------------------------------------

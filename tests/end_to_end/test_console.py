@@ -11,8 +11,9 @@ from typing import Any, Literal
 import httpx
 import msgspec
 import pytest
-from playwright.sync_api import Browser, Locator, Page, Route, ViewportSize, expect
+from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect
 
+from coordinator.access import Scope, add, new_token, table_of
 from ledger.ids import transfer_id
 from tests import browser as chromium
 from tests.bank import Bank, Load
@@ -365,45 +366,50 @@ def test_what_is_wrong_is_told_with_what_to_type(browser: Browser, watched: Coor
         expect(page.locator("#doubt-none")).to_have_text("It cannot be seen now.")
 
 
-def test_a_token_is_asked_for_and_kept_in_the_tab(browser: Browser, watched: Coordinator) -> None:
-    sent: list[str | None] = []
-
-    def guard(route: Route) -> None:
-        sent.append(route.request.headers.get("authorization"))
-        if sent[-1] == "Bearer secret":
-            route.continue_()
-            return
-        route.fulfill(
-            status=401,
-            headers={"WWW-Authenticate": 'Bearer scope="admin"'},
-            content_type="application/problem+json",
-            body=msgspec.json.encode({"title": "Who are you?", "detail": f"{sent[-1]}, you say"}),
+def test_a_token_is_asked_for_and_kept_in_the_tab(
+    browser: Browser, mysql_cluster: Cluster, tmp_path: Path
+) -> None:
+    file, secrets = tmp_path / "tokens.toml", {}
+    for scope in (Scope.READ, Scope.ADMIN):
+        secrets[scope] = new_token()
+        scopes = [scope] if scope is Scope.READ else [Scope.READ, scope]
+        add(file, scope.value, table_of(scope.value, secrets[scope], scopes, None, None))
+    overrides = {"TANDEM_COORDINATOR_WORKERS": "1", "TANDEM_ACCESS_TOKENS_FILE": str(file)}
+    with mysql_cluster.coordinator("guarded", tmp_path / "log", overrides) as running:
+        context = browser.new_context(base_url=running.url)
+        page = context.new_page()
+        page.goto("/console")
+        needed = page.locator("#access-why")
+        expect(needed).to_contain_text(
+            "To watch the cluster, a token with the scope read is needed"
         )
-
-    context = browser.new_context(base_url=watched.url)
-    page = context.new_page()
-    page.route("**/v1/**", guard)
-    page.goto("/console")
-    expect(page.locator("#access")).to_be_visible()
-    expect(page.locator("#access-why")).to_contain_text("The scope needed is admin.")
-    page.keyboard.press("Escape")
-    expect(page.locator("#access")).to_be_hidden()
-    # Who does something that needs it is asked again.
-    search(page, "alice")
-    expect(page.locator("#access")).to_be_visible()
-    for token in ("wrong", "secret"):
+        page.keyboard.press("Escape")
+        expect(page.locator("#access")).to_be_hidden()
+        # Who does something that needs it is asked again, and so is who gives a wrong one.
+        search(page, "alice")
+        for token in ("wrong", secrets[Scope.READ]):
+            expect(page.locator("#token")).to_be_focused()
+            page.keyboard.type(token)
+            page.keyboard.press("Enter")
+            if token == "wrong":
+                expect(needed).to_contain_text("the token is not known")
+                expect(page.locator("#access")).to_be_visible()
+        expect(page.locator("#touch")).to_have_text("live")
+        left = Leftover(Bank(mysql_cluster, 2), "zz", now_ms())
+        left.prepare()
+        resolve = row(page, "#branches", left.gtrid).locator("button")
+        resolve.click()
+        expect(needed).to_contain_text("To resolve a group, a token with the scope admin is needed")
         expect(page.locator("#token")).to_be_focused()
-        page.keyboard.type(token)
+        page.keyboard.type(secrets[Scope.ADMIN])
         page.keyboard.press("Enter")
-        if token == "wrong":
-            expect(page.locator("#access-why")).to_contain_text("Bearer wrong, you say")
-            expect(page.locator("#access")).to_be_visible()
-    expect(page.locator("#touch")).to_have_text("live")
-    expect(page.locator("#access")).to_be_hidden()
-    assert set(sent) == {None, "Bearer wrong", "Bearer secret"}
-    kept = "[...Object.values(sessionStorage), ...Object.values(localStorage), document.cookie]"
-    assert page.evaluate(kept) == ["secret", ""]
-    context.close()
+        resolve.click()
+        answers = page.locator("#answers li", has_text=left.gtrid)
+        expect(answers.first).to_contain_text("is aborted")
+        expect(answers.last).to_contain_text("needs the scope admin")
+        kept = "[...Object.values(sessionStorage), ...Object.values(localStorage), document.cookie]"
+        assert page.evaluate(kept) == [secrets[Scope.ADMIN], ""]
+        context.close()
 
 
 # --- for everybody --------------------------------------------------------------------------

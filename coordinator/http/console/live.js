@@ -18,14 +18,12 @@ function headers() {
 // Nobody is asked twice who has said "not now", until they do something that needs it.
 let isDeclined = false;
 
-/** Ask for a token, and say why the one that there is does not do. */
-async function askForToken(answer, what, isWanted) {
-  const scope = /scope="([^"]+)"/.exec(answer.headers.get("WWW-Authenticate") ?? "")?.[1];
+/** Ask for a token with a scope, and say why the one that there is does not do. */
+async function askForToken(answer, what, scope, isWanted) {
   const detail = (await problemOf(answer)).detail;
   if (isDeclined && !isWanted) return;
-  const why = answer.status === 401 ? "None was given that is known." : "The one in use may not.";
-  const missing = scope ? ` The scope needed is ${scope}.` : "";
-  say(byId("access-why"), `To ${what}, a token is needed. ${why}${missing} ${detail}`);
+  const why = answer.status === 401 ? "there is none that is known" : "the one that there is has not";
+  say(byId("access-why"), `To ${what}, a token with the scope ${scope} is needed; ${why}. ${detail}`);
   if (!byId("access").open) byId("access").showModal();
 }
 
@@ -78,7 +76,9 @@ export async function ask(path, what, options = {}) {
   } catch {
     return { status: 0, problem: { title: "No answer", detail: "The coordinator cannot be reached." } };
   }
-  if (what && isForbidden(answer)) await askForToken(answer.clone(), what, true);
+  if (what && isForbidden(answer)) {
+    await askForToken(answer.clone(), what, options.method === "POST" ? "admin" : "read", true);
+  }
   return { status: answer.status, problem: await problemOf(answer) };
 }
 
@@ -127,7 +127,7 @@ async function follow(on) {
       signal: connection.signal,
     });
     if (isForbidden(answer)) {
-      await askForToken(answer, "watch the cluster", false);
+      await askForToken(answer, "watch the cluster", "read", false);
       return "It asks for a token.";
     }
     if (!answer.ok) return `It answers ${answer.status}: ${(await problemOf(answer)).detail}`;
