@@ -4,47 +4,57 @@ Each shard is read at one moment of its own, so a group that commits just then m
 shard and not yet on another. What looks one-sided is therefore looked at again until it is whole;
 the sums of the balances are corrected by exactly these transfers. What stays one-sided is a
 violation, unless a prepared branch that waits for its decision explains it.
+
+Memory stays bounded however much there is to read: each shard is checked as a stream, transfers
+are compared by sums (see `shard_audit`), and what is wrong is named up to a limit, then counted.
 """
 
 import heapq
+import secrets
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, wait
+from contextlib import ExitStack, closing, contextmanager
+from datetime import UTC, datetime
 from itertools import groupby
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, TypeVar
 
+from coordinator.anchors import Anchor, BrokenAnchors, Footer, check_anchors, write_anchors
 from coordinator.cluster import read_map
 from coordinator.provision import audit_address
 from coordinator.settings import Settings
-from ledger.audit import check_history, check_transfer
-from ledger.ids import slot_of
-from ledger.model import Entry
+from coordinator.shard_audit import PARTS, Page, ShardAudit, ShardAuditor, Violation
+from ledger.audit import check_transfer
 from shard_client.audit import GroupRow, Snapshot, TransferLines
 from shard_client.connection import Address, ShardConnection
 from shard_client.prepared import list_prepared
 from shard_client.shard_map import ShardMap
+from shard_client.transfers import glimpse, make_durable
+
+T = TypeVar("T")
 
 # How long a transfer may stay one-sided before it is called a violation: longer than a group may
 # take by the default time limits.
 _SETTLE_S = 15.0
+_PAUSE_S = 0.2
+_CALL_S = 5.0
 _REPORT_EVERY = 20_000
-
-
-class Violation(NamedTuple):
-    """Something that must not be: which rule, where, of what, and how."""
-
-    rule: str
-    shard: str | None
-    subject: str
-    detail: str
+# More than can be on their way at one moment. Those beyond are counted, not looked at again.
+_SUSPECTS_MAX = 10_000
+# How many are looked up with one statement.
+_AT_ONCE = 1000
+# How many violations are named; those beyond are counted for each rule.
+_NAMED_MAX = 1000
 
 
 class AuditResult(NamedTuple):
-    """`summary` counts what was checked."""
+    """`summary` counts what was checked; `anchors` is of the file that was written, if one was."""
 
     violations: list[Violation]
     summary: dict[str, int]
+    anchors: Footer | None = None
 
 
 class _Audit:
@@ -52,146 +62,189 @@ class _Audit:
         self._settings = settings
         self._report = report
         self._map: ShardMap = read_map(settings)
-        self.violations: list[Violation] = []
+        self._named: list[Violation] = []
+        self._unnamed: Counter[str] = Counter()
         self.summary: Counter[str] = Counter()
-        self._snapshots: dict[str, Snapshot] = {}
-        self._currency: dict[str, str] = {}
         self._totals: Counter[str] = Counter()
+        self._reported = 0
 
-    def run(self) -> None:
+    @contextmanager
+    def checked(self, against: Path | None, *, apart: bool) -> Iterator[list[ShardAuditor]]:
+        """Check everything; for the block, the auditors still have their snapshots."""
+        key = secrets.token_bytes(16)
         with ExitStack() as stack:
-            for shard in self._map.shards:
-                snapshot = Snapshot(self._address(shard))
-                self._snapshots[shard] = stack.enter_context(closing(snapshot))
-            for shard, snapshot in self._snapshots.items():
-                self._check_slots(shard, snapshot)
-                self._check_accounts(shard, snapshot)
-            one_sided = self._check_transfers()
-            open_groups = self._check_groups()
-        self._check_totals(self._check_again(one_sided))
-        self._check_groups_again(open_groups)
+            auditors = [
+                stack.enter_context(
+                    closing(ShardAuditor(self._address(s), self._map, key, against, apart=apart))
+                )
+                for s in self._map.shards
+            ]
+            # Once all are there, so that their moments are as close as can be.
+            for ready in [auditor.call(ShardAudit.is_there) for auditor in auditors]:
+                ready.result()
+            for begun in [auditor.call(ShardAudit.begin) for auditor in auditors]:
+                begun.result()
+            self._check_shards(auditors)
+            suspects = self._compare(auditors)
+            self._check_totals(self._check_again(suspects))
+            self._check_groups()
+            yield auditors
+
+    @property
+    def violations(self) -> list[Violation]:
+        more = [
+            Violation(rule, None, "more", f"{count:,} more of this rule were found, not named here")
+            for rule, count in self._unnamed.items()
+        ]
+        return self._named + more
 
     def _address(self, shard: str) -> Address:
         return audit_address(self._settings, shard, self._map.shards[shard])
 
-    def _add(self, rule: str, shard: str | None, subject: str, detail: str) -> None:
-        self.violations.append(Violation(rule, shard, subject, detail))
+    def _add(self, violation: Violation) -> None:
+        if len(self._named) < _NAMED_MAX:
+            self._named.append(violation)
+        else:
+            self._unnamed[violation.rule] += 1
 
     # --- each shard by itself ---------------------------------------------------------------
 
-    def _check_slots(self, shard: str, snapshot: Snapshot) -> None:
-        owned, mapped = snapshot.slots(), self._map.ranges_of(shard)
-        if owned != mapped:
-            detail = f"it owns the slots {owned}, the shard map gives it {mapped}"
-            self._add("slots-as-mapped", shard, shard, detail)
+    def _check_shards(self, auditors: list[ShardAuditor]) -> None:
+        running = {auditor.shard: auditor.pages(ShardAudit.check) for auditor in auditors}
+        while running:
+            wait([pages.ahead for pages in running.values()], return_when=FIRST_COMPLETED)
+            for shard, pages in list(running.items()):
+                if not pages.ahead.done():
+                    continue
+                page = next(pages, None)
+                if page is None:
+                    del running[shard]
+                else:
+                    self._take(page)
 
-    def _check_accounts(self, shard: str, snapshot: Snapshot) -> None:
-        for account, entries in snapshot.histories():
-            for rule, detail in check_history(account, self._counted(shard, entries)):
-                self._add(rule, shard, account.id, detail)
-            owner = self._map.shard_of(account.id)
-            if owner != shard:
-                detail = f"slot {slot_of(account.id)} is on shard {owner}"
-                self._add("account-on-its-shard", shard, account.id, detail)
-            self._totals[account.currency] += account.balance
-            self._currency[account.id] = account.currency
-            self.summary["accounts"] += 1
-        for orphan in snapshot.orphans():
-            self._add("entry-has-account", shard, orphan, "it has entries, but does not exist")
-
-    def _counted(self, shard: str, items: Iterator[Entry]) -> Iterator[Entry]:
-        for item in items:
-            self.summary["entries"] += 1
-            if self.summary["entries"] % _REPORT_EVERY == 0:
-                self._report(f"{self.summary['entries']:,} entries read, now on {shard}")
-            yield item
+    def _take(self, page: Page) -> None:
+        for violation in page.violations:
+            self._add(violation)
+        self.summary.update(page.counts)
+        if self.summary.total() - self._reported >= _REPORT_EVERY:
+            self._reported = self.summary.total()
+            entries, transfers = self.summary["entries"], self.summary["transfers"]
+            self._report(f"Reading: {entries:,} entries, {transfers:,} transfers")
 
     # --- across shards ----------------------------------------------------------------------
 
-    def _check_transfers(self) -> list[TransferLines]:
-        """Check every transfer; gives those that do not look whole at these moments."""
-        suspects = []
-        streams = [snapshot.by_transfer() for snapshot in self._snapshots.values()]
-        for found in _merged(streams):
-            self.summary["transfers"] += 1
-            if self.summary["transfers"] % _REPORT_EVERY == 0:
-                self._report(f"{self.summary['transfers']:,} transfers compared")
-            if check_transfer(found.records, found.lines):
-                suspects.append(found)
+    def _compare(self, auditors: list[ShardAuditor]) -> list[TransferLines]:
+        """Compare all transfers; gives those that do not look whole at these moments."""
+        debits, credits = [0] * PARTS, [0] * PARTS
+        for found in [auditor.call(ShardAudit.sums) for auditor in auditors]:
+            sums = found.result()
+            self._totals.update(sums.totals)
+            for mine, theirs in ((debits, sums.debits), (credits, sums.credits)):
+                mine[:] = map(int.__add__, mine, theirs)
+        parts = [part for part in range(PARTS) if debits[part] or credits[part]]
+        suspects: list[TransferLines] = []
+        if not parts:
+            return suspects
+        self._report("Comparing what does not look whole on all shards")
+        streams = [_each(auditor.pages(ShardAudit.lines, parts)) for auditor in auditors]
+        for transfer in _merged(streams):
+            problems = check_transfer(transfer.records, transfer.lines)
+            if problems and len(suspects) < _SUSPECTS_MAX:
+                suspects.append(transfer)
+            elif problems:
+                self._unnamed.update(rule for rule, _ in problems)
         return suspects
 
-    def _check_totals(self, on_their_way: list[TransferLines]) -> None:
+    def _check_totals(self, on_their_way: Iterable[tuple[str, TransferLines]]) -> None:
         """The balances of a currency add up to zero, apart from what was just on its way."""
-        for found in on_their_way:
+        for currency, found in on_their_way:
             for line in found.lines:
-                self._totals[self._currency.get(line.account, "?")] -= line.amount
+                self._totals[currency] -= line.amount
         for currency, total in sorted(self._totals.items()):
             self.summary["currencies"] += 1
             if total:
                 detail = f"the balances of all accounts add up to {total}, not 0"
-                self._add("money-is-conserved", None, currency, detail)
+                self._add(Violation("money-is-conserved", None, currency, detail))
 
-    def _check_again(self, suspects: list[TransferLines]) -> list[TransferLines]:
-        """Gives those that only had been on their way between two shards."""
+    def _check_again(self, suspects: list[TransferLines]) -> list[tuple[str, TransferLines]]:
+        """Gives those that only had been on their way between two shards, with their currency."""
         on_their_way = []
+        waiting = {suspect.id: suspect for suspect in suspects}
         give_up = time.monotonic() + _SETTLE_S
-        for suspect in suspects:
-            while True:
-                found = self._now(suspect.id)
-                problems = check_transfer(found.records, found.lines)
-                if not problems or time.monotonic() > give_up:
-                    break
-                time.sleep(0.1)
-            gtrids = {record.gtrid for record in found.records}
-            if problems and gtrids & self._prepared().keys():
+        while waiting:
+            for found in self._now(list(waiting.values())):
+                if not check_transfer(found.records, found.lines):
+                    on_their_way.append((found.records[0].currency, waiting.pop(found.id)))
+            if time.monotonic() > give_up:
+                break
+            if waiting:
+                time.sleep(_PAUSE_S)
+        doubts = self._in_doubt(list(waiting))
+        for found in self._now(list(waiting.values())):
+            problems = check_transfer(found.records, found.lines)
+            if problems and found.id in doubts:
                 self.summary["in doubt"] += 1
-                problems = []
-            if not problems:
-                on_their_way.append(suspect)
-            for rule, detail in problems:
-                self._add(rule, None, suspect.id, detail)
+                on_their_way.append((doubts[found.id], waiting[found.id]))
+            elif not problems:
+                on_their_way.append((found.records[0].currency, waiting[found.id]))
+            else:
+                for rule, detail in problems:
+                    self._add(Violation(rule, None, found.id, detail))
         return on_their_way
 
-    def _now(self, transfer: str) -> TransferLines:
-        """A transfer as it is now; read until no group has come between the shards."""
-        merged = TransferLines(transfer, [], [])
+    def _now(self, suspects: list[TransferLines]) -> Iterator[TransferLines]:
+        """Transfers as they are now."""
+        for start in range(0, len(suspects), _AT_ONCE):
+            some = suspects[start : start + _AT_ONCE]
+            accounts = {name for suspect in some for name in _accounts(suspect)}
+            ids = [suspect.id for suspect in some]
+            with ExitStack() as stack:
+                streams = [
+                    stack.enter_context(closing(Snapshot(self._address(shard)))).of_transfers(
+                        ids, accounts
+                    )
+                    for shard in self._map.shards
+                ]
+                found = {transfer.id: transfer for transfer in _merged(streams)}
+            for id_ in ids:
+                yield found.get(id_) or TransferLines(id_, [], [])
+
+    def _in_doubt(self, transfers: list[str]) -> dict[str, str]:
+        """Those of these transfers of which a prepared branch holds a part, with their currency."""
+        found: dict[str, str] = {}
+        if not transfers:
+            return found
+        prepared = self._prepared()
         for shard in self._map.shards:
-            with closing(Snapshot(self._address(shard))) as snapshot:
-                for part in snapshot.of_transfer(transfer):
-                    merged.records.extend(part.records)
-                    merged.lines.extend(part.lines)
-        return merged
+            with closing(ShardConnection(self._address(shard), _CALL_S, 60)) as connection:
+                for start in range(0, len(transfers), _AT_ONCE):
+                    some, deadline = transfers[start : start + _AT_ONCE], time.monotonic() + _CALL_S
+                    for row in glimpse(connection, some, deadline):
+                        if row.gtrid in prepared:
+                            found[row.transfer.id] = row.transfer.currency
+        return found
 
     def _prepared(self) -> dict[str, set[str]]:
         """The shards on which each group is prepared now."""
         found: dict[str, set[str]] = defaultdict(set)
         for shard in self._map.shards:
-            connection = ShardConnection(self._address(shard), 5.0, 60)
-            try:
-                deadline = time.monotonic() + 5.0
+            with closing(ShardConnection(self._address(shard), _CALL_S, 60)) as connection:
+                deadline = time.monotonic() + _CALL_S
                 for branch in list_prepared(connection, self._settings.cluster.id, deadline):
                     found[str(branch.gtrid)].add(shard)
-            finally:
-                connection.close()
         return found
 
     # --- decisions and markers --------------------------------------------------------------
 
-    def _check_groups(self) -> set[str]:
-        """Every committed decision has a marker on each of its shards; gives the groups for which
-        that does not hold at these moments. A marker without a decision is one whose group was
-        finished and collected.
+    def _check_groups(self) -> None:
+        """Every committed decision has a marker on each of its shards. A marker without a decision
+        is one whose group was finished and collected.
         """
-        streams = [snapshot.groups() for snapshot in self._snapshots.values()]
-        merged = heapq.merge(*streams, key=lambda row: row.gtrid)
-        suspects = set()
-        for gtrid, rows in groupby(merged, key=lambda row: row.gtrid):
+        suspects: set[str] = set()
+        for gtrid, parts in self._groups():
             self.summary["groups"] += 1
-            if _missing(list(rows)):
+            if parts and len(suspects) < _SUSPECTS_MAX:
                 suspects.add(gtrid)
-        return suspects
-
-    def _check_groups_again(self, suspects: set[str]) -> None:
         missing = self._missing_now(suspects)
         give_up = time.monotonic() + _SETTLE_S
         while missing and time.monotonic() < give_up:
@@ -199,15 +252,10 @@ class _Audit:
             missing = self._missing_now(suspects)
         for gtrid, parts in missing.items():
             detail = f"{', '.join(sorted(parts))} of the group cannot be found"
-            self._add("decision-and-markers", None, gtrid, detail)
+            self._add(Violation("decision-and-markers", None, gtrid, detail))
 
-    def _missing_now(self, suspects: set[str]) -> dict[str, set[str]]:
-        """What cannot be found of these groups, and is not explained by a prepared branch."""
-        if not suspects:
-            return {}
-        # In this order: what is finished in between has its marker by the time of the snapshot.
-        prepared = self._prepared()
-        found: dict[str, set[str]] = {}
+    def _groups(self) -> Iterator[tuple[str, set[str]]]:
+        """Every group that has left something, and the shards whose marker is missing."""
         with ExitStack() as stack:
             snapshots = [
                 stack.enter_context(closing(Snapshot(self._address(shard))))
@@ -215,10 +263,37 @@ class _Audit:
             ]
             merged = heapq.merge(*(s.groups() for s in snapshots), key=lambda row: row.gtrid)
             for gtrid, rows in groupby(merged, key=lambda row: row.gtrid):
-                missing = _missing(list(rows)) - prepared.get(gtrid, set())
-                if gtrid in suspects and missing:
-                    found[gtrid] = missing
+                yield gtrid, _missing(list(rows))
+
+    def _missing_now(self, suspects: set[str]) -> dict[str, set[str]]:
+        """What cannot be found of these groups, and is not explained by a prepared branch."""
+        if not suspects:
+            return {}
+        # In this order: what is finished in between has its marker by the time of the snapshot.
+        prepared = self._prepared()
+        found = {}
+        for gtrid, parts in self._groups():
+            missing = parts - prepared.get(gtrid, set())
+            if gtrid in suspects and missing:
+                found[gtrid] = missing
         return found
+
+    # --- anchors ----------------------------------------------------------------------------
+
+    def write_anchors(self, path: Path, auditors: list[ShardAuditor]) -> Footer:
+        """Note where every chain ends."""
+        # What was only seen could be lost when a shard dies; the anchors would accuse it then.
+        for shard in self._map.shards:
+            address = service_address(self._settings, shard, self._map.shards[shard])
+            with closing(ShardConnection(address, _CALL_S, 60)) as connection:
+                make_durable(connection, time.monotonic() + _CALL_S)
+        streams = [_each(auditor.pages(ShardAudit.anchors)) for auditor in auditors]
+        anchors: Iterator[Anchor] = heapq.merge(*streams)
+        return write_anchors(path, self._settings.cluster.id, datetime.now(UTC), anchors)
+
+
+def _each(pages: Iterable[list[T]]) -> Iterator[T]:
+    return (item for page in pages for item in page)
 
 
 def _merged(streams: list[Iterator[TransferLines]]) -> Iterator[TransferLines]:
@@ -231,17 +306,44 @@ def _merged(streams: list[Iterator[TransferLines]]) -> Iterator[TransferLines]:
         yield merged
 
 
+def _accounts(found: TransferLines) -> Iterator[str]:
+    """The accounts that a transfer's rows name."""
+    for line in found.lines:
+        yield from (line.account, line.counterparty)
+    for record in found.records:
+        yield from (record.source, record.destination)
+
+
 def _missing(rows: list[GroupRow]) -> set[str]:
     """The shards whose marker is missing."""
     marked = {row.found_on for row in rows if not row.is_decision}
     return {shard for row in rows for shard in row.shards if shard not in marked}
 
 
-def audit(settings: Settings, report: Callable[[str], None]) -> AuditResult:
+def audit(
+    settings: Settings,
+    report: Callable[[str], None],
+    *,
+    anchor: Path | None = None,
+    against: Path | None = None,
+    apart: bool = False,
+) -> AuditResult:
     """Check every invariant. `report` is told about progress.
 
-    Raises ClusterError, ShardError.
+    `anchor` is where to note the end of every chain, if nothing is wrong; `against` is such a file,
+    through which every chain has to pass. `apart` gives each shard a process of its own; where
+    there is little to read, starting them takes longer than they save.
+
+    Raises ClusterError, ShardError, BrokenAnchors, OSError (of the files).
     """
     checking = _Audit(settings, report)
-    checking.run()
-    return AuditResult(checking.violations, dict(checking.summary))
+    if against:
+        header, _ = check_anchors(against)
+        if header.cluster != settings.cluster.id:
+            raise BrokenAnchors(
+                f"{against} is of the cluster {header.cluster!r}, this is {settings.cluster.id!r}"
+            )
+    with checking.checked(against, apart=apart) as auditors:
+        is_right = not checking.violations
+        written = checking.write_anchors(anchor, auditors) if anchor and is_right else None
+    return AuditResult(checking.violations, dict(checking.summary), written)

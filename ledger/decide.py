@@ -5,6 +5,7 @@ Every protocol and every engine calls these functions. They depend on their argu
 
 from collections.abc import Mapping, Sequence
 
+from ledger.chain import next_link
 from ledger.model import (
     BALANCE_MAX,
     BALANCE_MIN,
@@ -92,13 +93,15 @@ def _refuse_amount(transfer: Transfer, source: Account, destination: Account) ->
 
 def _post(transfer: Transfer, account: Account, amount: int, stamp: int) -> tuple[Entry, Account]:
     """One entry, and its account after it."""
-    id_, currency, balance, overdraft_limit, status, entry_count, _ = account
+    id_, currency, balance, overdraft_limit, status, entry_count, _, chain = account
     balance += amount
     entry_count += 1
     counterparty = transfer.destination if amount < 0 else transfer.source
+    fields = (id_, entry_count, transfer.id, amount, balance, counterparty, stamp)
+    chain = next_link(chain, *fields)
     return (
-        Entry(id_, entry_count, transfer.id, amount, balance, counterparty, stamp),
-        Account(id_, currency, balance, overdraft_limit, status, entry_count, stamp),
+        Entry(*fields, chain),
+        Account(id_, currency, balance, overdraft_limit, status, entry_count, stamp, chain),
     )
 
 

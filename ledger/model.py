@@ -25,7 +25,7 @@ class Account(NamedTuple):
 
     `overdraft_limit` says how far below zero the balance may go; None is without limit.
     `entry_count` is also the number of the last entry; `stamp_floor` is the earliest stamp that
-    the next entry may carry.
+    the next entry may carry. `chain` is that of the last entry, see `ledger/chain.py`.
     """
 
     id: str
@@ -35,6 +35,7 @@ class Account(NamedTuple):
     status: str
     entry_count: int
     stamp_floor: int
+    chain: str
 
     @property
     def lowest_balance(self) -> int:
@@ -56,7 +57,7 @@ class Transfer(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One signed line in one account's history; `balance` is the one after it."""
+    """One signed line in one account's history; `balance` and `chain` are those after it."""
 
     account: str
     number: int
@@ -65,6 +66,7 @@ class Entry(NamedTuple):
     balance: int
     counterparty: str
     stamp: int
+    chain: str
 
 
 class Reason(StrEnum):

@@ -4,6 +4,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from ledger.chain import first_link
 from ledger.decide import change_status
 from ledger.ids import slot_of
 from ledger.model import Account, Entry, Refusal, Status
@@ -13,7 +14,7 @@ from shard_client.errors import SlotMoved
 from shard_client.transfers import make_durable
 
 _COLUMNS = (
-    "id, currency, balance, overdraft_limit, status, entry_count, stamp_floor,"
+    "id, currency, balance, overdraft_limit, status, entry_count, stamp_floor, chain,"
     " created_at, updated_at"
 )
 _READ = f"SELECT {_COLUMNS} FROM accounts FORCE INDEX (PRIMARY) WHERE id IN ({{ids}})"
@@ -24,7 +25,8 @@ _READ_IN_LINE = f"{_READ} ORDER BY id {{share}}"
 _LOCK_ONE = f"{_READ} FOR UPDATE"
 _INSERT = f"INSERT INTO accounts ({_COLUMNS}) VALUES "
 _ENTRIES = (
-    "SELECT account_id, number, transfer_id, amount, balance, counterparty, stamp FROM entries"
+    "SELECT account_id, number, transfer_id, amount, balance, counterparty, stamp, chain"
+    " FROM entries"
 )
 _ONE_ENTRY = "SELECT stamp, balance FROM entries WHERE account_id = %s AND number = %s"
 _ENTRY_OF = (
@@ -52,7 +54,7 @@ class Terms(NamedTuple):
 
 
 def _state(row: tuple[object, ...]) -> AccountState:
-    return AccountState(Account(*row[:7]), *row[7:])  # type: ignore[arg-type]
+    return AccountState(Account(*row[:8]), *row[8:])  # type: ignore[arg-type]
 
 
 def _check_slots(connection: ShardConnection, accounts: Iterable[str], slots: Result) -> None:
@@ -100,7 +102,8 @@ def open_all(
     rows = []
     for id_ in new:
         _, currency, limit = wanted[id_]
-        account = Account(id_, currency, 0, limit, Status.OPEN.value, 0, now)
+        chain = first_link(id_, currency)
+        account = Account(id_, currency, 0, limit, Status.OPEN.value, 0, now, chain)
         states[id_] = AccountState(account, now, now)
         rows.append("(" + ",".join(map(connection.literal, (*account, now, now))) + ")")
     connection.query([_INSERT + ",".join(rows), "COMMIT"] if rows else ["COMMIT"], deadline)

@@ -1,43 +1,82 @@
-"""One shard at one moment, streamed: what the audit reads."""
+"""One shard at one moment, read in pages or streams: what audit and export read.
 
-from collections.abc import Iterator
+Large tables are read in pages, in the order of their primary keys. A page travels as one JSON text
+that the server has made: the driver would take longer to decode its rows one by one than the server
+to read them.
+"""
+
+from collections.abc import Collection, Iterable, Iterator
 from itertools import chain, groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+import msgspec
 import pymysql
-from pymysql.cursors import SSCursor
+from pymysql.cursors import Cursor, SSCursor
 
 from ledger.audit import Line, Record
 from ledger.model import Account, Entry
 from shard_client.connection import Address, Row
 from shard_client.errors import translate
 
+T = TypeVar("T")
+
 # A reader that waits for a slower shard must not be hung up on by the server.
 _PATIENCE_S = 3600
+# Some 700 kB, below the packet that any server takes by default; larger pages are not faster.
+_PAGE = 2000
 
 _BEGIN = (
     "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",
-    f"SET SESSION net_write_timeout={_PATIENCE_S}, wait_timeout={_PATIENCE_S}",
+    f"SET SESSION net_write_timeout={_PATIENCE_S}, wait_timeout={_PATIENCE_S},"
+    f" group_concat_max_len={64 * 2**20}",
     "START TRANSACTION WITH CONSISTENT SNAPSHOT",
 )
-_HISTORIES = """
-    SELECT a.id, a.currency, a.balance, a.overdraft_limit, a.status, a.entry_count, a.stamp_floor,
-           e.account_id, e.number, e.transfer_id, e.amount, e.balance, e.counterparty, e.stamp
-      FROM accounts a LEFT JOIN entries e ON e.account_id = a.id
-     ORDER BY a.id, e.number
-"""
-_ORPHANS = """
-    SELECT DISTINCT e.account_id FROM entries e LEFT JOIN accounts a ON a.id = e.account_id
-     WHERE a.id IS NULL
-"""
+# Both the order of the rows in a page and that of the pages are that of the primary key; the
+# aggregate does not promise the first, so it is made sure of here.
+_PAGE_OF = (
+    "SELECT CONCAT('[', GROUP_CONCAT(CONCAT('[', {values}, ']')), ']') FROM"
+    " (SELECT {columns} FROM {table} FORCE INDEX (PRIMARY) WHERE {where} ORDER BY {key}"
+    " LIMIT {limit}) AS page"
+)
+# How a column is written as JSON.
+_TEXT, _NUMBER, _NUMBER_OR_NULL = "JSON_QUOTE({0})", "{0}", "IFNULL({0}, 'null')"
+_ACCOUNTS = {
+    "id": _TEXT,
+    "currency": _TEXT,
+    "balance": _NUMBER,
+    "overdraft_limit": _NUMBER_OR_NULL,
+    "status": _TEXT,
+    "entry_count": _NUMBER,
+    "stamp_floor": _NUMBER,
+    "chain": _TEXT,
+}
+_ENTRIES = {
+    "account_id": _TEXT,
+    "number": _NUMBER,
+    "transfer_id": _TEXT,
+    "amount": _NUMBER,
+    "balance": _NUMBER,
+    "counterparty": _TEXT,
+    "stamp": _NUMBER,
+    "chain": _TEXT,
+}
+_TRANSFERS = {
+    "id": _TEXT,
+    "status": _TEXT,
+    "source": _TEXT,
+    "destination": _TEXT,
+    "amount": _NUMBER,
+    "decided_at": _NUMBER,
+}
+
 # Entries and transfers in one stream, in the order of the transfers' ids.
 _BY_TRANSFER = """
     SELECT transfer_id AS id, 0 AS is_record, account_id AS a, counterparty AS b, amount, stamp,
-           '' AS status, '' AS gtrid
-      FROM entries {entries}
+           '' AS status, '' AS currency, '' AS gtrid
+      FROM entries WHERE {entries}
     UNION ALL
-    SELECT id, 1, source, destination, amount, decided_at, status, gtrid
-      FROM transfers {transfers}
+    SELECT id, 1, source, destination, amount, decided_at, status, currency, gtrid
+      FROM transfers WHERE {transfers}
      ORDER BY id
 """
 _GROUPS = """
@@ -46,6 +85,17 @@ _GROUPS = """
     SELECT gtrid, 'marker', shard FROM markers
      ORDER BY gtrid
 """
+
+
+class TransferRow(NamedTuple):
+    """A transfer as the audit of a shard needs it; `stamp` is when it was decided."""
+
+    id: str
+    status: str
+    source: str
+    destination: str
+    amount: int
+    stamp: int
 
 
 class TransferLines(NamedTuple):
@@ -66,7 +116,9 @@ class GroupRow(NamedTuple):
 
 
 class Snapshot:
-    """A shard as it is at the moment in which this is made. One stream at a time."""
+    """A shard as it is at the moment in which this is made. One stream at a time; pages go
+    together. Everything here raises ShardError.
+    """
 
     def __init__(self, address: Address) -> None:
         self.shard = address.shard
@@ -80,7 +132,6 @@ class Snapshot:
                 charset="utf8mb4",
                 connect_timeout=5,
                 autocommit=True,
-                cursorclass=SSCursor,
             )
             for statement in _BEGIN:
                 with self._connection.cursor() as cursor:
@@ -91,31 +142,111 @@ class Snapshot:
     def close(self) -> None:
         self._connection.close()
 
+    # --- pages ------------------------------------------------------------------------------
+
+    def accounts(self) -> Iterator[Account]:
+        """Every account, in the order of their ids."""
+        return self._paged("accounts", _ACCOUNTS, ["id"], Account)
+
+    def account(self, id_: str) -> Account | None:
+        here = f"id = {self._connection.escape(id_)}"
+        return next(self._paged("accounts", _ACCOUNTS, ["id"], Account, here), None)
+
+    def entries(self, account: str | None = None, stamps: range | None = None) -> Iterator[Entry]:
+        """Every entry, in the order of accounts and numbers; those of one account; those stamped
+        within a range. The table has no index by time: the others are passed over.
+        """
+        where = ["TRUE"]
+        if account is not None:
+            where.append(f"account_id = {self._connection.escape(account)}")
+        if stamps is not None:
+            where.append(f"stamp >= {stamps.start} AND stamp < {stamps.stop}")
+        key = ["account_id", "number"]
+        return self._paged("entries", _ENTRIES, key, Entry, " AND ".join(where))
+
+    def histories(
+        self, stamps: range | None = None
+    ) -> Iterator[tuple[Account | str, Iterator[Entry]]]:
+        """Every account with its entries, or those stamped within a range; and the id alone of what
+        has entries and is no account. Entries are to be read before the next account is.
+        """
+        groups = groupby(self.entries(stamps=stamps), key=lambda entry: entry.account)
+        group = next(groups, None)
+        for account in self.accounts():
+            while group and group[0] < account.id:
+                yield group
+                group = next(groups, None)
+            if group and group[0] == account.id:
+                yield account, group[1]
+                group = next(groups, None)
+            else:
+                yield account, iter(())
+        if group:
+            yield from chain([group], groups)
+
+    def transfers(self) -> Iterator[TransferRow]:
+        """Every transfer's row, in the order of their ids."""
+        return self._paged("transfers", _TRANSFERS, ["id"], TransferRow)
+
+    def _paged(
+        self,
+        table: str,
+        columns: dict[str, str],
+        key: list[str],
+        kind: type[T],
+        where: str = "TRUE",
+    ) -> Iterator[T]:
+        """The rows of a table in the order of its primary key, whose columns come first."""
+        values = ", ',', ".join(how.format(name) for name, how in columns.items())
+        decode = msgspec.json.Decoder(list[kind]).decode  # type: ignore[valid-type]
+        position: tuple[Any, ...] | None = None
+        while True:
+            statement = _PAGE_OF.format(
+                values=values,
+                columns=", ".join(columns),
+                table=table,
+                where=f"({where}) AND ({self._behind(key, position)})",
+                key=", ".join(key),
+                limit=_PAGE,
+            )
+            ((text,),) = self._rows(statement)
+            rows: list[T] = sorted(decode(text or "[]"))
+            yield from rows
+            if len(rows) < _PAGE:
+                return
+            position = tuple(rows[-1][: len(key)])  # type: ignore[index]
+
+    def _behind(self, key: list[str], position: tuple[Any, ...] | None) -> str:
+        """What tells the rows behind a position, so that both servers find them by the key."""
+        if position is None:
+            return "TRUE"
+        values = [self._connection.escape(value) for value in position]
+        if len(key) == 1:
+            return f"{key[0]} > {values[0]}"
+        first, second = zip(key, values, strict=True)
+        return f"({first[0]} = {first[1]} AND {second[0]} > {second[1]}) OR {first[0]} > {first[1]}"
+
+    # --- streams ----------------------------------------------------------------------------
+
     def slots(self) -> list[tuple[int, int]]:
-        rows = self._stream("SELECT first_slot, last_slot FROM slots ORDER BY first_slot")
+        rows = self._rows("SELECT first_slot, last_slot FROM slots ORDER BY first_slot")
         return [(first, last) for first, last in rows]
 
-    def histories(self) -> Iterator[tuple[Account, Iterator[Entry]]]:
-        """Every account with its entries, in their order. Entries are to be read before the next
-        account is.
+    def by_transfer(self, parts: Iterable[int], of: int) -> Iterator[TransferLines]:
+        """What this shard holds of each transfer whose id's crc32 modulo `of` is in `parts`, in
+        the order of the ids.
         """
-        for _, rows in groupby(self._stream(_HISTORIES), key=lambda row: row[0]):
-            account, entries = _history(rows)
-            yield account, entries
+        listed = ",".join(map(str, parts))
+        where = f"CRC32({{0}}) MOD {of} IN ({listed})"
+        return self._by_transfer(where.format("transfer_id"), where.format("id"))
 
-    def orphans(self) -> list[str]:
-        """Accounts that entries name, but that do not exist."""
-        return [row[0] for row in self._stream(_ORPHANS)]
-
-    def by_transfer(self) -> Iterator[TransferLines]:
-        """What this shard holds of each transfer, in the order of their ids."""
-        return self._by_transfer(_BY_TRANSFER.format(entries="", transfers=""))
-
-    def of_transfer(self, transfer: str) -> list[TransferLines]:
-        """What this shard holds of one transfer; slow."""
-        name = self._connection.escape(transfer)
-        where = {"entries": f"WHERE transfer_id = {name}", "transfers": f"WHERE id = {name}"}
-        return list(self._by_transfer(_BY_TRANSFER.format(**where)))
+    def of_transfers(
+        self, transfers: Collection[str], accounts: Collection[str]
+    ) -> Iterator[TransferLines]:
+        """What this shard holds of some transfers, as far as it is on some accounts."""
+        ids, places = self._listed(transfers), self._listed(accounts)
+        lines = f"account_id IN ({places}) AND transfer_id IN ({ids})"
+        return self._by_transfer(lines, f"id IN ({ids})")
 
     def groups(self) -> Iterator[GroupRow]:
         """Committed decisions and markers, in the order of their gtrids."""
@@ -123,27 +254,33 @@ class Snapshot:
             names = tuple(shards.split(",")) if shards else ()
             yield GroupRow(gtrid, kind == "decision", names, self.shard)
 
-    def _by_transfer(self, statement: str) -> Iterator[TransferLines]:
+    def _by_transfer(self, entries: str, transfers: str) -> Iterator[TransferLines]:
+        statement = _BY_TRANSFER.format(entries=entries, transfers=transfers)
         for id_, rows in groupby(self._stream(statement), key=lambda row: row[0]):
             found = TransferLines(id_, [], [])
-            for _, is_record, a, b, amount, stamp, status, gtrid in rows:
+            for _, is_record, a, b, amount, stamp, *rest in rows:
                 if is_record:
-                    found.records.append(Record(self.shard, status, a, b, amount, gtrid))
+                    status, currency, gtrid = rest
+                    found.records.append(Record(self.shard, status, a, b, amount, currency, gtrid))
                 else:
                     found.lines.append(Line(self.shard, a, amount, b, stamp))
             yield found
 
+    def _listed(self, ids: Collection[str]) -> str:
+        return ",".join(map(self._connection.escape, ids)) or "''"
+
     def _stream(self, statement: str) -> Iterator[Row]:
         try:
-            with self._connection.cursor() as cursor:
+            with self._connection.cursor(SSCursor) as cursor:
                 cursor.execute(statement)
                 yield from cursor
         except pymysql.err.MySQLError as error:
             raise translate(self.shard, error) from error
 
-
-def _history(rows: Iterator[Row]) -> tuple[Account, Iterator[Entry]]:
-    """One account with its entries; one without any has a single row of NULLs."""
-    first = next(rows)
-    entries = (Entry(*row[7:]) for row in chain([first], rows) if row[7] is not None)
-    return Account(*first[:7]), entries
+    def _rows(self, statement: str) -> Iterable[Row]:
+        try:
+            with self._connection.cursor(Cursor) as cursor:
+                cursor.execute(statement)
+                return list(cursor.fetchall())
+        except pymysql.err.MySQLError as error:
+            raise translate(self.shard, error) from error

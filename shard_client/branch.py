@@ -153,7 +153,8 @@ class Branch:
             for row in writes.transfers
         )
         changes = (
-            (row.id, row.balance, row.entry_count, row.stamp_floor) for row in writes.accounts
+            (row.id, row.balance, row.entry_count, row.stamp_floor, row.chain)
+            for row in writes.accounts
         )
         bulk = (
             (sql.INSERT_TRANSFERS, transfers, len(writes.transfers)),

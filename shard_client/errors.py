@@ -13,6 +13,9 @@
 Every exception of PyMySQL is translated here and nowhere else.
 """
 
+from functools import partial
+from typing import Any
+
 import pymysql.err
 
 # In the place of a shard's name when no single one is meant.
@@ -35,6 +38,11 @@ class ShardError(Exception):
         self.text = text
         self.code = code
         self.statement = statement
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """So that it can pass from one process to another."""
+        again = partial(type(self), code=self.code, statement=self.statement)
+        return again, (self.shard, self.text)
 
 
 class TryAgain(ShardError):

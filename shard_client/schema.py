@@ -10,6 +10,8 @@ from sqlalchemy import BigInteger, CheckConstraint, Column, MetaData, SmallInteg
 from sqlalchemy.dialects.mysql import ENUM, INTEGER, TINYINT, VARCHAR
 from sqlalchemy.schema import SchemaItem
 
+from ledger.chain import CHAIN_LENGTH
+
 SCHEMA_VERSION = 1
 
 
@@ -65,6 +67,7 @@ accounts = _table(
     Column("status", ENUM("open", "frozen", "closed"), nullable=False),
     Column("entry_count", BigInteger, nullable=False),
     Column("stamp_floor", BigInteger, nullable=False, comment="no later entry is stamped earlier"),
+    Column("chain", _ascii(CHAIN_LENGTH), nullable=False, comment="that of the last entry"),
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
     CheckConstraint("overdraft_limit IS NULL OR balance >= -overdraft_limit"),
@@ -81,6 +84,9 @@ entries = _table(
     Column("balance", BigInteger, nullable=False, comment="after this entry"),
     Column("counterparty", _ascii(64), nullable=False),
     Column("stamp", BigInteger, nullable=False),
+    Column(
+        "chain", _ascii(CHAIN_LENGTH), nullable=False, comment="digest of it and the one before"
+    ),
     CheckConstraint("number > 0 AND amount <> 0"),
     comment="Every account's history, numbered without gaps; never changed",
 )

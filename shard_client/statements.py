@@ -37,7 +37,7 @@ def _insert(table: str, columns: dict[str, str]) -> str:
 # under a group; while somebody changes a range it reads as not owned, which means "look again".
 READ_SLOTS = "SELECT first_slot, last_slot, @@global.read_only FROM slots {share} SKIP LOCKED"
 LOCK_ACCOUNTS = (
-    "SELECT id, currency, balance, overdraft_limit, status, entry_count, stamp_floor"
+    "SELECT id, currency, balance, overdraft_limit, status, entry_count, stamp_floor, chain"
     " FROM accounts FORCE INDEX (PRIMARY) WHERE id IN ({ids}) ORDER BY id FOR UPDATE SKIP LOCKED"
 )
 # The same with waiting, in line, for at most innodb_lock_wait_timeout (rule R9).
@@ -69,6 +69,7 @@ INSERT_ENTRIES = _insert(
         "balance": "BIGINT",
         "counterparty": _ID,
         "stamp": "BIGINT",
+        "chain": _SHORT,
     },
 )
 INSERT_TRANSFERS = _insert(
@@ -90,13 +91,20 @@ INSERT_TRANSFERS = _insert(
         "decided_at": "BIGINT",
     },
 )
-_CHANGES = {"id": _ID, "balance": "BIGINT", "entry_count": "BIGINT", "stamp": "BIGINT"}
+_CHANGES = {
+    "id": _ID,
+    "balance": "BIGINT",
+    "entry_count": "BIGINT",
+    "stamp": "BIGINT",
+    "chain": _SHORT,
+}
 # The straight join looks each given row up by primary key: no other row is read or locked.
 UPDATE_ACCOUNTS = (
     f"UPDATE {_rows(_CHANGES)} STRAIGHT_JOIN accounts FORCE INDEX (PRIMARY)"
     " ON accounts.id = given.id"
     " SET accounts.balance = given.balance, accounts.entry_count = given.entry_count,"
-    " accounts.stamp_floor = given.stamp, accounts.updated_at = given.stamp"
+    " accounts.stamp_floor = given.stamp, accounts.updated_at = given.stamp,"
+    " accounts.chain = given.chain"
 )
 # The session, so that it can be ended where it keeps a prepared branch to itself (MariaDB).
 INSERT_MARKER = "INSERT INTO markers (gtrid, shard, session) VALUES (%s, %s, %s)"

@@ -66,6 +66,16 @@ def probe(
     return found
 
 
+def glimpse(
+    connection: ShardConnection, transfers: Sequence[str], deadline: float
+) -> list[StoredTransfer]:
+    """Those of these transfers whose row stands in any transaction, finished or not: only what may
+    be. Raises ShardError.
+    """
+    found = connection.query([DIRTY, listing(connection, FIND_TRANSFERS, transfers)], deadline)[1]
+    return [StoredTransfer.from_row(row) for row in found.rows]
+
+
 def make_durable(connection: ShardConnection, deadline: float) -> None:
     """Make what was read on this shard before count (rule R2). Raises ShardError."""
     if not connection.is_durable_before_visible:

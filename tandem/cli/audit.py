@@ -1,46 +1,113 @@
-"""`tandem audit`: every invariant, across all shards."""
+"""`tandem audit`: every invariant, across all shards; or one account's history, recomputed."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import click
 
+from coordinator.anchors import BrokenAnchors
 from coordinator.audit import AuditResult
 from coordinator.audit import audit as run_audit
+from coordinator.history import History, account_history
+from coordinator.http.schemas import time_text
+from coordinator.settings import Settings
+from ledger.audit import Checked, Violation
 from tandem.cli.configuration import load_settings, named_errors, settings_options
 from tandem.cli.terminal import CommandError, console, json_option, print_json, table
 from tandem.local.progress import shown
 
+# Entries in one table of a history: more would make the columns wait for each other for long.
+_PAGE = 1000
+
 
 @click.command()
+@click.option("--account", metavar="ID", help="Recompute this account's history, and print it.")
+@click.option(
+    "--anchor",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="If all is well, note in this file where every account's chain ends.",
+)
+@click.option(
+    "--against",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Check that every chain passes through what this file has noted.",
+)
 @json_option
 @settings_options
-def audit(as_json: bool, config: Path | None, data_dir: Path) -> None:
+def audit(
+    account: str | None,
+    anchor: Path | None,
+    against: Path | None,
+    as_json: bool,
+    config: Path | None,
+    data_dir: Path,
+) -> None:
     """Check every invariant across all shards, on a system that is in use.
 
     For each currency the balances add up to zero; a balance is the sum of its account's entries
-    and within its limit; a transfer has all its entries or none; and what else must always hold.
-    It reads the shards themselves, as config/tandem.toml and the TANDEM_... variables say, or
-    those of the local cluster in --data-dir, and changes nothing.
+    and within its limit; a transfer has all its entries or none; each entry is what was written,
+    as its chain proves; and what else must always hold. It reads the shards themselves, as
+    config/tandem.toml and the TANDEM_... variables say, or those of the local cluster in
+    --data-dir, and changes nothing.
+
+    A chain cannot show that all of it was written anew. So note now and then where the chains end,
+    keep the file where nobody who can write to the shards can, and check against it later.
 
     Each violation is named. Exits with 1 if there is one.
+
+    \b
+    Examples:
+      tandem audit
+      tandem audit --anchor anchors-2026-11-25.jsonl
+      tandem audit --against anchors-2026-11-25.jsonl
+      tandem audit --account alice
     """
+    if account and (anchor or against):
+        raise click.UsageError("--account shows one account; --anchor and --against are for all.")
     settings = load_settings(config, data_dir)
-    with shown(console(stderr=True)) as report, named_errors():
-        result = run_audit(settings, report)
+    if account:
+        _audit_one(settings, account, as_json)
+        return
+    with shown(console(stderr=True)) as report, named_errors(), _named_files():
+        result = run_audit(settings, report, anchor=anchor, against=against, apart=True)
     if as_json:
-        print_json(
-            {
-                "violations": [
-                    {"rule": v.rule, "shard": v.shard, "subject": v.subject, "detail": v.detail}
-                    for v in result.violations
-                ],
-                "summary": result.summary,
-            }
-        )
+        print_json(_document(result))
     else:
         print_audit(result)
+        if result.anchors:
+            click.echo(
+                f"{anchor} notes where {result.anchors.accounts:,} chains end. Keep it where the "
+                f"shards' administrators cannot write; its digest is {result.anchors.sha256}."
+            )
     if result.violations:
-        raise CommandError(f"{len(result.violations):,} violations were found.")
+        unwritten = f" {anchor} was not written." if anchor else ""
+        raise CommandError(f"{len(result.violations):,} violations were found.{unwritten}")
+
+
+@contextmanager
+def _named_files() -> Iterator[None]:
+    try:
+        yield
+    except BrokenAnchors as error:
+        raise CommandError(f"{error}. Nothing was checked.") from error
+    except OSError as error:
+        raise CommandError(f"{error.filename}: {error.strerror}.") from error
+
+
+def _document(result: AuditResult) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "violations": [
+            {"rule": v.rule, "shard": v.shard, "subject": v.subject, "detail": v.detail}
+            for v in result.violations
+        ],
+        "summary": result.summary,
+    }
+    if result.anchors:
+        document["anchors"] = result.anchors
+    return document
 
 
 def print_audit(result: AuditResult) -> None:
@@ -57,3 +124,86 @@ def print_audit(result: AuditResult) -> None:
     for violation in result.violations:
         found.add_row(violation.rule, violation.shard or "all", violation.subject, violation.detail)
     screen.print(found)
+
+
+# --- one account ----------------------------------------------------------------------------
+
+
+def _audit_one(settings: Settings, id_: str, as_json: bool) -> None:
+    with named_errors(), account_history(settings, id_) as history:
+        if history is None:
+            raise CommandError(f"There is no account {id_}.")
+        wrong = _print_as_json(history) if as_json else _print_history(history)
+    if wrong:
+        raise CommandError(f"{wrong:,} violations were found.")
+
+
+def _print_history(history: History) -> int:
+    """Tables of the entries; gives how many violations there are."""
+    wrong = 0
+    while some := list(islice(history.entries, _PAGE)):
+        right = ("number", "amount", "balance", "recomputed")
+        shown = table("number", "when (UTC)", *right[1:], "counterparty", "verdict", right=right)
+        for entry, total, violations in some:
+            wrong += len(violations)
+            shown.add_row(
+                str(entry.number),
+                _when(entry.stamp)[:-1].replace("T", " "),
+                f"{entry.amount:+d}",
+                str(entry.balance),
+                str(total),
+                entry.counterparty,
+                _verdict(violations),
+            )
+        console().print(shown)
+    account, end = history.account, history.end
+    click.echo(
+        f"Account {account.id} on {history.shard}: {account.entry_count:,} entries, balance "
+        f"{account.balance} {account.currency}, {account.status}: {_verdict(end)}"
+    )
+    return wrong + len(end)
+
+
+def _print_as_json(history: History) -> int:
+    entries = [_entry(checked) for checked in history.entries]
+    account, end = history.account, history.end
+    print_json(
+        {
+            "account": account._asdict(),
+            "shard": history.shard,
+            "violations": _violations(end),
+            "entries": entries,
+        }
+    )
+    return sum(len(entry["violations"]) for entry in entries) + len(end)
+
+
+def _entry(checked: Checked) -> dict[str, Any]:
+    entry, total, violations = checked
+    return {
+        "number": entry.number,
+        "time": _when(entry.stamp),
+        "transfer_id": entry.transfer,
+        "amount": entry.amount,
+        "balance": entry.balance,
+        "recomputed": total,
+        "counterparty": entry.counterparty,
+        "chain": entry.chain,
+        "violations": _violations(violations),
+    }
+
+
+def _when(stamp: int) -> str:
+    try:
+        return time_text(stamp)
+    except OverflowError:
+        # Somebody has changed it.
+        return f"{stamp} us"
+
+
+def _violations(found: list[Violation]) -> list[dict[str, str]]:
+    return [{"rule": rule, "detail": detail} for rule, detail in found]
+
+
+def _verdict(violations: list[Violation]) -> str:
+    return "; ".join(f"{rule}: {detail}" for rule, detail in violations) or "as written"

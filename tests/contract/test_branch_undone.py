@@ -21,7 +21,7 @@ def _is_undone(bench: Bench, branch: Branch, names: list[str]) -> None:
 
 
 def _change(name: str, balance: int) -> Account:
-    return Account(name, "EUR", balance, None, "open", 1, now())
+    return Account(name, "EUR", balance, None, "open", 1, now(), "chain")
 
 
 @pytest.mark.parametrize("is_alone", [True, False])
@@ -66,7 +66,7 @@ def test_an_entry_that_exists_is_a_duplicate(bench: Bench, branch: Branch) -> No
     names = bench.accounts(2)
     transfer = bench.transfer(*names)
     stored = StoredTransfer(transfer, str(bench.gtrid()), "rejected", "why", "so", now())
-    entry = Entry(names[0], 1, transfer.id, 5, 5, names[1], now())
+    entry = Entry(names[0], 1, transfer.id, 5, 5, names[1], now(), "chain")
     branch.lock(names, [], soon()).get()
     with pytest.raises(DuplicateRow) as caught:
         branch.write_unprepared(Writes([], [entry, entry], [stored]), soon()).get()
@@ -76,7 +76,7 @@ def test_an_entry_that_exists_is_a_duplicate(bench: Bench, branch: Branch) -> No
 
 def _impossible(case: str, name: str, stored: StoredTransfer) -> Writes:
     """What the ledger never asks for; the tables would stop it if it did."""
-    entry = Entry(name, 1, stored.transfer.id, 5, 5, "x", 1)
+    entry = Entry(name, 1, stored.transfer.id, 5, 5, "x", 1, "chain")
     return {
         "beyond the limit": Writes([_change(name, -11)], [], []),
         "entry number 0": Writes([], [entry._replace(number=0)], []),
@@ -115,7 +115,7 @@ def test_an_error_before_the_vote_leaves_nothing_prepared(bench: Bench) -> None:
     names = bench.accounts(2)
     branch = bench.branch("s1", bench.gtrid(home="s2"))
     branch.lock(names, [], soon()).get()
-    entry = Entry(names[0], 1, "t", 5, 5, names[1], now())
+    entry = Entry(names[0], 1, "t", 5, 5, names[1], now(), "chain")
     with pytest.raises(DuplicateRow):
         branch.write(Writes([], [entry, entry], []), soon()).get()
     assert not branch.is_prepared

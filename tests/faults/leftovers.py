@@ -6,6 +6,7 @@ import uuid
 from ledger.ids import transfer_id
 from shard_client.xid import FORMAT_ID, Gtrid
 from tests.bank import Bank, client
+from tests.chains import chain_sql
 from tests.cluster import Cluster, wait_until
 
 LONG_AGO_MS = 1_700_000_000_000
@@ -50,15 +51,16 @@ class Leftover:
 
     def prepare(self) -> None:
         """The debit, in a branch that has voted yes."""
+        floor = f"SELECT stamp_floor FROM accounts WHERE id = '{self.source}'"
+        self.stamp = self.cluster.rows(self.remote, floor)[0][0]
         xid = f"'{self.gtrid}','{self.remote}',{FORMAT_ID}"
         with self.cluster.sql(self.remote) as connection, connection.cursor() as cursor:
             for statement in (
                 f"XA START {xid}",
                 "UPDATE accounts SET balance = balance - 5, entry_count = entry_count + 1"
                 f" WHERE id = '{self.source}'",
-                "INSERT INTO entries SELECT id, entry_count, "
-                f"'{self.id}', -5, balance, '{self.destination}', stamp_floor"
-                f" FROM accounts WHERE id = '{self.source}'",
+                self._entry("-5", self.source, self.destination, "stamp_floor"),
+                _end_chain(self.source),
                 "INSERT INTO transfers VALUES ("
                 f"'{self.id}', '{self.gtrid}', 'committed', '{self.key}', '{self.source}',"
                 f" '{self.destination}', 5, 'EUR', NULL, 'xa', NULL, NULL, 1, 1)",
@@ -68,20 +70,26 @@ class Leftover:
             ):
                 cursor.execute(statement)
 
+    def _entry(self, amount: str, account: str, counterparty: str, stamp: str) -> str:
+        transfer, other = f"'{self.id}'", f"'{counterparty}'"
+        chain = chain_sql(transfer=transfer, amount=amount, counterparty=other, stamp=stamp)
+        return (
+            f"INSERT INTO entries SELECT id, entry_count, {transfer}, {amount}, balance, {other},"
+            f" {stamp}, {chain} FROM accounts WHERE id = '{account}'"
+        )
+
     def decide(self) -> None:
-        """The credit and the decision, on home."""
-        stamp = self.cluster.rows(
-            self.remote, f"SELECT stamp_floor FROM accounts WHERE id = '{self.source}'"
-        )[0][0]
+        """The decision, at once: whoever recovers could be quicker; and the credit, on home."""
         with self.cluster.sql(self.home) as connection, connection.cursor() as cursor:
             for statement in (
                 "START TRANSACTION",
+                f"INSERT INTO decisions VALUES ('{self.gtrid}','committed','{self.remote}',0,1)",
                 "UPDATE accounts SET balance = balance + 5, entry_count = entry_count + 1"
                 f" WHERE id = '{self.destination}'",
-                f"INSERT INTO entries SELECT id, entry_count, '{self.id}', 5, balance,"
-                f" '{self.source}', GREATEST(stamp_floor, {stamp}) FROM accounts"
-                f" WHERE id = '{self.destination}'",
-                f"INSERT INTO decisions VALUES ('{self.gtrid}','committed','{self.remote}',0,1)",
+                self._entry(
+                    "5", self.destination, self.source, f"GREATEST(stamp_floor, {self.stamp})"
+                ),
+                _end_chain(self.destination),
                 "COMMIT",
             ):
                 cursor.execute(statement)
@@ -107,6 +115,13 @@ class Leftover:
         found = [row[0] for row in self.cluster.rows(self.home, decision)]
         # It may be collected already.
         assert found in ([], ["committed" if is_committed else "aborted"])
+
+
+def _end_chain(account: str) -> str:
+    return (
+        "UPDATE accounts SET chain = (SELECT chain FROM entries WHERE account_id = id"
+        f" AND number = entry_count) WHERE id = '{account}'"
+    )
 
 
 def now_ms() -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from ledger.chain import first_link
 from ledger.decide import Outcome, decide
 from ledger.model import Account, Reason, Refusal, Status, Transfer
 
@@ -19,7 +20,8 @@ def account(
     count: int = 0,
     floor: int = 0,
 ) -> Account:
-    return Account(id_, currency, balance, limit, status.value, count, floor)
+    chain = first_link(id_, currency)
+    return Account(id_, currency, balance, limit, status.value, count, floor, chain)
 
 
 def transfer(

@@ -1,5 +1,7 @@
 """What the driver's exceptions mean to a coordinator."""
 
+import pickle
+
 import pymysql
 import pytest
 
@@ -83,3 +85,11 @@ def test_unknown_outcomes_are_not_caught_with_known_ones() -> None:
     for certain in (TryAgain, ShardUnavailable, DuplicateRow, StatementRefused, UnknownBranch):
         assert not issubclass(certain, ConnectionLost)
         assert not issubclass(ConnectionLost, certain)
+
+
+def test_an_error_passes_from_one_process_to_another() -> None:
+    error = TryAgain("s1", "a lock", code=1205, statement=3)
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is TryAgain
+    assert str(again) == str(error)
+    assert (again.shard, again.text, again.code, again.statement) == ("s1", "a lock", 1205, 3)

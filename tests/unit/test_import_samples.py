@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from ledger.chain import first_link
 from ledger.decide import decide, refuse_reuse
 from ledger.ids import transfer_id
 from ledger.model import Account, Refusal, Status, Transfer
@@ -30,7 +31,8 @@ def outcomes() -> Counter[str]:
     """What becomes of the sample transfers, one by one, in an empty system."""
     accounts = {
         item["id"]: Account(
-            item["id"], item["currency"], 0, item["overdraft_limit"], Status.OPEN, 0, 0
+            *(item["id"], item["currency"], 0, item["overdraft_limit"], Status.OPEN, 0, 0),
+            first_link(item["id"], item["currency"]),
         )
         for item in items("accounts.csv", "csv")
     }

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ledger.chain import next_link
 from ledger.decide import Outcome, decide
 from ledger.model import (
     AMOUNT_MAX,
@@ -136,11 +137,18 @@ def test_histories_go_on_without_gaps_and_never_back_in_time(
         stamps = [was.stamp_floor, *(entry.stamp for entry in entries)]
         assert stamps == sorted(stamps)
         assert all(entry.stamp >= NOW for entry in entries)
-        running = was.balance
+        running, chain = was.balance, was.chain
         for entry in entries:
             running += entry.amount
             assert entry.balance == running
-        assert now == was._replace(balance=running, entry_count=numbers[-1], stamp_floor=stamps[-1])
+            chain = next_link(chain, *entry[:-1])
+            assert entry.chain == chain
+        assert now == was._replace(
+            balance=running,
+            entry_count=numbers[-1],
+            stamp_floor=stamps[-1],
+            chain=entries[-1].chain,
+        )
 
 
 @given(_books(), _lists())

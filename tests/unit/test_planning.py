@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from coordinator.planning import EMPTY_PLAN, Plan, Sorted, plan, sort_out
 from coordinator.queue import Latch, Ticket
+from ledger.chain import first_link
 from ledger.model import Account, Reason, Refusal, Transfer
 from shard_client.branch import Locked
 from shard_client.transfers import StoredTransfer
@@ -18,7 +19,7 @@ NOW = 1000
 
 
 def account(id_: str, balance: int = 100) -> Account:
-    return Account(id_, "EUR", balance, 0, "open", 0, 0)
+    return Account(id_, "EUR", balance, 0, "open", 0, 0, first_link(id_, "EUR"))
 
 
 def ticket(

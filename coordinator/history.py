@@ -1,0 +1,49 @@
+"""One account's history, recomputed entry by entry: what `tandem audit --account` shows."""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import NamedTuple
+
+from coordinator.cluster import read_map
+from coordinator.provision import service_address
+from coordinator.settings import Settings
+from ledger.audit import Checked, Violation, check_end, opening, recompute
+from ledger.model import Account, Entry
+from shard_client.audit import Snapshot
+
+
+class History(NamedTuple):
+    """An account as it is at one moment, and its entries. `end` is what is wrong with the account
+    itself, and counts once the entries have been read.
+    """
+
+    account: Account
+    shard: str
+    entries: Iterator[Checked]
+    end: list[Violation]
+
+
+@contextmanager
+def account_history(settings: Settings, id_: str) -> Iterator[History | None]:
+    """An account's history for a block, read as a stream; None if there is no such account.
+
+    Raises ClusterError, ShardError.
+    """
+    shard_map = read_map(settings)
+    shard = shard_map.shard_of(id_)
+    address = service_address(settings, shard, shard_map.shards[shard])
+    with closing(Snapshot(address)) as snapshot:
+        account = snapshot.account(id_)
+        if account is None:
+            yield None
+            return
+        end: list[Violation] = []
+        yield History(account, shard, _checked(account, snapshot.entries(id_), end), end)
+
+
+def _checked(account: Account, entries: Iterator[Entry], end: list[Violation]) -> Iterator[Checked]:
+    last = opening(account)
+    for checked in recompute(account, entries):
+        last = checked.entry
+        yield checked
+    end += check_end(account, last)
