@@ -35,6 +35,12 @@ _ENTRY_OF = (
 # Entries of one account that may carry one stamp: those of a few groups.
 _ONE_STAMP_MAX = 10_000
 _RAISE_FLOOR = "UPDATE accounts SET stamp_floor = %s WHERE id = %s AND stamp_floor < %s"
+_RAISE_FLOORS = (
+    "UPDATE accounts FORCE INDEX (PRIMARY) SET stamp_floor = %s"
+    " WHERE stamp_floor < %s AND id IN ({ids})"
+)
+# They are locked for a moment: few, so that no transfer waits long for them.
+_FLOORS_AT_ONCE = 200
 
 
 class AccountState(NamedTuple):
@@ -202,6 +208,30 @@ def entry_of(
         return None
     make_durable(connection, deadline)
     return Entry(*rows[0])
+
+
+def raise_floors(
+    connection: ShardConnection, account: str | None, after: str, stamp: int, deadline: float
+) -> str | None:
+    """Let no later entry be stamped before `stamp`: on the next accounts behind `after` of which
+    that does not hold yet, or on one account. Gives the last of them, None if there are none left.
+
+    Raises TryAgain when a group is at work on one of them and does not end within a second.
+    """
+    where = sql.fill(connection, "stamp_floor < %s AND id > %s", stamp, after)
+    if account is not None:
+        where += sql.fill(connection, " AND id = %s", account)
+    found = connection.rows(
+        "SELECT id FROM accounts FORCE INDEX (PRIMARY)"
+        f" WHERE {where} ORDER BY id LIMIT {_FLOORS_AT_ONCE}",
+        deadline,
+    )
+    if not found:
+        return None
+    ids = [id_ for (id_,) in found]
+    update = sql.fill(connection, _RAISE_FLOORS, stamp, stamp)
+    connection.query([sql.listing(connection, update, ids)], deadline)
+    return str(ids[-1])
 
 
 def hold(

@@ -12,6 +12,7 @@ COMMANDS = {
     "transfer": ("tandem.cli.transfer:transfer", "Move money between two accounts."),
     "import": ("tandem.cli.import_command:import_", "Import accounts or transfers from a file."),
     "audit": ("tandem.cli.audit:audit", "Check every invariant across all shards."),
+    "export": ("tandem.cli.export:export", "Export entries of a time range as CSV or Parquet."),
     "chaos": ("tandem.cli.chaos:chaos", "Kill and freeze parts under load; check every answer."),
     "cluster": ("tandem.cli.operation:cluster", "Show who is there, who leads, how shards are."),
     "in-doubt": ("tandem.cli.operation:in_doubt", "Show what is in doubt; finish it now."),

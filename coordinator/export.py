@@ -1,0 +1,121 @@
+"""Entries of a time range, for good: what `tandem export` writes.
+
+No later entry may be stamped within the range, or the same export would differ tomorrow. So, as
+for the balance at a time, each account's `stamp_floor` is raised to the end of the range first,
+which waits for groups that are at work on the account. Then each shard is read at one moment.
+"""
+
+import heapq
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from typing import NamedTuple
+
+from coordinator.cluster import read_map
+from coordinator.provision import service_address
+from coordinator.settings import Settings
+from ledger.model import Account, Entry
+from shard_client.accounts import raise_floors
+from shard_client.audit import Snapshot
+from shard_client.connection import Address, ShardConnection
+from shard_client.errors import ShardError, ShardUnavailable, TryAgain
+from shard_client.transfers import make_durable
+
+# An account that is opened at this moment begins with the time of its coordinator's clock, and
+# clocks may be 5 s from that of a shard. A range that ended later could still get entries from it.
+SETTLED_S = 15
+_CALL_S = 5.0
+_TRIES = 10
+_PAUSE_S = 0.5
+
+
+class NoSuchAccount(Exception):
+    """The account whose entries are wanted does not exist."""
+
+
+class ExportedEntry(NamedTuple):
+    """An entry with its account's currency."""
+
+    account: str
+    number: int
+    stamp: int
+    transfer: str
+    amount: int
+    balance: int
+    currency: str
+    counterparty: str
+    chain: str
+
+
+@contextmanager
+def exported(
+    settings: Settings, stamps: range, account: str | None, report: Callable[[str], None]
+) -> Iterator[Iterator[ExportedEntry]]:
+    """For a block, all entries stamped within a range that ended at least SETTLED_S ago, or those
+    of one account, in the order of accounts and numbers. Read as a stream.
+
+    Raises NoSuchAccount, ClusterError, ShardError.
+    """
+    shard_map = read_map(settings)
+    shards = list(shard_map.shards) if account is None else [shard_map.shard_of(account)]
+    addresses = [service_address(settings, s, shard_map.shards[s]) for s in shards]
+    for address in addresses:
+        _finish_range(address, account, stamps.stop, report)
+    with ExitStack() as stack:
+        snapshots = [stack.enter_context(closing(Snapshot(address))) for address in addresses]
+        for address in addresses:
+            with closing(ShardConnection(address, _CALL_S, 60)) as connection:
+                make_durable(connection, time.monotonic() + _CALL_S)
+        if account is None:
+            yield heapq.merge(*(_entries(each.histories(stamps)) for each in snapshots))
+            return
+        (snapshot,) = snapshots
+        owner = snapshot.account(account)
+        if owner is None:
+            raise NoSuchAccount(account)
+        yield _entries(iter([(owner, snapshot.entries(account, stamps))]))
+
+
+def _finish_range(
+    address: Address, account: str | None, end: int, report: Callable[[str], None]
+) -> None:
+    """Let no account of a shard get another entry from before `end`."""
+    after, tries = "", 0
+    while True:
+        try:
+            with closing(ShardConnection(address, _CALL_S, 60)) as connection:
+                while True:
+                    deadline = time.monotonic() + _CALL_S
+                    last = raise_floors(connection, account, after, end, deadline)
+                    if last is None:
+                        return
+                    after, tries = last, 0
+                    report(f"Closing the range on shard {address.shard}: up to account {last}")
+        except ShardUnavailable:
+            raise
+        except ShardError as error:
+            tries += 1
+            if tries == _TRIES:
+                raise TryAgain(
+                    address.shard,
+                    f"the range cannot be closed: a group holds an account behind {after!r} "
+                    f"({error.text}); look at `tandem in-doubt list`, and export again",
+                ) from error
+            time.sleep(_PAUSE_S)
+
+
+def _entries(
+    histories: Iterator[tuple[Account | str, Iterator[Entry]]],
+) -> Iterator[ExportedEntry]:
+    for owner, entries in histories:
+        # Entries of an account that is not there are for the audit to find; they are not hidden.
+        currency = owner.currency if isinstance(owner, Account) else ""
+        for entry in entries:
+            yield _exported(entry, currency)
+
+
+def _exported(entry: Entry, currency: str) -> ExportedEntry:
+    account, number, transfer, amount, balance, counterparty, stamp, chain = entry
+    return ExportedEntry(
+        account, number, stamp, transfer, amount, balance, currency, counterparty, chain
+    )
