@@ -23,7 +23,7 @@ from typing import NamedTuple, TypeVar
 
 from coordinator.anchors import Anchor, BrokenAnchors, Footer, check_anchors, write_anchors
 from coordinator.cluster import read_map
-from coordinator.provision import audit_address
+from coordinator.provision import audit_address, service_address
 from coordinator.settings import Settings
 from coordinator.shard_audit import PARTS, Page, ShardAudit, ShardAuditor, Violation
 from ledger.audit import check_transfer

@@ -5,7 +5,7 @@ from contextlib import closing, contextmanager
 from typing import NamedTuple
 
 from coordinator.cluster import read_map
-from coordinator.provision import service_address
+from coordinator.provision import audit_address
 from coordinator.settings import Settings
 from ledger.audit import Checked, Violation, check_end, opening, recompute
 from ledger.model import Account, Entry
@@ -31,7 +31,7 @@ def account_history(settings: Settings, id_: str) -> Iterator[History | None]:
     """
     shard_map = read_map(settings)
     shard = shard_map.shard_of(id_)
-    address = service_address(settings, shard, shard_map.shards[shard])
+    address = audit_address(settings, shard, shard_map.shards[shard])
     with closing(Snapshot(address)) as snapshot:
         account = snapshot.account(id_)
         if account is None:
