@@ -9,10 +9,10 @@ from flask import Flask
 from gunicorn.app.base import BaseApplication
 from gunicorn.workers.base import Worker
 
-from coordinator import logs, metrics, tracing
 from coordinator.access import check_access, tls_options
 from coordinator.http.app import create_app
 from coordinator.settings import Settings, SettingsError, load
+from coordinator.telemetry import logs, metrics, tracing
 from coordinator.wiring import Process
 
 log = logging.getLogger("coordinator")

@@ -25,8 +25,8 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from coordinator.logs import few
 from coordinator.settings import Access, Settings, SettingsError
+from coordinator.telemetry.logs import few
 
 log = logging.getLogger(__name__)
 

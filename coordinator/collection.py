@@ -17,13 +17,13 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
-from coordinator.metrics import Metrics
 from coordinator.protocols.recovery import (
     may_collect_aborted,
     may_collect_committed,
     may_collect_marker,
 )
 from coordinator.shards import Shards
+from coordinator.telemetry.metrics import Metrics
 from shard_client.collect import (
     Decision,
     drop_decisions,

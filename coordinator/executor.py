@@ -13,8 +13,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from coordinator import group_log
-from coordinator.metrics import Metrics
 from coordinator.participants import Participants
 from coordinator.planning import EMPTY_PLAN, Plan, Sorted, plan, sort_out
 from coordinator.protocols.two_phase_commit import Effect, Event, Phase, step
@@ -30,7 +28,9 @@ from coordinator.queue import (
 )
 from coordinator.recovery import Finisher, Unfinished
 from coordinator.shards import Shards
-from coordinator.tracing import Tracer
+from coordinator.telemetry import group_log
+from coordinator.telemetry.metrics import Metrics
+from coordinator.telemetry.tracing import Tracer
 from ledger.decide import refuse_reuse
 from ledger.ids import slot_of
 from ledger.model import Account

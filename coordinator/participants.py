@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-from coordinator.metrics import Metrics
 from coordinator.shards import Shards
-from coordinator.tracing import GroupTrace
+from coordinator.telemetry.metrics import Metrics
+from coordinator.telemetry.tracing import GroupTrace
 from shard_client.branch import Branch
 from shard_client.connection import Reply
 from shard_client.errors import ShardError

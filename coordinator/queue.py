@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from typing import NamedTuple
 
-from coordinator.tracing import Origin
+from coordinator.telemetry.tracing import Origin
 from ledger.model import Refusal, Transfer
 from shard_client.transfers import StoredTransfer
 

@@ -13,11 +13,11 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from coordinator.metrics import Metrics
 from coordinator.protocols.recovery import MISSING_MAX, Verdict, judge_unknown
 from coordinator.protocols.two_phase_commit import Event, Phase, step
 from coordinator.shards import Shards
-from coordinator.tracing import Tracer
+from coordinator.telemetry.metrics import Metrics
+from coordinator.telemetry.tracing import Tracer
 from shard_client.errors import ConnectionLost, ShardError, ShardUnavailable, UnknownBranch
 from shard_client.prepared import (
     DecisionOutcome,

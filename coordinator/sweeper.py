@@ -6,11 +6,11 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 
-from coordinator.logs import few
 from coordinator.protocols.recovery import Surroundings, whose_turn
 from coordinator.protocols.two_phase_commit import Phase
 from coordinator.recovery import Finisher, Unfinished
 from coordinator.shards import Shards
+from coordinator.telemetry.logs import few
 from shard_client.errors import ShardError
 from shard_client.prepared import list_prepared
 from shard_client.xid import Gtrid

@@ -5,8 +5,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from coordinator import logs, tracing
-from coordinator.metrics import Metrics
 from coordinator.queue import (
     TOO_LATE,
     Answer,
@@ -21,6 +19,8 @@ from coordinator.queue import (
     Ticket,
 )
 from coordinator.shards import Shards
+from coordinator.telemetry import logs, tracing
+from coordinator.telemetry.metrics import Metrics
 from ledger.decide import refuse_reuse
 from ledger.ids import slot_of_transfer
 from ledger.model import Transfer

@@ -14,8 +14,6 @@ from coordinator.cluster.session import ClusterSession
 from coordinator.collection import Collector
 from coordinator.executor import Executors, GroupRun, Names, Timeouts
 from coordinator.following import Following
-from coordinator.gauges import Gauges
-from coordinator.metrics import Metrics
 from coordinator.operation import Operation
 from coordinator.protocols.recovery import Surroundings
 from coordinator.queue import Group, Queue
@@ -23,7 +21,9 @@ from coordinator.recovery import Finisher
 from coordinator.settings import Settings
 from coordinator.shards import Shards
 from coordinator.sweeper import Sweeper
-from coordinator.tracing import tracer
+from coordinator.telemetry.gauges import Gauges
+from coordinator.telemetry.metrics import Metrics
+from coordinator.telemetry.tracing import tracer
 from coordinator.transfers import Transfers
 
 log = logging.getLogger(__name__)

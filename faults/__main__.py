@@ -6,8 +6,8 @@ import secrets
 import sys
 
 from coordinator import __main__ as product
-from coordinator import logs
 from coordinator.settings import Log
+from coordinator.telemetry import logs
 from faults import points
 from faults.plan import FaultsError, parse
 

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 
 import httpx
 
-from coordinator.audit import audit
+from coordinator.auditing.audit import audit
 from coordinator.cluster import read_map
 from tests.cluster import Cluster, wait_until
 

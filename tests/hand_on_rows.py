@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from coordinator.audit import AuditResult, audit
-from coordinator.shard_audit import Violation
+from coordinator.auditing.audit import AuditResult, audit
+from coordinator.auditing.shard_audit import Violation
 from ledger.model import Entry
 from tandem.local.progress import silent
 from tests.bank import Bank, client, post, transfer

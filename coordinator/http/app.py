@@ -20,7 +20,7 @@ from coordinator.http import (
     transfers,
 )
 from coordinator.http.openapi import document
-from coordinator.metrics import Metrics
+from coordinator.telemetry.metrics import Metrics
 from coordinator.wiring import Process
 
 

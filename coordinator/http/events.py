@@ -15,8 +15,8 @@ from flask import Blueprint, Response, request
 
 from coordinator.http import admin, schemas
 from coordinator.http.problems import Refuse
-from coordinator.metrics import Totals
 from coordinator.shards import NoShardMap
+from coordinator.telemetry.metrics import Totals
 from coordinator.wiring import Process
 
 log = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 from flask import Flask, Response, g, request
 
-from coordinator import logs
 from coordinator.settings import Log
+from coordinator.telemetry import logs
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 from flask import Flask, Response, g, request
 
 from coordinator.http.request_log import PROBES, note
-from coordinator.tracing import Tracer, request_span
+from coordinator.telemetry.tracing import Tracer, request_span
 
 
 def register(app: Flask, tracer: Tracer) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import cycle
 from typing import Any, NamedTuple
 
-from coordinator.audit import audit
+from coordinator.auditing.audit import audit
 from coordinator.settings import Settings, load
 from tandem.chaos import nemesis
 from tandem.chaos.faults import Hands, Nemesis, PointsEnvironment

@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from coordinator.anchors import BrokenAnchors
-from coordinator.audit import AuditResult
-from coordinator.audit import audit as run_audit
-from coordinator.history import History, account_history
+from coordinator.auditing.anchors import BrokenAnchors
+from coordinator.auditing.audit import AuditResult
+from coordinator.auditing.audit import audit as run_audit
+from coordinator.auditing.history import History, account_history
 from coordinator.http.schemas import time_text
 from coordinator.settings import Settings
 from ledger.audit import Checked, Violation

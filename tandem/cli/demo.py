@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from coordinator.audit import audit
+from coordinator.auditing.audit import audit
 from coordinator.settings import load
 from tandem.cli.audit import print_audit
 from tandem.cli.client import Client, account_path, ask

@@ -12,7 +12,7 @@ from typing import TextIO
 
 import click
 
-from coordinator.export import SETTLED_S, ExportedEntry, NoSuchAccount, exported
+from coordinator.auditing.export import SETTLED_S, ExportedEntry, NoSuchAccount, exported
 from coordinator.http.schemas import parse_time, time_text
 from tandem.cli.configuration import load_settings, named_errors, settings_options
 from tandem.cli.terminal import CommandError, console

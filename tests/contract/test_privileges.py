@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from coordinator.audit import audit
+from coordinator.auditing.audit import audit
 from coordinator.provision import provision
 from shard_client.admin import Login, make_shard
 from shard_client.checks import check_server

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-import coordinator.audit
-from coordinator.anchors import BrokenAnchors
-from coordinator.audit import audit
+import coordinator.auditing.audit
+from coordinator.auditing.anchors import BrokenAnchors
+from coordinator.auditing.audit import audit
+from coordinator.auditing.history import account_history
 from coordinator.cluster import read_map
-from coordinator.history import account_history
 from coordinator.provision import service_address
 from ledger.chain import first_link, next_link
 from shard_client.audit import Snapshot
@@ -37,7 +37,7 @@ def books(shared_books: Books, impatient: None) -> Books:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What stays one-sided is called so soon: nobody else moves money meanwhile."""
-    monkeypatch.setattr(coordinator.audit, "_SETTLE_S", 0.1)
+    monkeypatch.setattr(coordinator.auditing.audit, "_SETTLE_S", 0.1)
 
 
 INSERT = "INSERT INTO entries SELECT account_id, {0}, 'x', 5, balance + 5, 'x', stamp, chain"
@@ -204,7 +204,7 @@ def test_what_is_in_doubt_is_no_violation(mysql_cluster: Cluster, impatient: Non
 
 
 def test_more_violations_than_are_named(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coordinator.audit, "_NAMED_MAX", 2)
+    monkeypatch.setattr(coordinator.auditing.audit, "_NAMED_MAX", 2)
     with books.restored():
         books.sql("UPDATE entries SET stamp = stamp + number WHERE account_id = '@'")
         *named, rest = books.audit().violations

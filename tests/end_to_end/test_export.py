@@ -106,7 +106,7 @@ def test_an_export_waits_for_who_is_at_work_on_an_account(
     books: Books, export, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A group that has locked an account may still stamp its entry within the range."""
-    monkeypatch.setattr("coordinator.export._TRIES", 1)
+    monkeypatch.setattr("coordinator.auditing.export._TRIES", 1)
     now = time_text(time.time_ns() // 1000)
     span = ["--from", "2000-01-01T00:00:00Z", "--to", now, "--account", books.victim]
     with books.cluster.sql(books.bank.shard_of(books.victim)) as session:

@@ -5,7 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.anchors import Anchor, BrokenAnchors, check_anchors, read_anchors, write_anchors
+from coordinator.auditing.anchors import (
+    Anchor,
+    BrokenAnchors,
+    check_anchors,
+    read_anchors,
+    write_anchors,
+)
 
 MOMENT = datetime(2026, 11, 25, 2, tzinfo=UTC)
 ANCHORS = [Anchor("alice", 2, "x" * 44), Anchor("bob", 0, "y" * 44)]

@@ -8,9 +8,9 @@ import pytest
 from prometheus_client.metrics import MetricWrapperBase
 
 from coordinator.http.problems import TITLES
-from coordinator.metrics import Metrics
 from coordinator.protocols.two_phase_commit import diagram
 from coordinator.settings import NOT_SETTINGS, SECTIONS
+from coordinator.telemetry.metrics import Metrics
 from shard_client.schema import tables
 
 PROJECT = Path(__file__).resolve().parents[2]

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from coordinator import logs
 from coordinator.http.request_log import level_of
 from coordinator.settings import Log
+from coordinator.telemetry import logs
 
 PROJECT = Path(__file__).resolve().parents[2]
 CODE = [

@@ -3,8 +3,8 @@
 import pytest
 from prometheus_client import CollectorRegistry, Histogram
 
-from coordinator.metrics import Metrics, _observe
 from coordinator.queue import Excuse, NotDone, Refused, Settled
+from coordinator.telemetry.metrics import Metrics, _observe
 from coordinator.transfers import PENDING
 from ledger.model import Reason, Refusal, Transfer
 from shard_client.transfers import StoredTransfer

@@ -1,5 +1,5 @@
 """OpenTelemetry traces, when `tracing.endpoint` says where they go. If it does not, nothing of
-OpenTelemetry is imported, and what is here does nothing; `coordinator/otel.py` is what does.
+OpenTelemetry is imported, and what is here does nothing; `otel.py` is what does.
 
     a request's trace   METHOD ROUTE -> queue (with a link to the group)
     a group's trace     group (with links to its requests) -> each phase -> each call to a shard
@@ -102,6 +102,6 @@ def tracer(settings: Settings, member: str) -> Tracer:
     """The tracer of the process `member`. To be called after the fork."""
     if not settings.tracing.endpoint:
         return Tracer()
-    from coordinator.otel import OtelTracer
+    from coordinator.telemetry.otel import OtelTracer
 
     return OtelTracer(settings, member)

@@ -5,8 +5,8 @@ import threading
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from coordinator.metrics import Metrics
 from coordinator.sweeper import age_of
+from coordinator.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from coordinator.wiring import Process

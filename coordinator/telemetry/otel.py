@@ -1,4 +1,4 @@
-"""Traces by OpenTelemetry: see `coordinator/tracing.py`, through which alone this is imported.
+"""Traces by OpenTelemetry: see `tracing.py`, through which alone this is imported.
 
 Nothing is made while a group is on its way: what it does is noted, and its spans are made when its
 clients have their answers.
@@ -24,7 +24,7 @@ from opentelemetry.util.types import AttributeValue
 from coordinator.protocols.two_phase_commit import Phase
 from coordinator.queue import Ticket
 from coordinator.settings import Settings
-from coordinator.tracing import GroupTrace, Origin, Tracer
+from coordinator.telemetry.tracing import GroupTrace, Origin, Tracer
 from shard_client.errors import ShardError
 from shard_client.xid import Gtrid
 

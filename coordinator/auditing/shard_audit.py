@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 from zlib import crc32
 
-from coordinator.anchors import Anchor, read_anchors
+from coordinator.auditing.anchors import Anchor, read_anchors
 from ledger.audit import check_history
 from ledger.chain import first_link
 from ledger.ids import slot_of, slot_of_transfer

@@ -4,9 +4,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from coordinator.logs import few
 from coordinator.protocols.two_phase_commit import Phase
 from coordinator.queue import Ticket
+from coordinator.telemetry.logs import few
 from shard_client.errors import ShardError
 from shard_client.xid import Gtrid
 

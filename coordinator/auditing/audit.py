@@ -21,11 +21,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from coordinator.anchors import Anchor, BrokenAnchors, Footer, check_anchors, write_anchors
+from coordinator.auditing.anchors import Anchor, BrokenAnchors, Footer, check_anchors, write_anchors
+from coordinator.auditing.shard_audit import PARTS, Page, ShardAudit, ShardAuditor, Violation
 from coordinator.cluster import read_map
 from coordinator.provision import audit_address, service_address
 from coordinator.settings import Settings
-from coordinator.shard_audit import PARTS, Page, ShardAudit, ShardAuditor, Violation
 from ledger.audit import check_transfer
 from shard_client.audit import GroupRow, Snapshot, TransferLines
 from shard_client.connection import Address, ShardConnection

@@ -1,0 +1,1 @@
+"""What a coordinator tells of itself: metrics, logs, traces. Decides nothing."""
