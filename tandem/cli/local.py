@@ -95,6 +95,12 @@ def cluster_options(command: Command) -> Command:
             help="The first of the ports: coordinators, then ZooKeeper, then shards.  "
             "[default: 8080, or where enough ports are free]",
         ),
+        click.option(
+            "--monitoring",
+            is_flag=True,
+            help="Add a Prometheus that watches the coordinators; from then on it belongs to the "
+            "cluster.",
+        ),
     ]
     for option in reversed(options):
         command = option(command)
@@ -121,12 +127,13 @@ def up(
     engine: Engine | None,
     data_dir: Path,
     port: int | None,
+    monitoring: bool,
 ) -> None:
     """Start the cluster and return when it is ready; what runs already keeps running."""
     cluster = LocalCluster(data_dir)
     with shown(console(stderr=True)) as report:
-        cluster.up(Options(shards, coordinators, engine, port), report)
-    click.echo(f"The cluster in {cluster.data_dir} is ready: {', '.join(cluster.urls())}")
+        cluster.up(Options(shards, coordinators, engine, port, monitoring), report)
+    tell_where(cluster)
 
 
 @local.command()
@@ -194,11 +201,12 @@ def run_command(
     engine: Engine | None,
     data_dir: Path,
     port: int | None,
+    monitoring: bool,
     detach: bool,
     no_demo: bool,
 ) -> None:
     """Start the cluster, move sample money, and stay up until Ctrl-C stops everything."""
-    options = Options(shards, coordinators, engine, port)
+    options = Options(shards, coordinators, engine, port, monitoring)
     run(LocalCluster(data_dir), options, detach=detach, demo=not no_demo)
 
 
@@ -210,8 +218,7 @@ def run(cluster: LocalCluster, options: Options, *, detach: bool, demo: bool) ->
     try:
         with shown(console(stderr=True)) as report:
             cluster.up(options, report)
-        click.echo(f"The cluster in {cluster.data_dir} is ready: {', '.join(cluster.urls())}")
-        click.echo(f"To see it: {cluster.urls()[0]}/console")
+        tell_where(cluster)
         if demo:
             from tandem.cli.demo import run_demo
 
@@ -229,6 +236,14 @@ def run(cluster: LocalCluster, options: Options, *, detach: bool, demo: bool) ->
         # After a failure `up` has stopped what it started itself; what ran before is not ours.
         if (ready and not detach) or not (ready or ran_before):
             take_down(cluster)
+
+
+def tell_where(cluster: LocalCluster) -> None:
+    """Say where the cluster and its monitoring are."""
+    click.echo(f"The cluster in {cluster.data_dir} is ready: {', '.join(cluster.urls())}")
+    click.echo(f"To see it: {cluster.urls()[0]}/console")
+    if url := cluster.prometheus_url():
+        click.echo(f"Prometheus: {url}, its alerts: {url}/alerts")
 
 
 def watch(cluster: LocalCluster) -> None:

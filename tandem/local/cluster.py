@@ -1,4 +1,7 @@
-"""A whole cluster on this machine: ZooKeeper, shards and coordinators, kept in one data folder."""
+"""A whole cluster on this machine: ZooKeeper, shards, coordinators and what watches them.
+
+It is kept in one data folder.
+"""
 
 import fcntl
 import os
@@ -9,10 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tandem.local import coordinators, mysql, ports, processes, state, zookeeper
+from tandem.local import coordinators, mysql, ports, processes, prometheus, state, zookeeper
 from tandem.local.errors import LocalError
 from tandem.local.progress import Report, silent
-from tandem.local.servers import TITLES, Engine, find_database, find_zookeeper
+from tandem.local.servers import (
+    TITLES,
+    Engine,
+    find_database,
+    find_prometheus,
+    find_zookeeper,
+)
 from tandem.local.state import Kind, Process, State
 
 SHARDS = 3
@@ -22,6 +31,7 @@ READY = {
     "mysql": (mysql.START_TIMEOUT_S, mysql.STOP_GRACE_S),
     "zookeeper": (zookeeper.START_TIMEOUT_S, zookeeper.STOP_GRACE_S),
     "coordinator": (coordinators.START_TIMEOUT_S, coordinators.STOP_GRACE_S),
+    "prometheus": (prometheus.START_TIMEOUT_S, prometheus.STOP_GRACE_S),
 }
 
 
@@ -34,6 +44,8 @@ class Options:
     engine: Engine | None = None
     # The first of the ports.
     port: int | None = None
+    # Whether to add a Prometheus; one that the cluster has is always started with it.
+    monitoring: bool = False
 
 
 class LocalCluster:
@@ -63,7 +75,9 @@ class LocalCluster:
         with self._changing(report), self._all_or_nothing() as started:
             cluster = self._start_servers(options, started, report)
             self._provision(report)
-            found = self._start(cluster, cluster.of_kind("coordinator"), started, report)
+            rest = [*cluster.of_kind("coordinator"), *cluster.of_kind("prometheus")]
+            found = self._start(cluster, rest, started, report)
+            self._watch_coordinators(cluster)
             self._await_ready(cluster, found, report)
 
     def up_servers(self, options: Options = Options(), report: Report = silent) -> None:
@@ -100,6 +114,10 @@ class LocalCluster:
     def urls(self) -> list[str]:
         """Where the coordinators' APIs are."""
         return [coordinators.url(p.port) for p in self._state().of_kind("coordinator")]
+
+    def prometheus_url(self) -> str | None:
+        """Where its Prometheus is; None if the cluster has none."""
+        return next((prometheus.url(p.port) for p in self._state().of_kind("prometheus")), None)
 
     def status(self) -> dict[str, Any]:
         """What there is and what runs, as `tandem local status --json` prints it."""
@@ -158,6 +176,7 @@ class LocalCluster:
         place = f"{ports.HOST}:{process.port}"
         where = {
             "coordinator": {"url": coordinators.url(process.port)},
+            "prometheus": {"url": prometheus.url(process.port)},
             "zookeeper": {"url": f"zookeeper://{place}"},
             "mysql": {
                 "dsn": f"mysql://{mysql.ADMIN}:{cluster.admin_password}@{place}/{mysql.DATABASE}"
@@ -188,6 +207,10 @@ class LocalCluster:
                     beyond = max(process.port for process in cluster.processes) + 1
                     free = stack.enter_context(ports.reserved(more, beyond=beyond))
                     state.add_coordinators(cluster, free)
+            if options.monitoring and not cluster.of_kind("prometheus"):
+                beyond = max(process.port for process in cluster.processes) + 1
+                (port,) = stack.enter_context(ports.reserved(1, beyond=beyond))
+                state.add_prometheus(cluster, port)
             state.save(self.data_dir, cluster)
             yield cluster
 
@@ -199,6 +222,11 @@ class LocalCluster:
             found = self._start(cluster, servers, started, report)
             self._await_ready(cluster, found, report)
         return cluster
+
+    def _watch_coordinators(self, cluster: State) -> None:
+        watched = {process.name: process.port for process in cluster.of_kind("coordinator")}
+        for process in cluster.of_kind("prometheus"):
+            prometheus.watch(self.data_dir / process.name, watched)
 
     def _start(
         self, cluster: State, wanted: Sequence[Process], started: list[Process], report: Report
@@ -255,6 +283,11 @@ class LocalCluster:
                 )
                 line = coordinators.command(self._coordinator_module)
                 commands[process.name] = line, {**own, **self._coordinator_environment}
+            elif process.kind == "prometheus":
+                folder = self.data_dir / process.name
+                prometheus.configure(folder)
+                line = prometheus.command(find_prometheus(report), folder, process.port)
+                commands[process.name] = line, plain
         shards = [process for process in wanted if process.kind == "mysql"]
         if shards:
             lines = self._shard_commands(cluster, shards, report)
@@ -293,6 +326,8 @@ class LocalCluster:
             return mysql.is_ready(process.port, cluster.admin_password)
         if process.kind == "zookeeper":
             return zookeeper.is_ready(process.port)
+        if process.kind == "prometheus":
+            return prometheus.is_ready(process.port)
         return coordinators.is_ready(process.port)
 
     def _give_up(self, process: Process, what: str) -> None:
@@ -306,7 +341,7 @@ class LocalCluster:
         self, cluster: State, wanted: Sequence[Process], report: Report, *, kill: bool = False
     ) -> None:
         """Stop coordinators first, ZooKeeper last, so that nobody misses what it needs."""
-        order: tuple[Kind, ...] = ("coordinator", "mysql", "zookeeper")
+        order: tuple[Kind, ...] = ("prometheus", "coordinator", "mysql", "zookeeper")
         for kind in order:
             ending = [p for p in wanted if p.kind == kind and p.pid is not None]
             if ending:

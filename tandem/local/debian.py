@@ -76,6 +76,26 @@ BUNDLES = {
             with_dependencies=False,
         ),
         Bundle("pip", "pip", (("python3-pip-whl",),), with_dependencies=False),
+        # Its programs need nothing but the C library; the others are for its pages.
+        Bundle(
+            "prometheus",
+            "Prometheus",
+            (
+                ("prometheus",),
+                ("fonts-glyphicons-halflings", ""),
+                ("libjs-bootstrap4", ""),
+                ("libjs-d3", ""),
+                ("libjs-eonasdan-bootstrap-datetimepicker", ""),
+                ("libjs-jquery", ""),
+                ("libjs-jquery-hotkeys", ""),
+                ("libjs-moment", ""),
+                ("libjs-moment-timezone", ""),
+                ("libjs-mustache", ""),
+                ("libjs-popper.js", ""),
+                ("libjs-rickshaw", ""),
+            ),
+            with_dependencies=False,
+        ),
         Bundle("java", "Java", (("default-jre-headless",),), without=("libc6",)),
     )
 }

@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +17,8 @@ Engine = Literal["mysql", "mariadb"]
 TITLES = {"mysql": "MySQL", "mariadb": "MariaDB"}
 OLDEST = {"mysql": (8, 0, 30), "mariadb": (10, 6, 0)}
 PROGRAMS = {"mysql": ("mysqld",), "mariadb": ("mariadbd", "mysqld")}
+# The first with `keep_firing_for`, which the alert rules use.
+OLDEST_PROMETHEUS = (2, 42, 0)
 # Debian keeps servers where only root's PATH leads.
 SYSTEM_FOLDERS = (Path("/usr/sbin"), Path("/usr/local/sbin"))
 PROJECT = Path(__file__).resolve().parents[2]
@@ -45,6 +47,16 @@ class ZooKeeper:
     java: str
     class_path: str
     environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Prometheus:
+    """Prometheus and the tool that checks and tests its rules."""
+
+    program: str
+    promtool: str
+    # The folder with its pages, where a build has them apart and they were moved.
+    pages: Path | None = None
 
 
 def download_folder() -> Path:
@@ -77,6 +89,56 @@ def find_zookeeper(report: Report) -> ZooKeeper:
     """Java and ZooKeeper's jars. Raises LocalError if they are missing and cannot be fetched."""
     java, environment = _find_java(report)
     return ZooKeeper(java, _find_jars(report), environment)
+
+
+def find_prometheus(report: Report) -> Prometheus:
+    """Prometheus with promtool. Raises LocalError if it is missing and cannot be fetched."""
+    wrong: list[str] = []
+    for prefix in _named_prefixes("prometheus"):
+        if found := _prometheus_in(prefix, wrong):
+            return found
+    for program in _on_path(("prometheus",)):
+        if found := _prometheus_at(program, wrong):
+            return found
+    fetched = _fetched("prometheus", "Prometheus", wrong, report)
+    if found := _prometheus_in(fetched, wrong):
+        return found
+    raise LocalError(
+        f"the Prometheus in {fetched} does not run: {'; '.join(wrong)}. Delete that folder to have "
+        f"it fetched again. {debian.advice('Prometheus')}"
+    )
+
+
+def _prometheus_in(prefix: Path, wrong: list[str]) -> Prometheus | None:
+    """The one below `prefix`: the project's archive, an installation, or unpacked packages."""
+    for folder in (prefix, prefix / "bin", prefix / "usr/bin"):
+        program = folder / "prometheus"
+        if program.is_file() and (found := _prometheus_at(program, wrong)):
+            pages = prefix / "usr/share/prometheus/web"
+            return replace(found, pages=pages if pages.is_dir() else None)
+    return None
+
+
+def _prometheus_at(program: Path, wrong: list[str]) -> Prometheus | None:
+    """The program and its tool beside it if they are new enough; else `wrong` says why not."""
+    promtool = program.with_name("promtool")
+    for each in (program, promtool):
+        try:
+            answer = subprocess.run(
+                [each, "--version"], capture_output=True, text=True, timeout=VERSION_TIMEOUT_S
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            wrong.append(f"{each} does not run: {error}")
+            return None
+        found = re.search(rf"{each.name}, version (\d+)\.(\d+)\.(\d+)", answer.stdout + answer.stderr)
+        if found is None:
+            wrong.append(f"{each} does not tell its version")
+            return None
+        if tuple(map(int, found.groups())) < OLDEST_PROMETHEUS:
+            needs = ".".join(map(str, OLDEST_PROMETHEUS))
+            wrong.append(f"{each} is {'.'.join(found.groups())}; {needs} or later is needed")
+            return None
+    return Prometheus(str(program), str(promtool))
 
 
 def _database_in(prefix: Path, engine: Engine, wrong: list[str]) -> Database | None:

@@ -12,7 +12,7 @@ from tandem.local.servers import Engine
 
 FILE = "cluster.json"
 FORMAT = 1
-Kind = Literal["mysql", "zookeeper", "coordinator"]
+Kind = Literal["mysql", "zookeeper", "coordinator", "prometheus"]
 
 
 class Process(msgspec.Struct):
@@ -105,3 +105,8 @@ def add_coordinators(state: State, ports: list[int]) -> None:
     state.processes += [
         Process(name, "coordinator", p) for name, p in zip(names, ports, strict=True)
     ]
+
+
+def add_prometheus(state: State, port: int) -> None:
+    """Let the cluster have a Prometheus that watches its coordinators."""
+    state.processes.append(Process("prometheus", "prometheus", port))
