@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
-import msgspec
 
 from tandem.local.errors import LocalError
 from tandem.local.ports import HOST
@@ -33,14 +32,16 @@ def configure(folder: Path, configuration: Path = CONFIGURATION) -> None:
 
 def watch(folder: Path, coordinators: Mapping[str, int]) -> None:
     """Let the server in `folder` scrape these (name -> port); one that runs sees it by itself."""
-    targets = [
-        {"targets": [f"{HOST}:{port}"], "labels": {"instance": name}}
-        for name, port in coordinators.items()
-    ]
-    (folder / "targets").mkdir(parents=True, exist_ok=True)
-    part = folder / "targets/coordinators.part"
-    part.write_bytes(msgspec.json.format(msgspec.json.encode(targets), indent=2))
-    part.replace(folder / "targets/coordinators.json")
+    targets = folder / "targets"
+    targets.mkdir(parents=True, exist_ok=True)
+    part = targets / "coordinators.part"
+    part.write_text(
+        "".join(
+            f'- {{targets: ["{HOST}:{port}"], labels: {{instance: {name}}}}}\n'
+            for name, port in coordinators.items()
+        )
+    )
+    part.replace(targets / "coordinators.yml")
 
 
 def command(server: Prometheus, folder: Path, port: int) -> list[str]:

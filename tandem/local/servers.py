@@ -124,19 +124,23 @@ def _prometheus_at(program: Path, wrong: list[str]) -> Prometheus | None:
     promtool = program.with_name("promtool")
     for each in (program, promtool):
         try:
-            answer = subprocess.run(
-                [each, "--version"], capture_output=True, text=True, timeout=VERSION_TIMEOUT_S
-            )
+            told = subprocess.run(
+                [each, "--version"],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=VERSION_TIMEOUT_S,
+            ).stdout
         except (OSError, subprocess.TimeoutExpired) as error:
             wrong.append(f"{each} does not run: {error}")
             return None
-        found = re.search(rf"{each.name}, version (\d+)\.(\d+)\.(\d+)", answer.stdout + answer.stderr)
-        if found is None:
+        version = re.search(r", version (\d+)\.(\d+)\.(\d+)", told)
+        if version is None:
             wrong.append(f"{each} does not tell its version")
             return None
-        if tuple(map(int, found.groups())) < OLDEST_PROMETHEUS:
+        if tuple(map(int, version.groups())) < OLDEST_PROMETHEUS:
             needs = ".".join(map(str, OLDEST_PROMETHEUS))
-            wrong.append(f"{each} is {'.'.join(found.groups())}; {needs} or later is needed")
+            wrong.append(f"{each} is {'.'.join(version.groups())}; {needs} or later is needed")
             return None
     return Prometheus(str(program), str(promtool))
 
