@@ -242,7 +242,7 @@ TWO_PHASE_COMMIT = [
     ),
     lines(
         "Is the objective for locks kept?",
-        "Share of branches that hold their locks for more than 0.25 s. The objective allows 1 % "
+        "Share of branches that hold their locks for more than 0.5 s. The objective allows 1 % "
         "over 30 days; 14.4 % in an hour is an alert, and 6 % in six hours.",
         "percentunit",
         *((f"tandem:lock_hold_slow:ratio_rate{w}", f"last {w}") for w in ("5m", "30m", "1h", "6h")),

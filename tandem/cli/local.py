@@ -243,7 +243,7 @@ def tell_where(cluster: LocalCluster) -> None:
     click.echo(f"The cluster in {cluster.data_dir} is ready: {', '.join(cluster.urls())}")
     click.echo(f"To see it: {cluster.urls()[0]}/console")
     if url := cluster.prometheus_url():
-        click.echo(f"Prometheus: {url}, its alerts: {url}/alerts")
+        click.echo(f"Prometheus: {url}")
 
 
 def watch(cluster: LocalCluster) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from tandem.local.cluster import LocalCluster
 from tandem.local.processes import start_mark
+from tests.cluster import wait_until
 
 pytestmark = pytest.mark.alone
 
@@ -138,9 +139,21 @@ def test_down_ends_everything_and_up_brings_it_back(folder: Path) -> None:
     before = pids(folder)
     tandem("down", "--data-dir", folder)
     assert [start_mark(pid) for pid in before] == [None] * 5
-    tandem("up", "--coordinators", "3", "--data-dir", folder)
-    assert list(processes(folder)) == ["zk", "s1", "s2", "c1", "c2", "c3"]
-    assert len(pids(folder)) == 6
+    told = tandem("up", "--coordinators", "3", "--monitoring", "--data-dir", folder)
+    assert list(processes(folder)) == ["zk", "s1", "s2", "c1", "c2", "c3", "prometheus"]
+    assert len(pids(folder)) == 7
+    assert f"Prometheus: {processes(folder)['prometheus']['url']}" in told
+
+
+def test_prometheus_watches_every_coordinator(folder: Path) -> None:
+    told = processes(folder)["prometheus"]
+    assert told["kind"] == "prometheus"
+
+    def healthy() -> list[str]:
+        found = httpx.get(f"{told['url']}/api/v1/targets").json()["data"]["activeTargets"]
+        return sorted(t["labels"]["instance"] for t in found if t["health"] == "up")
+
+    wait_until(lambda: healthy() == ["c1", "c2", "c3"], 30, "not every coordinator is watched")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

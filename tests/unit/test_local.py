@@ -9,7 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from tandem.local import coordinators, mysql, ports, processes, servers, state, zookeeper
+from tandem.local import (
+    coordinators,
+    mysql,
+    ports,
+    processes,
+    prometheus,
+    servers,
+    state,
+    zookeeper,
+)
 from tandem.local.cluster import LocalCluster, Options
 from tandem.local.errors import LocalError
 
@@ -175,6 +184,33 @@ def test_zookeeper_listens_here_only(tmp_path: Path) -> None:
     assert line[-2:] == ["org.apache.zookeeper.server.quorum.QuorumPeerMain", str(file)]
 
 
+def test_prometheus_listens_here_only_and_keeps_no_more_than_it_may(tmp_path: Path) -> None:
+    line = prometheus.command(servers.Prometheus("/p/prometheus", "/p/promtool"), tmp_path, 8086)
+    assert line[0] == "/p/prometheus"
+    assert "--web.listen-address=127.0.0.1:8086" in line
+    assert {"--storage.tsdb.retention.time=2d", "--storage.tsdb.retention.size=1GB"} <= set(line)
+    assert not any("local-assets" in word for word in line)
+
+
+def test_prometheus_has_the_shipped_rules_and_the_coordinators(tmp_path: Path) -> None:
+    yaml = pytest.importorskip("yaml")
+    for ports_of in ({"c1": 8080}, {"c1": 8080, "c2": 8081}):
+        prometheus.configure(tmp_path)
+        prometheus.watch(tmp_path, ports_of)
+    shipped = (ROOT / "config/prometheus/prometheus.yml").read_text()
+    assert (tmp_path / "prometheus.yml").read_text() == shipped
+    assert list((tmp_path / "rules").glob("*.yml"))
+    assert yaml.safe_load((tmp_path / "targets/coordinators.yml").read_text()) == [
+        {"targets": ["127.0.0.1:8080"], "labels": {"instance": "c1"}},
+        {"targets": ["127.0.0.1:8081"], "labels": {"instance": "c2"}},
+    ]
+
+
+def test_without_a_configuration_there_is_no_monitoring(tmp_path: Path) -> None:
+    with pytest.raises(LocalError, match="needs a checkout"):
+        prometheus.configure(tmp_path / "data", tmp_path / "nowhere")
+
+
 # Servers
 
 
@@ -227,6 +263,52 @@ def test_without_a_fitting_server_the_error_says_what_to_do(
         servers.find_database("mysql", print)
     assert why in str(raised.value)
     assert "compose.yaml" in str(raised.value)
+
+
+def fake_prometheus(folder: Path, version: str, names: tuple[str, ...]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        text = f"#!/bin/sh\necho '{name}, version {version}+ds (branch: debian/sid)' >&2\n"
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+
+
+BOTH = ("prometheus", "promtool")
+
+
+def test_prometheus_is_found_with_its_tool_and_pages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_prometheus(tmp_path / "named/prometheus/usr/bin", "2.53.1", BOTH)
+    pages = tmp_path / "named/prometheus/usr/share/prometheus/web"
+    pages.mkdir(parents=True)
+    monkeypatch.setenv("TANDEM_SERVERS", str(tmp_path / "named"))
+    folder = tmp_path / "named/prometheus/usr/bin"
+    assert servers.find_prometheus(print) == servers.Prometheus(
+        str(folder / "prometheus"), str(folder / "promtool"), pages
+    )
+
+
+@pytest.mark.parametrize(
+    ("version", "names", "why"),
+    [
+        ("2.41.0", BOTH, "2.41.0; 2.42.0 or later is needed"),
+        ("2.53.1", ("prometheus",), "promtool does not run"),
+    ],
+)
+def test_without_a_fitting_prometheus_the_error_says_why(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    version: str,
+    names: tuple[str, ...],
+    why: str,
+) -> None:
+    fake_prometheus(tmp_path / "path", version, names)
+    monkeypatch.setattr(servers, "SYSTEM_FOLDERS", ())
+    monkeypatch.setenv("PATH", str(tmp_path / "path"))
+    monkeypatch.delenv("TANDEM_SERVERS", raising=False)
+    with pytest.raises(LocalError, match=why):
+        servers.find_prometheus(print)
 
 
 def test_a_named_folder_must_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
