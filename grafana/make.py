@@ -47,7 +47,7 @@ Query = tuple[str, str]
 
 def lines(
     title: str, why: str, unit: str, *queries: Query, width: int = 12, stairs: bool = False
-) -> timeseries.Panel:
+) -> Panel:
     """Values over time. `stairs`: they jump, such as 0 and 1."""
     panel = timeseries.Panel().unit(unit).min(0)
     panel.draw_style(GraphDrawStyle.LINE).show_points(VisibilityMode.NEVER)
@@ -72,7 +72,7 @@ def now(
     width: int = 6,
     bad_from: float | None = None,
     bad_below: float | None = None,
-) -> stat.Panel:
+) -> Panel:
     """The last values, in large; red from, or below, a bound."""
     panel = stat.Panel().unit(unit).no_value("nothing")
     panel.graph_mode(BigValueGraphMode.NONE).text_mode(BigValueTextMode.VALUE_AND_NAME)
@@ -87,7 +87,7 @@ def now(
     return _asking(panel, title, why, width, queries)
 
 
-def heat(title: str, why: str, unit: str, metric: str, match: str = "") -> heatmap.Panel:
+def heat(title: str, why: str, unit: str, metric: str, match: str = "") -> Panel:
     """How the values of a histogram are spread, over time."""
     panel = heatmap.Panel().calculate(False).unit("short")
     panel.y_axis(heatmap.YAxisConfig().unit(unit))
@@ -445,7 +445,7 @@ SHARDS = [
     ),
 ]
 
-DASHBOARDS = {
+DASHBOARDS: dict[str, tuple[str, list[Panel]]] = {
     "overview": ("Tandem: is money moving?", OVERVIEW),
     "two-phase-commit": ("Tandem: how do groups commit?", TWO_PHASE_COMMIT),
     "recovery": ("Tandem: who leads, and what is recovered?", RECOVERY),
@@ -471,12 +471,9 @@ def made(name: str) -> str:
             .keep_time(True)
         )
     )
-    for panel in panels:
-        board.with_panel(panel)
-    built = board.build()
-    for number, panel in enumerate(built.panels or [], start=1):
-        panel.id_val = number
-    return json.dumps(built, cls=JSONEncoder, indent=2, sort_keys=True) + "\n"
+    for number, panel in enumerate(panels, start=1):
+        board.with_panel(panel.id(number))
+    return json.dumps(board.build(), cls=JSONEncoder, indent=2, sort_keys=True) + "\n"
 
 
 def main() -> None:
