@@ -112,9 +112,9 @@ def local() -> None:
     """Start and stop a whole cluster on this machine.
 
     ZooKeeper, MySQL (or MariaDB) shards s1, s2, ... and coordinators c1, c2, ... listen on
-    127.0.0.1 and keep everything in one data folder. The servers are those that the folder
-    TANDEM_SERVERS holds, or those on the PATH; on Debian and its relatives missing ones are
-    downloaded into the project's folder .servers, without root.
+    127.0.0.1 and keep everything in one data folder; with --monitoring a Prometheus watches them.
+    The servers are those that the folder TANDEM_SERVERS holds, or those on the PATH; on Debian and
+    its relatives missing ones are downloaded into the project's folder .servers, without root.
     """
 
 
