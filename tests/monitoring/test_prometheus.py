@@ -121,16 +121,17 @@ def server(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     prometheus.configure(home, hastened(folder / "configuration"))
     told = cluster.local.status()["processes"]
     prometheus.watch(home, {p["name"]: p["port"] for p in told if p["kind"] == "coordinator"})
+    log = folder / "log"
     with ports.reserved(1, beyond=20_000) as (port,):
         line = prometheus.command(find_prometheus(print), home, port)
-        process = processes.spawn(line, folder / "log", dict(os.environ), folder)
-    try:
-        log = f"Prometheus is not ready; see {folder / 'log'}"
-        wait_until(lambda: prometheus.is_ready(port) is None, 30, log)
-        with closing(Prometheus(port)) as server:
-            yield server
-    finally:
-        processes.stop([(*process, 15.0)])
+        process = processes.spawn(line, log, dict(os.environ), folder)
+        try:
+            ready = f"Prometheus is not ready; see {log}"
+            wait_until(lambda: prometheus.is_ready(port) is None, 30, ready)
+            with closing(Prometheus(port)) as server:
+                yield server
+        finally:
+            processes.stop([(*process, 15.0)])
 
 
 def workers(cluster: Cluster, name: str) -> list[int]:
