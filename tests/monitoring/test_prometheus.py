@@ -26,7 +26,12 @@ from tests.faults.conftest import SHORT
 from tests.faults.leftovers import Leftover, wait_until_finished
 from tests.monitoring.shipped import ALERTS, BOARDS, PROMETHEUS, RECORDED, panels
 
-SETTINGS = SHORT | {"TANDEM_COORDINATOR_WORKERS": "2"}
+SETTINGS = SHORT | {
+    "TANDEM_COORDINATOR_WORKERS": "2",
+    # Nobody leads for at least two thirds of it: longer than from a scrape to the end of the next
+    # evaluation.
+    "TANDEM_ZOOKEEPER_SESSION_TIMEOUT_S": "4",
+}
 WORKERS = 2
 STEP_S = 1
 
@@ -62,9 +67,10 @@ class Prometheus:
         samples = (float(value) for series in told["result"] for _, value in series["values"])
         return [value for value in samples if value == value]
 
-    def firing(self, name: str) -> dict[str, Any] | None:
+    def firing(self, name: str, **labels: str) -> dict[str, Any] | None:
+        wanted = {"alertname": name, **labels}.items()
         alerts = self.get("alerts")["alerts"]
-        found = (a for a in alerts if a["labels"]["alertname"] == name and a["state"] == "firing")
+        found = (a for a in alerts if a["state"] == "firing" and wanted <= a["labels"].items())
         return next(found, None)
 
     def await_value(self, query: str, wanted: float, timeout_s: float = 30) -> None:
@@ -73,9 +79,17 @@ class Prometheus:
 
         wait_until(there, timeout_s, f"{query} is not {wanted}", every_s=0.1)
 
-    def await_alert(self, name: str) -> dict[str, Any]:
-        wait_until(lambda: self.firing(name), 30, f"{name} does not fire", every_s=0.1)
-        return self.firing(name) or {}
+    def await_alert(self, name: str, **labels: str) -> dict[str, str]:
+        """Its annotations while it fires."""
+        found: list[dict[str, Any]] = []
+
+        def fires() -> bool:
+            if alert := self.firing(name, **labels):
+                found.append(alert)
+            return bool(found)
+
+        wait_until(fires, 30, f"{name} does not fire", every_s=0.1)
+        return found[0]["annotations"]
 
     def await_end(self, name: str) -> None:
         wait_until(lambda: not self.firing(name), 30, f"{name} still fires", every_s=0.1)
@@ -165,8 +179,8 @@ def story(cluster: Cluster, server: Prometheus) -> Story:
         server.await_value(f'coordinator_workers{{instance="{other}"}}', WORKERS)
 
         cluster.local.stop(first, kill=True)
-        for name in ("CoordinatorDown", "NoLeader"):
-            fired[name] = server.await_alert(name)["annotations"]
+        fired["NoLeader"] = server.await_alert("NoLeader")
+        fired["CoordinatorDown"] = server.await_alert("CoordinatorDown", instance=first)
         server.await_end("NoLeader")
         assert leader(server) == other
         cluster.local.start(first)
@@ -176,7 +190,7 @@ def story(cluster: Cluster, server: Prometheus) -> Story:
         wait_until_finished(leftover)
 
         cluster.local.stop("s2", kill=True)
-        fired["ShardDown"] = server.await_alert("ShardDown")["annotations"]
+        fired["ShardDown"] = server.await_alert("ShardDown", shard="s2")
         load.wait_for("503", 10)
         cluster.local.start("s2")
         server.await_end("ShardDown")
