@@ -108,9 +108,11 @@ def test_every_read_of_balances_adds_up(town: Town) -> None:
     codes: Counter[int] = Counter()
     seen: set[tuple[int, ...]] = set()
     turn = itertools.cycle([town.api, town.other])
+    give_up = time.monotonic() + 60
     with movers.moving():
-        end = time.monotonic() + 10
-        while time.monotonic() < end:
+        # Money has to move between many reads.
+        while codes[200] < 100 or len(seen) < 50 or movers.answers[201] < 500:
+            assert time.monotonic() < give_up, (codes, len(seen), movers.answers)
             answer = next(turn).get("/v1/balances", params={"account": accounts})
             codes[answer.status_code] += 1
             if answer.status_code == 200:
@@ -119,11 +121,7 @@ def test_every_read_of_balances_adds_up(town: Town) -> None:
                 assert min(balances) >= 0
                 seen.add(balances)
     assert movers.answers.keys() <= {201, 422}, movers.answers
-    assert movers.answers[201] >= 100
-    assert codes[200] >= 20
     assert codes.keys() <= {200, 503}
-    # Money did move between the reads.
-    assert len(seen) >= 10
 
 
 # --- past balances --------------------------------------------------------------------------
@@ -225,9 +223,10 @@ def test_a_statement_is_paged_while_money_moves(town: Town, limit: int) -> None:
     accounts = eight_accounts(town)
     account, seen, cursor = accounts[0], [], None
     movers = Movers(town, accounts)
+    give_up = time.monotonic() + 60
     with movers.moving(2):
-        end = time.monotonic() + 2
-        while time.monotonic() < end:
+        while len(seen) < 40:
+            assert time.monotonic() < give_up, f"only {len(seen)} entries"
             params = {"limit": limit} | ({"after": cursor} if cursor else {})
             page = town.api.get(f"/v1/accounts/{account}/entries", params=params).json()
             if page["next"] is None:
@@ -236,7 +235,6 @@ def test_a_statement_is_paged_while_money_moves(town: Town, limit: int) -> None:
             seen += page["entries"]
             cursor = page["next"]
     whole = town.api.get(f"/v1/accounts/{account}/entries", params={"limit": 1000}).json()
-    assert len(seen) >= 10
     assert seen == whole["entries"][: len(seen)]
     for one, following in itertools.pairwise(whole["entries"]):
         assert following["balance"] == one["balance"] + following["amount"]
