@@ -7,6 +7,7 @@ from typing import Any
 
 from flask import Flask
 from gunicorn.app.base import BaseApplication
+from gunicorn.http import message
 from gunicorn.workers.base import Worker
 
 from coordinator.access import check_access, tls_options
@@ -21,6 +22,8 @@ log = logging.getLogger("coordinator")
 # ready; and how long it goes on, when all requests are answered, with what is not settled.
 _START_PATIENCE_S = 10.0
 _STOP_PATIENCE_S = 5.0
+# 1,000 account ids of 64 characters, each of them escaped.
+_REQUEST_LINE_MAX = 256 * 1024
 
 
 class Server(BaseApplication):  # type: ignore[misc]
@@ -33,6 +36,9 @@ class Server(BaseApplication):  # type: ignore[misc]
         super().__init__()
 
     def load_config(self) -> None:
+        # A read of 1,000 balances names them all in its address. Without a bound gunicorn would
+        # look through what has come so far again and again, before anybody is asked for a token.
+        message.MAX_REQUEST_LINE = _REQUEST_LINE_MAX
         coordinator = self._settings.coordinator
         options: dict[str, Any] = {
             "bind": coordinator.listen,
@@ -40,8 +46,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "threads": coordinator.threads,
             "worker_class": "coordinator.http.worker.DrainingWorker",
             "worker_connections": 4 * coordinator.threads,
-            # A read of 1,000 balances names them all in its address.
-            "limit_request_line": 0,
+            "limit_request_line": message.MAX_REQUEST_LINE,
             "timeout": 60,
             # The longest that a batch may still be waiting, and time to answer it.
             "graceful_timeout": self._settings.engine.batch_deadline_ms // 1000 + 10,

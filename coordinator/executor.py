@@ -170,8 +170,8 @@ class GroupRun:
             try:
                 self._participants.close()
             finally:
-                self._metrics.deferred.inc(len(self._again))
                 self._queue.finished(self._group, self._again)
+                self._metrics.deferred.inc(len(self._again))
             self._trace.end(self._phase)
 
     def _measure(self, began: float) -> None:

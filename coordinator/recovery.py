@@ -266,18 +266,20 @@ class Finisher:
             self._busy[portion.shard] -= 1
             for task in portion.tasks:
                 task.is_running = False
-                self._drop_if_done(task.item)
+            done = [task.item for task in portion.tasks if self._drop_if_done(task.item)]
             self._changed.notify_all()
+        for item in done:
+            self._metrics.recovery_seconds.observe(time.monotonic() - item.since)
+            outcome = _OUTCOME[item.phase].value
+            self._tracer.recovered(item.gtrid, outcome, item.finished, item.since)
 
-    def _drop_if_done(self, item: Unfinished) -> None:
+    def _drop_if_done(self, item: Unfinished) -> bool:
         is_done = item.phase is not Phase.ARBITRATING and not item.branches
         # By now another one may stand under its name.
         if is_done and self._items.get(item.gtrid) is item:
             del self._items[item.gtrid]
-            self._metrics.recovery_seconds.observe(time.monotonic() - item.since)
-            self._tracer.recovered(
-                item.gtrid, _OUTCOME[item.phase].value, item.finished, item.since
-            )
+            return True
+        return False
 
     def _put_off(self, tasks: Iterable[Task], error: ShardError | None) -> None:
         # What collides, or cannot be carried out, may do so because of one of them; but not what

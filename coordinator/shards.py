@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 
 # How often an unavailable shard is tried, in seconds. Only this thread waits for it.
 _PROBE_INTERVAL_S = 0.5
+# How often those in use are checked for settings that were changed, in seconds.
+_CHECK_INTERVAL_S = 30.0
 # Connections of a process to one shard for reads and recovery.
 _READ_CONNECTIONS = 8
 
@@ -35,6 +37,7 @@ class Shards:
         self._shards: dict[str, Shard] = {}
         self._wake = threading.Event()
         self._stopping = False
+        self._check_at = time.monotonic() + _CHECK_INTERVAL_S
         self._thread = threading.Thread(target=self._probe, name="shard-probe", daemon=True)
         self.look_again: Callable[[], None] = lambda: None
 
@@ -138,6 +141,14 @@ class Shards:
             extra = {"event": "shard.not_admitted", "shard": shard.id, "code": error.code}
             log.debug("%s", error, extra=extra)
 
+    def _check_all(self) -> None:
+        for shard in self.all():
+            try:
+                if shard.is_available:
+                    shard.check_again()
+            except ShardError as error:
+                self.note(error)
+
     def _probe(self) -> None:
         while not self._stopping:
             self._wake.wait(_PROBE_INTERVAL_S)
@@ -146,6 +157,9 @@ class Shards:
                 return
             try:
                 self.admit_all()
+                if time.monotonic() > self._check_at:
+                    self._check_at = time.monotonic() + _CHECK_INTERVAL_S
+                    self._check_all()
             except Exception:
                 log.exception(
                     "the probe of shards met a bug and goes on", extra={"event": "shard.bug"}

@@ -12,7 +12,8 @@ from sqlalchemy.schema import SchemaItem
 
 from ledger.chain import CHAIN_LENGTH
 
-SCHEMA_VERSION = 1
+# 2: chains over entries.
+SCHEMA_VERSION = 2
 
 
 def _ascii(length: int) -> VARCHAR:

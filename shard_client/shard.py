@@ -81,6 +81,19 @@ class Shard:
             extra = {"event": "shard.in_use", "shard": self.id}
             log.info("shard %s is in use (%s)", self.id, check.version, extra=extra)
 
+    def check_again(self) -> None:
+        """Look whether a shard that is in use still is as durable as required. Raises ShardError.
+
+        The rest of the check is for a server that comes new: a clock that was set must not take all
+        shards away at once.
+        """
+        deadline = time.monotonic() + self._limits.connect_timeout_s
+        with self.connection(deadline) as connection:
+            check = check_server(connection, time.time(), deadline)
+        self.last_check = check
+        if check.weak and self._refuse_weak:
+            self.give_up(ShardUnavailable(self.id, "; ".join(check.weak)))
+
     def give_up(self, error: ShardError) -> None:
         """Use the shard no more until it is admitted again."""
         with self._lock:

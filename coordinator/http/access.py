@@ -7,12 +7,15 @@ whoever has none the service looks the same everywhere. A route that is missing 
 import math
 import re
 from datetime import UTC, datetime
+from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 from flask import Flask, Response, g, request
 
 from coordinator.access import Scope, Token, Tokens
 from coordinator.http import request_log
 from coordinator.http.problems import problem
+from coordinator.http.reading import shown
 
 # For everybody, with all below them: what a load balancer asks, and pages without any data.
 PUBLIC = ("/healthz", "/readyz", "/openapi.json", "/docs", "/console")
@@ -75,6 +78,34 @@ def register(app: Flask, tokens: Tokens) -> None:
         request_log.note(scope=scope)
         g.token = token
         return None
+
+
+def register_open(app: Flask) -> None:
+    """Without tokens: whoever is on this machine may call, but not a page in its browser that comes
+    from elsewhere. Such a page names another host, or says where it comes from.
+    """
+
+    @app.before_request
+    def check() -> Response | None:
+        origin = request.headers.get("Origin")
+        if not _is_loopback(urlsplit(f"//{request.host}").hostname):
+            why = f"it is addressed to {shown(request.host)}, which is not this machine"
+        elif origin is not None and urlsplit(origin).netloc != request.host:
+            why = f"it comes from a page of {shown(origin)}"
+        else:
+            return None
+        detail = (
+            f"the request is refused: {why}. Without tokens only programs on this machine may "
+            "call, by a loopback address; see docs/security.md; nothing has happened"
+        )
+        return problem(403, "forbidden", detail)
+
+
+def _is_loopback(host: str | None) -> bool:
+    try:
+        return host == "localhost" or ip_address(host or "").is_loopback
+    except ValueError:
+        return False
 
 
 def charge(items: int) -> None:

@@ -35,6 +35,8 @@ def create_app(process: Process) -> Flask:
         request_trace.register(app, process.tracer)
     if process.tokens:
         access.register(app, process.tokens)
+    else:
+        access.register_open(app)
     app.after_request(partial(_measure, process.metrics))
     app.register_blueprint(accounts.blueprint(process.accounts))
     app.register_blueprint(transfers.blueprint(process.transfers, process.settings.engine))

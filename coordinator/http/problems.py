@@ -24,7 +24,7 @@ TITLES = {
     "not-found": "There is no such thing",
     "method-not-allowed": "The method does not go with this address",
     "unauthorized": "A token is needed",
-    "forbidden": "The token may not do this",
+    "forbidden": "The caller may not do this",
     "rate-limited": "The token is used too often",
     "content-type": "The body is not JSON",
     "too-large": "The request is too large",

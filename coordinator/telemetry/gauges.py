@@ -42,14 +42,17 @@ class Gauges:
 
     def _work(self) -> None:
         while not self._stop.wait(_INTERVAL_S):
-            try:
-                self._refresh()
-            except Exception:
-                log.exception(
-                    "the gauges met a bug and are refreshed again", extra={"event": "metrics.bug"}
-                )
+            self._refresh()
 
     def _refresh(self) -> None:
+        try:
+            self._look()
+        except Exception:
+            log.exception(
+                "the gauges met a bug and are refreshed again", extra={"event": "metrics.bug"}
+            )
+
+    def _look(self) -> None:
         metrics, process = self._metrics, self._process
         cluster = process.cluster
         metrics.is_leader.set(cluster.leads)
@@ -70,6 +73,6 @@ class Gauges:
                 metrics.pool.labels(shard.id, name, "busy").set(pool.busy)
                 metrics.pool.labels(shard.id, name, "idle").set(pool.idle)
                 metrics.pool_limit.labels(shard.id, name).set(pool.size)
-        for name, gtrids in process.sweeper.in_doubt.items():
+        for name, gtrids in list(process.sweeper.in_doubt.items()):
             metrics.in_doubt.labels(name).set(len(gtrids))
             metrics.in_doubt_oldest.labels(name).set(max(map(age_of, gtrids), default=0.0))

@@ -127,10 +127,12 @@ class _Text(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         fields = (f" {k}={v}" for k, v in record.__dict__.items() if k not in _PLAIN)
-        return (
+        text = (
             f"{_time(record)} {record.process} {record.levelname} {record.message}  "
             f"[{record.event}{''.join(fields)}]"  # type: ignore[attr-defined]
         )
+        # What clients send must not look like a line of its own, nor command the terminal.
+        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _log_crash(

@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 from collections import Counter as Tally
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,9 +30,11 @@ log = logging.getLogger(__name__)
 
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 _PREFIX = "tandem-metrics-"
-_LOCK = "lock"
+_LOCK, _HOLD = "lock", "hold"
+_LOCK_TRIES, _LOCK_PAUSE_S = 20, 0.05
 # Taken from the disk before it is used: a page that finds no room later would end the process.
-_FILE_BYTES = 1 << 20
+# Histograms take some 30 KiB for each shard.
+_FILE_BYTES, _HISTOGRAMS_BYTES = 1 << 20, 4 << 20
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _LONG_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
@@ -316,13 +319,16 @@ def shared(place: str = "") -> Iterator[None]:
     parent = Path(place or tempfile.gettempdir())
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=parent))
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
     except OSError as error:
         raise SettingsError(
             f"coordinator.scratch_dir = {place!r} cannot be used: {error}"
         ) from None
     _remove_abandoned(parent)
-    (folder / _LOCK).touch()
+    # Held by whoever uses the folder, this process and its workers, until all have ended.
+    hold = (folder / f"{_HOLD}.part").open("w")
+    fcntl.flock(hold, fcntl.LOCK_EX)
+    Path(hold.name).rename(folder / _HOLD)
     os.environ[_FOLDER] = str(folder)
     values.ValueClass = values.MultiProcessValue()  # type: ignore[no-untyped-call]
     owner = os.getpid()
@@ -332,6 +338,7 @@ def shared(place: str = "") -> Iterator[None]:
         # Its workers leave the block, too.
         if os.getpid() == owner:
             shutil.rmtree(folder, ignore_errors=True)
+            hold.close()
 
 
 def forget_worker(pid: int) -> None:
@@ -342,11 +349,12 @@ def forget_worker(pid: int) -> None:
     if folder is None:
         return
     try:
-        with _locked(folder, fcntl.LOCK_EX):
+        with _locked(folder, fcntl.LOCK_EX | fcntl.LOCK_NB):
             mark_process_dead(pid)  # type: ignore[no-untyped-call]
             for kind in ("counter", "histogram"):
                 _bury(folder / f"{kind}_{pid}.db", folder / f"{kind}_ended.db")
-    except OSError as error:
+    except Exception as error:
+        # It is called by the process that looks after all workers, and that nobody looks after.
         extra = {"event": "metrics.not_merged", "worker": pid}
         log.error("what worker %d has counted stays where it is: %s", pid, error, extra=extra)
 
@@ -357,16 +365,16 @@ def _bury(file: Path, ended: Path) -> None:
         return
     files = [str(path) for path in (file, ended) if path.exists()]
     merged = MultiProcessCollector.merge(files, accumulate=False)  # type: ignore[no-untyped-call]
-    part = ended.with_suffix(".part")
-    _make_room(part, max(Path(name).stat().st_size for name in files))
-    kept = MmapedDict(str(part))  # type: ignore[no-untyped-call]
+    new = ended.with_suffix(".new")
+    _make_room(new, max(Path(name).stat().st_size for name in files))
+    kept = MmapedDict(str(new))  # type: ignore[no-untyped-call]
     for metric in merged:
         for name, labels, value, *_ in metric.samples:
             names, texts = list(labels), list(labels.values())
             key = mmap_key(metric.name, name, names, texts, metric.documentation)
             kept.write_value(key, value, 0.0)  # type: ignore[no-untyped-call]
     kept.close()  # type: ignore[no-untyped-call]
-    part.replace(ended)
+    new.replace(ended)
     file.unlink()
 
 
@@ -378,7 +386,8 @@ def _reserve() -> None:
     modes = ("livesum", "livemin", "livemax", "livemostrecent")
     try:
         for kind in ("counter", "histogram", *(f"gauge_{mode}" for mode in modes)):
-            _make_room(folder / f"{kind}_{os.getpid()}.db", _FILE_BYTES)
+            size = _HISTOGRAMS_BYTES if kind == "histogram" else _FILE_BYTES
+            _make_room(folder / f"{kind}_{os.getpid()}.db", size)
     except OSError as error:
         extra = {"event": "metrics.off"}
         log.error(
@@ -391,12 +400,19 @@ def _reserve() -> None:
 
 
 def _make_room(path: Path, size: int) -> None:
-    """An empty file that can be written to that size. Raises OSError."""
-    with path.open("wb") as file:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, size)
-        else:
-            file.truncate(size)
+    """An empty file that can be written to that size; it has its name, by which scrapes find it,
+    once it has all of it. Raises OSError.
+    """
+    part = path.with_suffix(".part")
+    try:
+        with part.open("wb") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                file.truncate(size)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _shared_folder() -> Path | None:
@@ -406,19 +422,27 @@ def _shared_folder() -> Path | None:
 
 @contextmanager
 def _locked(folder: Path, how: int) -> Iterator[None]:
-    """A scrape sees the files before or after one of them was moved, not in between."""
-    with (folder / _LOCK).open() as file:
-        fcntl.flock(file, how)
+    """A scrape sees the files before or after one of them was moved, not in between.
+
+    Raises BlockingIOError if it is not to block and the lock does not become free soon: a frozen
+    worker may hold it.
+    """
+    with (folder / _LOCK).open("a") as file:
+        for _ in range(_LOCK_TRIES):
+            with suppress(BlockingIOError):
+                fcntl.flock(file, how)
+                break
+            time.sleep(_LOCK_PAUSE_S)
+        else:
+            fcntl.flock(file, how)
         yield
 
 
 def _remove_abandoned(parent: Path) -> None:
-    """The folders of coordinators that were killed."""
-    for folder in parent.glob(f"{_PREFIX}*-*"):
-        with suppress(OSError, ValueError):
-            if folder.stat().st_uid != os.getuid():
-                continue
-            try:
-                os.kill(int(folder.name.removeprefix(_PREFIX).partition("-")[0]), 0)
-            except ProcessLookupError:
-                shutil.rmtree(folder, ignore_errors=True)
+    """The folders of coordinators that were killed: nobody holds them any more."""
+    for hold in parent.glob(f"{_PREFIX}*/{_HOLD}"):
+        with suppress(OSError):
+            if hold.stat().st_uid == os.getuid():
+                with hold.open("r+") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(hold.parent, ignore_errors=True)

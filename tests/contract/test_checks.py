@@ -68,6 +68,21 @@ def test_commits_that_are_not_flushed(lone: Lone, value: int) -> None:
         assert flagged.last_check.weak == found.weak
 
 
+def test_durability_that_is_lowered_while_a_shard_is_in_use(lone: Lone) -> None:
+    strict, flagged = shard(lone), shard(lone, refuse_weak=False)
+    strict.admit()
+    flagged.admit()
+    with lone.variables({"innodb_flush_log_at_trx_commit": 0}):
+        strict.check_again()
+        flagged.check_again()
+        assert "innodb_flush_log_at_trx_commit is 0" in (strict.unavailable_because or "")
+        assert flagged.is_available
+        assert flagged.last_check is not None
+        assert len(flagged.last_check.weak) == 1
+    flagged.check_again()
+    assert flagged.last_check.weak == []
+
+
 @pytest.mark.parametrize("value", [0, 100])
 def test_a_binlog_that_is_not_flushed(lone: Lone, value: int) -> None:
     with lone.variables({"sync_binlog": value}):

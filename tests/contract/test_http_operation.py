@@ -1,6 +1,8 @@
 """What belongs to every answer: request ids, methods, addresses; and the pages for operators."""
 
 import re
+import socket
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -125,3 +127,45 @@ def test_the_log_carries_the_request_id(town: Town, mysql_cluster: Cluster, tmp_
             answer = town.transfer(alice, bob, 1, api=api, headers=headers)
             is_problem(answer, 503, "account-busy")
         wait_until(lambda: "find-me-503" in log.read_text(), 5, "the log does not name the request")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "evil.example"},
+        {"Host": "evil.example:8080"},
+        {"Host": "127.0.0.1.evil.example"},
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:1"},
+    ],
+)
+def test_a_web_page_of_another_cannot_call(town: Town, headers: dict[str, str]) -> None:
+    """A browser on this machine would send these for it; without tokens nothing else stops it."""
+    with town.unchanged(), httpx.Client(base_url=town.urls[0]) as api:
+        for method, path in (
+            ("GET", "/v1/admin/cluster"),
+            ("POST", "/v1/admin/leader/step-down"),
+            ("POST", "/v1/transfers"),
+        ):
+            answer = api.request(method, path, headers=headers)
+            is_problem(answer, 403, "forbidden", "nothing has happened")
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]", "localhost:8080"])
+def test_this_machine_can_call_by_any_of_its_names(town: Town, host: str) -> None:
+    headers = {"Host": host, "Origin": f"http://{host}"}
+    assert town.api.get("/v1/admin/cluster", headers=headers).status_code == 200
+
+
+def test_an_address_beyond_all_bounds_is_refused_soon(town: Town) -> None:
+    """Also when its line never ends: before that nobody is asked for a token."""
+    address = httpx.URL(town.urls[0])
+    with socket.create_connection((address.host, address.port or 80), timeout=30) as connection:
+        with suppress(ConnectionError):
+            connection.sendall(b"GET /" + b"a" * 2_000_000)
+        told = b""
+        with suppress(ConnectionError):
+            while got := connection.recv(4096):
+                told += got
+    assert told == b"" or told.startswith(b"HTTP/1.1 414")

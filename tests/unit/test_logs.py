@@ -123,6 +123,16 @@ def test_text(configure, capfd) -> None:
     )
 
 
+def test_what_clients_send_cannot_look_like_a_line_of_its_own(configure, capfd) -> None:
+    configure(format="text")
+    path = "/x\n2026-11-25 CRITICAL all is lost\x1b[31m é"
+    log.info("GET %s", path, extra={"event": "http.request", "path": path})
+    told = capfd.readouterr().err
+    assert told.count("\n") == 1
+    assert "\x1b" not in told
+    assert told.count("/x\\n2026-11-25 CRITICAL all is lost\\x1b[31m é") == 2
+
+
 def test_a_pipe_gets_json_and_a_terminal_text(configure, capfd, monkeypatch) -> None:
     configure()
     log.info("x")

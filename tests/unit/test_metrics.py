@@ -1,5 +1,9 @@
 """What is counted, in one process; the folder that workers share is tested with real ones."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from prometheus_client import CollectorRegistry, Histogram
 
@@ -72,3 +76,30 @@ def test_lock_holds_are_summed_over_shards_by_role() -> None:
     metrics.released("remote", "s2", 0.2)
     held = dict(metrics.totals().lock_hold["home"])
     assert (held[0.0025], held[0.005], held[0.25], held[float("inf")]) == (0, 1, 2, 2)
+
+
+NO_ROOM = """
+import os, resource, signal, sys
+from coordinator.telemetry.metrics import Metrics, forget_worker, shared
+with shared(sys.argv[1]):
+    pid = os.fork()
+    if pid == 0:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+        made = Metrics()
+        made.elected(None)
+        made.exposition("")
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0, "the worker does not start"
+    forget_worker(pid)
+    assert Metrics().exposition("")[0], "nothing can be scraped"
+"""
+
+
+def test_a_worker_that_finds_no_room_works_and_harms_no_other(tmp_path: Path) -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", NO_ROOM, str(tmp_path)], capture_output=True, text=True, timeout=60
+    )
+    assert told.returncode == 0, told.stderr
+    assert "has no room for them" in told.stderr
+    assert list(tmp_path.iterdir()) == []
