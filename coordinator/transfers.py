@@ -103,16 +103,18 @@ class Transfers:
             for ticket, answer in zip(tickets, answers, strict=True)
             if isinstance(answer, NotDone)
         ]
-        if doubtful:
-            _log_given_up([t for t in tickets if isinstance(t.answer, NotDone)])
         beneath = self._look_beneath(doubtful)
         while patience_s and PENDING in beneath.values() and time.monotonic() < give_up:
             time.sleep(_POLL_S)
             beneath = self._look_beneath(doubtful)
-        return [
+        told = [
             beneath.get(ticket.transfer.id, answer) if isinstance(answer, NotDone) else answer
             for ticket, answer in zip(tickets, (a or PENDING for a in answers), strict=True)
         ]
+        given_up = [t for t, a in zip(tickets, told, strict=True) if isinstance(a, NotDone)]
+        if given_up:
+            _log_given_up(given_up)
+        return told
 
     def _look_beneath(self, transfers: Iterable[Transfer]) -> dict[str, Answer | Pending]:
         """What stands of these transfers on their shards, decided or not; what is not there, or
