@@ -22,6 +22,14 @@ let before = null;
 let holds = [];
 const holdLines = new Map();
 
+/** Nothing was seen of this coordinator yet: another one's totals do not go on in its own. */
+function forgetTotals() {
+  before = null;
+  holds = [];
+  holdLines.clear();
+  for (const name of FLOWS) flows[name].length = 0;
+}
+
 function takeTotals(totals, at) {
   if (before && at > before.at && FLOWS.every((name) => totals[name] >= before.totals[name])) {
     const seconds = (at - before.at) / 1000;
@@ -299,6 +307,7 @@ function fresh() {
 
 watch({
   state(state, at) {
+    if (latest && latest.coordinator !== state.coordinator) forgetTotals();
     latest = state;
     say(byId("who"), state.coordinator);
     say(document.querySelector(".this"), state.coordinator);
