@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
 from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -41,7 +41,7 @@ _SETTLE_S = 15.0
 _PAUSE_S = 0.2
 _CALL_S = 5.0
 _REPORT_EVERY = 20_000
-# More than can be on their way at one moment. Those beyond are counted, not looked at again.
+# How many are held at once, to be looked at again.
 _SUSPECTS_MAX = 10_000
 # How many are looked up with one statement.
 _AT_ONCE = 1000
@@ -85,8 +85,8 @@ class _Audit:
             for begun in [auditor.call(ShardAudit.begin) for auditor in auditors]:
                 begun.result()
             self._check_shards(auditors)
-            suspects = self._compare(auditors)
-            self._check_totals(self._check_again(suspects))
+            self._compare(auditors)
+            self._check_totals()
             self._check_groups()
             yield auditors
 
@@ -133,8 +133,10 @@ class _Audit:
 
     # --- across shards ----------------------------------------------------------------------
 
-    def _compare(self, auditors: list[ShardAuditor]) -> list[TransferLines]:
-        """Compare all transfers; gives those that do not look whole at these moments."""
+    def _compare(self, auditors: list[ShardAuditor]) -> None:
+        """Compare all transfers. Those that do not look whole at these moments are looked at again,
+        in portions: there may be many when the moments are far apart.
+        """
         debits, credits = [0] * PARTS, [0] * PARTS
         for found in [auditor.call(ShardAudit.sums) for auditor in auditors]:
             sums = found.result()
@@ -142,35 +144,32 @@ class _Audit:
             for mine, theirs in ((debits, sums.debits), (credits, sums.credits)):
                 mine[:] = map(int.__add__, mine, theirs)
         parts = [part for part in range(PARTS) if debits[part] or credits[part]]
-        suspects: list[TransferLines] = []
         if not parts:
-            return suspects
+            return
         self._report("Comparing what does not look whole on all shards")
         streams = [_each(auditor.pages(ShardAudit.lines, parts)) for auditor in auditors]
-        for transfer in _merged(streams):
-            problems = check_transfer(transfer.records, transfer.lines)
-            if problems and len(suspects) < _SUSPECTS_MAX:
-                suspects.append(transfer)
-            elif problems:
-                self._unnamed.update(rule for rule, _ in problems)
-        return suspects
+        suspects = (t for t in _merged(streams) if check_transfer(t.records, t.lines))
+        # All are of the same moments: what was on its way then has this long, not each portion.
+        give_up = time.monotonic() + _SETTLE_S
+        while some := list(islice(suspects, _SUSPECTS_MAX)):
+            for currency, found in self._check_again(some, give_up):
+                for line in found.lines:
+                    self._totals[currency] -= line.amount
 
-    def _check_totals(self, on_their_way: Iterable[tuple[str, TransferLines]]) -> None:
+    def _check_totals(self) -> None:
         """The balances of a currency add up to zero, apart from what was just on its way."""
-        for currency, found in on_their_way:
-            for line in found.lines:
-                self._totals[currency] -= line.amount
         for currency, total in sorted(self._totals.items()):
             self.summary["currencies"] += 1
             if total:
                 detail = f"the balances of all accounts add up to {total}, not 0"
                 self._add(Violation("money-is-conserved", None, currency, detail))
 
-    def _check_again(self, suspects: list[TransferLines]) -> list[tuple[str, TransferLines]]:
+    def _check_again(
+        self, suspects: list[TransferLines], give_up: float
+    ) -> list[tuple[str, TransferLines]]:
         """Gives those that only had been on their way between two shards, with their currency."""
         on_their_way = []
         waiting = {suspect.id: suspect for suspect in suspects}
-        give_up = time.monotonic() + _SETTLE_S
         while waiting:
             for found in self._now(list(waiting.values())):
                 if not check_transfer(found.records, found.lines):

@@ -1,6 +1,7 @@
 """The audit on real servers: whatever somebody has changed is named, and nothing else is."""
 
 import re
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import coordinator.auditing.audit
 from coordinator.auditing.anchors import BrokenAnchors
 from coordinator.auditing.audit import audit
 from coordinator.auditing.history import account_history
+from coordinator.auditing.shard_audit import ShardAudit
 from coordinator.cluster import read_map
 from coordinator.provision import service_address
 from ledger.chain import first_link, next_link
@@ -188,6 +190,48 @@ def test_no_false_alarm_on_a_system_in_use(any_cluster: Cluster, tmp_path: Path)
             assert result.violations == []
             assert result.summary["entries"] >= first.summary["entries"]
     bank.check()
+
+
+def test_no_false_alarm_when_more_is_on_its_way_than_is_held(
+    mysql_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The moments of the shards are far apart: what is done between them looks one-sided."""
+    bank = Bank(mysql_cluster, 20)
+    load, begin, begun = Load(bank, mysql_cluster.urls), ShardAudit.begin, []
+    one_at_a_time = threading.Lock()
+
+    def one_after_the_other(self: ShardAudit) -> None:
+        with one_at_a_time:
+            if begun:
+                load.wait_for("201", load.counts["201"] + 60)
+            begin(self)
+            begun.append(self)
+
+    monkeypatch.setattr(ShardAudit, "begin", one_after_the_other)
+    monkeypatch.setattr(coordinator.auditing.audit, "_SUSPECTS_MAX", 7)
+    looked_at: list[int] = []
+    check_again = coordinator.auditing.audit._Audit._check_again
+
+    def counted(self: object, suspects: list, give_up: float) -> list:
+        looked_at.append(len(suspects))
+        return check_again(self, suspects, give_up)
+
+    monkeypatch.setattr(coordinator.auditing.audit._Audit, "_check_again", counted)
+    with load.running(8):
+        load.wait_for("201", 20)
+        assert audit(mysql_cluster.settings, silent).violations == []
+    assert max(looked_at) == 7
+    assert len(looked_at) > 1
+    monkeypatch.undo()
+    bank.check()
+
+
+def test_every_portion_names_what_is_wrong(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coordinator.auditing.audit, "_SUSPECTS_MAX", 2)
+    with books.restored():
+        books.sql("DELETE FROM transfers WHERE source = '@'")
+        found = [v.subject for v in books.audit().violations if v.rule == "entry-has-transfer"]
+    assert sorted(found) == sorted(e.transfer for e in books.entries() if e.amount < 0)
 
 
 def test_what_is_in_doubt_is_no_violation(mysql_cluster: Cluster, impatient: None) -> None:
