@@ -10,6 +10,7 @@ _VARIABLES = (
     "SELECT @@version, @@innodb_flush_log_at_trx_commit, @@sync_binlog, @@log_bin,"
     " @@global.read_only, UNIX_TIMESTAMP(NOW(6)), {special}"
 )
+_CLOCK = "SELECT UNIX_TIMESTAMP(NOW(6))"
 _UUID_MYSQL = "@@server_uuid, @@xa_detach_on_prepare"
 # MariaDB names a server by a number only; it is not told from its copies.
 _UUID_MARIADB = "'', 1"
@@ -37,6 +38,12 @@ class ServerCheck(NamedTuple):
     server_uuid: str
     problems: list[str]
     weak: list[str]
+
+
+def read_clock(connection: ShardConnection, deadline: float) -> int:
+    """The server's clock, in microseconds since 1970. Raises ShardError."""
+    ((now,),) = connection.rows(_CLOCK, deadline)
+    return int(now * 1_000_000)
 
 
 def read_identity(connection: ShardConnection, deadline: float) -> Identity | None:

@@ -17,6 +17,7 @@ from coordinator.settings import Settings
 from ledger.model import Account, Entry
 from shard_client.accounts import raise_floors
 from shard_client.audit import Snapshot
+from shard_client.checks import read_clock
 from shard_client.connection import Address, ShardConnection
 from shard_client.errors import ShardError, ShardUnavailable, TryAgain
 from shard_client.transfers import make_durable
@@ -31,6 +32,10 @@ _PAUSE_S = 0.5
 
 class NoSuchAccount(Exception):
     """The account whose entries are wanted does not exist."""
+
+
+class NotSettled(Exception):
+    """By a shard's clock the range has not ended long enough ago."""
 
 
 class ExportedEntry(NamedTuple):
@@ -54,11 +59,13 @@ def exported(
     """For a block, all entries stamped within a range that ended at least SETTLED_S ago, or those
     of one account, in the order of accounts and numbers. Read as a stream.
 
-    Raises NoSuchAccount, ClusterError, ShardError.
+    Raises NotSettled, NoSuchAccount, ClusterError, ShardError.
     """
     shard_map = read_map(settings)
     shards = list(shard_map.shards) if account is None else [shard_map.shard_of(account)]
     addresses = [service_address(settings, s, shard_map.shards[s]) for s in shards]
+    for address in addresses:
+        _check_settled(address, stamps.stop)
     for address in addresses:
         _finish_range(address, account, stamps.stop, report)
     with ExitStack() as stack:
@@ -74,6 +81,20 @@ def exported(
         if owner is None:
             raise NoSuchAccount(account)
         yield _entries(iter([(owner, snapshot.entries(account, stamps))]))
+
+
+def _check_settled(address: Address, end: int) -> None:
+    """A range has ended long enough ago by the shard's clock too: the entries' times are its."""
+    with closing(ShardConnection(address, _CALL_S, 60)) as connection:
+        now = read_clock(connection, time.monotonic() + _CALL_S)
+    ago_s = (now - end) / 1_000_000
+    if ago_s < SETTLED_S:
+        when = f"ended {ago_s:.1f} s ago" if ago_s >= 0 else f"ends in {-ago_s:.1f} s"
+        raise NotSettled(
+            f"by the clock of shard {address.shard} the range {when}; before {SETTLED_S} s have "
+            "passed entries can still come. Nothing was written. Wait, or set the clocks right, "
+            "and export again"
+        )
 
 
 def _finish_range(

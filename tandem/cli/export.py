@@ -12,9 +12,15 @@ from typing import TextIO
 
 import click
 
-from coordinator.auditing.export import SETTLED_S, ExportedEntry, NoSuchAccount, exported
+from coordinator.auditing.export import (
+    SETTLED_S,
+    ExportedEntry,
+    NoSuchAccount,
+    NotSettled,
+    exported,
+)
 from coordinator.http.schemas import parse_time, time_text
-from tandem.cli.configuration import load_settings, named_errors, settings_options
+from tandem.cli.configuration import load_settings, named_errors, sentence, settings_options
 from tandem.cli.terminal import CommandError, console
 from tandem.local.progress import Report, shown
 
@@ -100,6 +106,8 @@ def export(
             exported(settings, range(start, end), account, report) as entries,
         ):
             count = write(output, _counted(entries, report))
+    except NotSettled as error:
+        raise CommandError(sentence(error)) from error
     except NoSuchAccount as error:
         raise CommandError(f"There is no account {account}. Nothing was written.") from error
     click.echo(f"{count:,} entries were exported.", err=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+import coordinator.auditing.export
 import tandem.cli.export
 from coordinator.http.schemas import time_text
 from tests.bank import client
@@ -23,6 +24,7 @@ def books(mysql_cluster: Cluster) -> Books:
 def export(books: Books, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Runs `tandem export` up to this very moment, to a file."""
     monkeypatch.setattr(tandem.cli.export, "SETTLED_S", 0)
+    monkeypatch.setattr(coordinator.auditing.export, "SETTLED_S", 0)
 
     def run(name: str, *arguments: str, code: int = 0) -> Path:
         folder = ["--data-dir", str(books.cluster.local.data_dir), "-o", str(tmp_path / name)]
@@ -100,6 +102,19 @@ def test_what_cannot_be_final_is_refused(books: Books, export, tmp_path: Path) -
     export("x.csv", *begin, "--to", "yesterday", code=2)
     export("x.csv", *begin, "--to", "2026-01-02T00:00:00Z", "--account", "nobody", code=1)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_clock_that_is_ahead_does_not_make_a_range_final(
+    books: Books, export, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shards' clocks count too: this machine's is as far ahead as its check is left out."""
+    monkeypatch.setattr(coordinator.auditing.export, "SETTLED_S", 15)
+    floors = books.sql("SELECT stamp_floor FROM accounts WHERE id = '@'")
+    early, late = (time_text(time.time_ns() // 1000 - ago * 1_000_000) for ago in (10, 20))
+    begin = ["--from", "2000-01-01T00:00:00Z", "--account", books.victim]
+    export("early.csv", *begin, "--to", early, code=1)
+    assert books.sql("SELECT stamp_floor FROM accounts WHERE id = '@'") == floors
+    assert export("late.csv", *begin, "--to", late).exists()
 
 
 def test_an_export_waits_for_who_is_at_work_on_an_account(
