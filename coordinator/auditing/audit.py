@@ -29,6 +29,7 @@ from coordinator.settings import Settings
 from ledger.audit import check_transfer
 from shard_client.audit import GroupRow, Snapshot, TransferLines
 from shard_client.connection import Address, ShardConnection
+from shard_client.errors import ShardError
 from shard_client.prepared import list_prepared
 from shard_client.shard_map import ShardMap
 from shard_client.transfers import glimpse, make_durable
@@ -69,7 +70,9 @@ class _Audit:
         self._reported = 0
 
     @contextmanager
-    def checked(self, against: Path | None, *, apart: bool) -> Iterator[list[ShardAuditor]]:
+    def checked(
+        self, against: Path | None, *, anchoring: bool, apart: bool
+    ) -> Iterator[list[ShardAuditor]]:
         """Check everything; for the block, the auditors still have their snapshots."""
         key = secrets.token_bytes(16)
         with ExitStack() as stack:
@@ -84,6 +87,8 @@ class _Audit:
                 ready.result()
             for begun in [auditor.call(ShardAudit.begin) for auditor in auditors]:
                 begun.result()
+            if anchoring:
+                self._make_durable()
             self._check_shards(auditors)
             self._compare(auditors)
             self._check_totals()
@@ -152,8 +157,8 @@ class _Audit:
         # All are of the same moments: what was on its way then has this long, not each portion.
         give_up = time.monotonic() + _SETTLE_S
         while some := list(islice(suspects, _SUSPECTS_MAX)):
-            for currency, found in self._check_again(some, give_up):
-                for line in found.lines:
+            for currency, transfer in self._check_again(some, give_up):
+                for line in transfer.lines:
                     self._totals[currency] -= line.amount
 
     def _check_totals(self) -> None:
@@ -279,13 +284,32 @@ class _Audit:
 
     # --- anchors ----------------------------------------------------------------------------
 
+    def _make_durable(self) -> None:
+        """What the snapshots show is there for good from now on.
+
+        What was only seen could be lost when a shard dies; the anchors would accuse it then.
+        """
+        for shard in self._map.shards:
+            with closing(ShardConnection(self._address(shard), _CALL_S, 60)) as connection:
+                if connection.is_durable_before_visible:
+                    continue
+            # The auditor cannot write what makes it so.
+            address = service_address(self._settings, shard, self._map.shards[shard])
+            try:
+                with closing(ShardConnection(address, _CALL_S, 60)) as connection:
+                    make_durable(connection, time.monotonic() + _CALL_S)
+            except ShardError as error:
+                raise type(error)(
+                    shard,
+                    f"anchors cannot be taken: this server shows what is not on its disk yet, and "
+                    f"the user {address.user!r} (mysql.user), who has to make it write, cannot: "
+                    f"{error.text}. Nothing was checked. Give mysql.user and mysql.password to the "
+                    "audit too, or audit without --anchor",
+                    code=error.code,
+                ) from error
+
     def write_anchors(self, path: Path, auditors: list[ShardAuditor]) -> Footer:
         """Note where every chain ends."""
-        # What was only seen could be lost when a shard dies; the anchors would accuse it then.
-        for shard in self._map.shards:
-            address = service_address(self._settings, shard, self._map.shards[shard])
-            with closing(ShardConnection(address, _CALL_S, 60)) as connection:
-                make_durable(connection, time.monotonic() + _CALL_S)
         streams = [_each(auditor.pages(ShardAudit.anchors)) for auditor in auditors]
         anchors: Iterator[Anchor] = heapq.merge(*streams)
         return write_anchors(path, self._settings.cluster.id, datetime.now(UTC), anchors)
@@ -342,7 +366,7 @@ def audit(
             raise BrokenAnchors(
                 f"{against} is of the cluster {header.cluster!r}, this is {settings.cluster.id!r}"
             )
-    with checking.checked(against, apart=apart) as auditors:
+    with checking.checked(against, anchoring=anchor is not None, apart=apart) as auditors:
         is_right = not checking.violations
         written = checking.write_anchors(anchor, auditors) if anchor and is_right else None
     return AuditResult(checking.violations, dict(checking.summary), written)
