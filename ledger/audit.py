@@ -15,13 +15,16 @@ Violation = tuple[str, str]
 
 
 class Line(NamedTuple):
-    """One entry as the audit of transfers needs it; `shard` is where it stands."""
+    """One entry as the audit of transfers needs it; `shard` is where it stands, `currency` is its
+    account's, or "" if that is not there.
+    """
 
     shard: str
     account: str
     amount: int
     counterparty: str
     stamp: int
+    currency: str
 
 
 class Record(NamedTuple):
@@ -208,4 +211,8 @@ def check_transfer(records: Sequence[Record], lines: Sequence[Line]) -> list[Vio
     if len({line.stamp for line in lines}) > 1:
         stamps = ", ".join(str(line.stamp) for line in lines)
         return [("entries-at-one-time", f"its entries carry the times {stamps}")]
+    others = {line.currency for line in lines} - {record.currency, ""}
+    if others:
+        detail = f"it is of {record.currency}, its accounts of {', '.join(sorted(others))}"
+        return [("transfer-in-its-currency", detail)]
     return []

@@ -66,13 +66,16 @@ _TRANSFERS = {
     "source": _TEXT,
     "destination": _TEXT,
     "amount": _NUMBER,
+    "currency": _TEXT,
     "decided_at": _NUMBER,
 }
 
 # Entries and transfers in one stream, in the order of the transfers' ids.
 _BY_TRANSFER = """
     SELECT transfer_id AS id, 0 AS is_record, account_id AS a, counterparty AS b, amount, stamp,
-           '' AS status, '' AS currency, '' AS gtrid
+           '' AS status,
+           COALESCE((SELECT currency FROM accounts WHERE accounts.id = account_id), '') AS currency,
+           '' AS gtrid
       FROM entries WHERE {entries}
     UNION ALL
     SELECT id, 1, source, destination, amount, decided_at, status, currency, gtrid
@@ -95,6 +98,7 @@ class TransferRow(NamedTuple):
     source: str
     destination: str
     amount: int
+    currency: str
     stamp: int
 
 
@@ -258,12 +262,11 @@ class Snapshot:
         statement = _BY_TRANSFER.format(entries=entries, transfers=transfers)
         for id_, rows in groupby(self._stream(statement), key=lambda row: row[0]):
             found = TransferLines(id_, [], [])
-            for _, is_record, a, b, amount, stamp, *rest in rows:
+            for _, is_record, a, b, amount, stamp, status, currency, gtrid in rows:
                 if is_record:
-                    status, currency, gtrid = rest
                     found.records.append(Record(self.shard, status, a, b, amount, currency, gtrid))
                 else:
-                    found.lines.append(Line(self.shard, a, amount, b, stamp))
+                    found.lines.append(Line(self.shard, a, amount, b, stamp, currency))
             yield found
 
     def _listed(self, ids: Collection[str]) -> str:

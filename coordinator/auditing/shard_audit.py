@@ -151,7 +151,7 @@ class ShardAudit:
         self, account: Account, entries: Iterator[Entry], anchor: Anchor | None
     ) -> Iterator[_Wrong]:
         reading = _Reading(anchor)
-        for rule, detail in check_history(account, self._noted(entries, reading)):
+        for rule, detail in check_history(account, self._noted(account, entries, reading)):
             yield rule, account.id, detail
         unlike = reading.unlike_anchor(account)
         if unlike:
@@ -164,16 +164,20 @@ class ShardAudit:
         self._counts["accounts"] += 1
         self._counts["entries"] += reading.count
 
-    def _noted(self, entries: Iterator[Entry], reading: "_Reading") -> Iterator[Entry]:
+    def _noted(
+        self, owner: Account, entries: Iterator[Entry], reading: "_Reading"
+    ) -> Iterator[Entry]:
         """The entries, each added to the sums on its way."""
         _, debits, credits = self._sums
         for entry in entries:
             account, number, transfer, amount, _, counterparty, stamp, chain = entry
             part = crc32(transfer.encode()) % PARTS
             if amount < 0:
-                debits[part] += self._digest(transfer, account, counterparty, -amount, stamp)
+                what = (transfer, account, counterparty, -amount, owner.currency, stamp)
+                debits[part] += self._digest(*what)
             else:
-                credits[part] += self._digest(transfer, counterparty, account, amount, stamp)
+                what = (transfer, counterparty, account, amount, owner.currency, stamp)
+                credits[part] += self._digest(*what)
             reading.count += 1
             if number == reading.anchored:
                 reading.chain = chain
@@ -188,20 +192,28 @@ class ShardAudit:
 
     def _check_transfers(self, some: list[TransferRow]) -> Iterator[_Wrong]:
         _, debits, credits = self._sums
-        for id_, status, source, destination, amount, stamp in some:
+        for id_, status, source, destination, amount, currency, stamp in some:
             slot = slot_of_transfer(id_)
             if slot is None or self._map.shard_of_slot(slot) != self._shard:
                 detail = "it is not on the shard that the slot in its id belongs to"
                 yield "transfer-on-its-shard", id_, detail
             if status == TransferStatus.COMMITTED:
                 part = crc32(id_.encode()) % PARTS
-                digest = self._digest(id_, source, destination, amount, stamp)
+                digest = self._digest(id_, source, destination, amount, currency, stamp)
                 debits[part] -= digest
                 credits[part] -= digest
         self._counts["transfers"] += len(some)
 
-    def _digest(self, transfer: str, source: str, destination: str, amount: int, stamp: int) -> int:
-        text = f"{transfer}|{source}|{destination}|{amount}|{stamp}"
+    def _digest(
+        self,
+        transfer: str,
+        source: str,
+        destination: str,
+        amount: int,
+        currency: str,
+        stamp: int,
+    ) -> int:
+        text = f"{transfer}|{source}|{destination}|{amount}|{currency}|{stamp}"
         return int.from_bytes(blake2b(text.encode(), digest_size=8, key=self._key).digest())
 
 

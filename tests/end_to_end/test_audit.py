@@ -234,6 +234,14 @@ def test_every_portion_names_what_is_wrong(books: Books, monkeypatch: pytest.Mon
     assert sorted(found) == sorted(e.transfer for e in books.entries() if e.amount < 0)
 
 
+def test_a_transfer_of_another_currency_is_named(books: Books) -> None:
+    with books.restored():
+        stolen = books.entries()[3].transfer
+        books.sql(f"UPDATE transfers SET currency = 'USD' WHERE id = '{stolen}'", books.victim)
+        found = [(v.rule, v.subject) for v in books.audit().violations]
+    assert found == [("transfer-in-its-currency", stolen)]
+
+
 def test_what_is_in_doubt_is_no_violation(mysql_cluster: Cluster, impatient: None) -> None:
     left = Leftover(Bank(mysql_cluster, 2), "zz", now_ms())
     left.prepare()

@@ -274,7 +274,7 @@ def record(status: str = "committed", shard: str = "s1") -> Record:
 
 
 def lines() -> list[Line]:
-    return [Line("s1", "a", -7, "b", NOW), Line("s2", "b", 7, "a", NOW)]
+    return [Line("s1", "a", -7, "b", NOW, "EUR"), Line("s2", "b", 7, "a", NOW, "EUR")]
 
 
 def test_a_transfer_with_both_entries() -> None:
@@ -293,7 +293,7 @@ def test_a_rejected_transfer_without_any() -> None:
         lines()[:1],
         lines()[1:],
         lines() * 2,
-        [*lines(), Line("s2", "c", 7, "a", NOW)],
+        [*lines(), Line("s2", "c", 7, "a", NOW, "EUR")],
         [lines()[0], lines()[1]._replace(amount=8)],
         [lines()[0], lines()[1]._replace(account="c")],
         [lines()[0], lines()[1]._replace(counterparty="c")],
@@ -312,6 +312,14 @@ def test_entries_of_different_times() -> None:
     debit, credit = lines()
     found = check_transfer([record()], [debit, credit._replace(stamp=NOW + 1)])
     assert rules(found) == ["entries-at-one-time"]
+
+
+def test_accounts_of_another_currency() -> None:
+    debit, credit = lines()
+    found = check_transfer([record()], [debit, credit._replace(currency="USD")])
+    assert rules(found) == ["transfer-in-its-currency"]
+    # That an account is not there is told by another rule.
+    assert check_transfer([record()], [debit, credit._replace(currency="")]) == []
 
 
 def test_entries_without_a_transfer() -> None:
