@@ -296,12 +296,16 @@ def test_it_says_when_it_has_lost_touch(page: Page, watched: Coordinator) -> Non
     back(page)
 
 
-# A stream that tells one state, and then that the shards keep the coordinator waiting.
+# A stream that tells one state, and then that the shards keep the coordinator waiting; `tell` makes
+# it tell another.
 MADE_UP = """
   const send = (controller, text) => controller.enqueue(new TextEncoder().encode(text));
   window.fetch = async () => new Response(new ReadableStream({
     start(controller) {
-      send(controller, `id: 1\\ndata: ${JSON.stringify(STATE)}\\n\\n`);
+      let at = 0;
+      window.tell = (state) =>
+        send(controller, `id: ${(at += 1000)}\\ndata: ${JSON.stringify(state)}\\n\\n`);
+      window.tell(STATE);
       setInterval(() => send(controller, ": waiting\\n\\n"), 500);
     },
   }));
@@ -334,6 +338,23 @@ def test_slow_shards_are_told_from_a_lost_coordinator(
     with shown(browser, watched) as page:
         expect(page.get_by_role("alert")).to_contain_text("its shards keep it waiting")
         expect(page.locator("main[data-old]")).to_be_visible()
+
+
+def test_another_coordinators_totals_are_its_own(browser: Browser, watched: Coordinator) -> None:
+    """Behind one address another may answer: what lies between their totals is no rate."""
+
+    def state(coordinator: str, committed: int) -> dict[str, Any]:
+        totals = {"committed": committed, "rejected": 0, "withdrawn": 0, "lock_hold": []}
+        return STATE | {"coordinator": coordinator, "totals": totals}
+
+    with shown(browser, watched, **state("watched", 5)) as page:
+        committed = page.locator("#committed")
+        page.evaluate("state => tell(state)", state("watched", 1_000))
+        expect(committed).to_have_text(re.compile("^[1-9]"))
+        page.evaluate("state => tell(state)", state("another", 1_000_000))
+        expect(page.locator("#who")).to_have_text("another")
+        expect(committed).not_to_have_text(re.compile("[0-9]"))
+        expect(page.locator("#committed-most")).to_have_text("")
 
 
 def test_what_is_wrong_is_told_with_what_to_type(browser: Browser, watched: Coordinator) -> None:
