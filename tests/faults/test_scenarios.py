@@ -344,7 +344,7 @@ def test_clients_that_hang_up_and_clients_that_are_slow(cluster: Cluster) -> Non
     try:
         for index, key in enumerate(keys):
             head = (
-                f"POST /v1/transfers HTTP/1.1\r\nHost: x\r\nIdempotency-Key: {key}\r\n"
+                f"POST /v1/transfers HTTP/1.1\r\nHost: {host}\r\nIdempotency-Key: {key}\r\n"
                 f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
             ).encode()
             connection = socket.create_connection((host, port), timeout=10)
