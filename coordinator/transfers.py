@@ -99,7 +99,7 @@ class Transfers:
             ticket.is_pending_told = answer is None
         # An earlier request with the same key may be about to take effect, or have taken it (R5).
         doubtful = [
-            ticket.transfer
+            ticket
             for ticket, answer in zip(tickets, answers, strict=True)
             if isinstance(answer, NotDone)
         ]
@@ -116,13 +116,16 @@ class Transfers:
             _log_given_up(given_up)
         return told
 
-    def _look_beneath(self, transfers: Iterable[Transfer]) -> dict[str, Answer | Pending]:
-        """What stands of these transfers on their shards, decided or not; what is not there, or
-        cannot be looked at, is left out.
+    def _look_beneath(self, tickets: Iterable[Ticket]) -> dict[str, Answer | Pending]:
+        """What stands of the transfers of these tickets on their shards, decided or not; what is
+        not there, or cannot be looked at, is left out.
         """
         places: dict[str, dict[str, Transfer]] = defaultdict(dict)
-        for transfer in transfers:
+        undone = set()
+        for ticket in tickets:
+            transfer = ticket.transfer
             places[self._shard_of(transfer.id)][transfer.id] = transfer
+            undone.add((transfer.id, ticket.gtrid))
         answers: dict[str, Answer | Pending] = {}
         for shard, asked in places.items():
             deadline = time.monotonic() + _CALL_TIMEOUT_S
@@ -133,6 +136,10 @@ class Transfers:
                 self._shards.note(error)
                 continue
             for id_, what in found.items():
+                # The group that was to write it last is known to have been undone: its rows are
+                # there only until its shard has rolled back.
+                if isinstance(what, Undecided) and (id_, what.stored.gtrid) in undone:
+                    continue
                 answers[id_] = self._as_answer(asked[id_], what)
         return answers
 
