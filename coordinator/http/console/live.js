@@ -29,6 +29,12 @@ async function askForToken(answer, what, scope, isWanted) {
 
 function decline() {
   isDeclined = true;
+  putAway();
+}
+
+function putAway() {
+  // Until it draws again, a browser gives the keys to the field that has just been hidden.
+  byId("token").blur();
   byId("access").close();
 }
 
@@ -37,7 +43,7 @@ byId("access-form").addEventListener("submit", (event) => {
   sessionStorage.setItem(TOKEN, byId("token").value.trim());
   byId("token").value = "";
   isDeclined = false;
-  byId("access").close();
+  putAway();
   document.dispatchEvent(new Event("token"));
 });
 byId("access-close").addEventListener("click", decline);
