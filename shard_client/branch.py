@@ -148,21 +148,25 @@ class Branch:
 
     def _bulk(self, writes: Writes) -> tuple[list[str], list[int]]:
         """The bulk statements that have rows, and how many rows each must find."""
-        transfers = (
-            (*row.transfer, row.gtrid, row.status, row.reason, row.detail, row.decided_at)
-            for row in writes.transfers
-        )
-        changes = (
-            (row.id, row.balance, row.entry_count, row.stamp_floor, row.chain)
-            for row in writes.accounts
-        )
-        bulk = (
-            (sql.INSERT_TRANSFERS, transfers, len(writes.transfers)),
-            (sql.INSERT_ENTRIES, writes.entries, len(writes.entries)),
-            (sql.UPDATE_ACCOUNTS, changes, len(writes.accounts)),
-        )
-        packet = [sql.bulk(text, rows) for text, rows, count in bulk if count]
-        return packet, [count for _, _, count in bulk if count]
+        packet, counts = [], []
+        if writes.transfers:
+            transfers = [
+                (*row.transfer, row.gtrid, row.status, row.reason, row.detail, row.decided_at)
+                for row in writes.transfers
+            ]
+            packet.append(sql.insert(sql.INSERT_TRANSFERS, transfers))
+            counts.append(len(transfers))
+        if writes.entries:
+            packet.append(sql.insert(sql.INSERT_ENTRIES, writes.entries))
+            counts.append(len(writes.entries))
+        if writes.accounts:
+            changes = (
+                (row.id, row.balance, row.entry_count, row.stamp_floor, row.chain)
+                for row in writes.accounts
+            )
+            packet.append(sql.join(sql.UPDATE_ACCOUNTS, changes))
+            counts.append(len(writes.accounts))
+        return packet, counts
 
     def _check_counts(self, counts: list[int], results: list[Result]) -> None:
         """Every row must have been found (rule R8): checked before anything is decided."""
@@ -178,10 +182,22 @@ def _nothing(_: list[Result]) -> None:
 
 
 def _locked(results: Sequence[Result]) -> Locked:
-    slots, accounts, known = (result.rows for result in results)
+    slots, ((accounts,),), known = (result.rows for result in results)
     return Locked(
         slots=[(first, last) for first, last, _ in slots],
         is_writable=not any(read_only for _, _, read_only in slots),
-        accounts={row[0]: Account(*row) for row in accounts},
+        accounts=_accounts(accounts or ""),
         known={row[0]: StoredTransfer.from_row(row) for row in known},
     )
+
+
+def _accounts(text: str) -> dict[str, Account]:
+    """The accounts that LOCK_ACCOUNTS has brought."""
+    found = {}
+    for line in text.splitlines():
+        id_, currency, balance, limit, status, count, floor, chain = line.split("\t")
+        overdraft_limit = int(limit) if limit else None
+        found[id_] = Account(
+            id_, currency, int(balance), overdraft_limit, status, int(count), int(floor), chain
+        )
+    return found

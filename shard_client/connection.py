@@ -29,6 +29,8 @@ _PACKET_MAX_LEAST = 1024
 _SESSION = (
     "SET SESSION sql_mode='STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO', autocommit=1,"
     " innodb_lock_wait_timeout=1, lock_wait_timeout=1,"
+    # Many rows come as one text; it is as long as they need, the rest is a limit only.
+    " group_concat_max_len=67108864,"
     " wait_timeout={idle}, net_read_timeout={idle}, net_write_timeout={idle}"
 )
 # Without these a long IN list becomes a scan (MySQL) or a join with a temporary table (MariaDB),

@@ -1,7 +1,7 @@
 """The statements of a group on one shard, in the order in which a branch sends them.
 
-Rows travel as one JSON text and are taken apart by the server: whatever they hold, it never is
-SQL. `%s` stands for a literal that the connection has escaped.
+`%s` stands for a literal that the connection has escaped. How many rows travel at once says
+`docs/decisions/0003-rows-in-bulk.md`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -26,8 +26,8 @@ def _rows(columns: dict[str, str]) -> str:
     return f"JSON_TABLE(%s, '$[*]' COLUMNS ({paths})) AS given"
 
 
-def _insert(table: str, columns: dict[str, str]) -> str:
-    return f"INSERT INTO {table} ({', '.join(columns)}) SELECT * FROM {_rows(columns)}"
+def _insert(table: str, *columns: str) -> str:
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES %s"
 
 
 # --- lock -----------------------------------------------------------------------------------
@@ -36,9 +36,12 @@ def _insert(table: str, columns: dict[str, str]) -> str:
 # the map says. The shared lock holds until the branch ends, so that a slot cannot be given away
 # under a group; while somebody changes a range it reads as not owned, which means "look again".
 READ_SLOTS = "SELECT first_slot, last_slot, @@global.read_only FROM slots {share} SKIP LOCKED"
+# All rows in one text: the driver takes three times as long for a row of eight values. In the order
+# of the primary key, in which they are read and locked.
 LOCK_ACCOUNTS = (
-    "SELECT id, currency, balance, overdraft_limit, status, entry_count, stamp_floor, chain"
-    " FROM accounts FORCE INDEX (PRIMARY) WHERE id IN ({ids}) ORDER BY id FOR UPDATE SKIP LOCKED"
+    "SELECT GROUP_CONCAT(CONCAT_WS('\t', id, currency, balance, IFNULL(overdraft_limit, ''),"
+    " status, entry_count, stamp_floor, chain) SEPARATOR '\n')"
+    " FROM accounts FORCE INDEX (PRIMARY) WHERE id IN ({ids}) FOR UPDATE SKIP LOCKED"
 )
 # The same with waiting, in line, for at most innodb_lock_wait_timeout (rule R9).
 WAIT_FOR_ACCOUNTS = (
@@ -61,35 +64,31 @@ DIRTY = "SET TRANSACTION ISOLATION LEVEL READ UNCOMMITTED"
 
 INSERT_ENTRIES = _insert(
     "entries",
-    {
-        "account_id": _ID,
-        "number": "BIGINT",
-        "transfer_id": _ID,
-        "amount": "BIGINT",
-        "balance": "BIGINT",
-        "counterparty": _ID,
-        "stamp": "BIGINT",
-        "chain": _SHORT,
-    },
+    "account_id",
+    "number",
+    "transfer_id",
+    "amount",
+    "balance",
+    "counterparty",
+    "stamp",
+    "chain",
 )
 INSERT_TRANSFERS = _insert(
     "transfers",
-    {
-        "id": _ID,
-        "idempotency_key": _SHORT,
-        "source": _ID,
-        "destination": _ID,
-        "amount": "BIGINT",
-        "currency": _ID,
-        "metadata": "TEXT CHARACTER SET utf8mb4",
-        "protocol": _ID,
-        "created_at": "BIGINT",
-        "gtrid": _SHORT,
-        "status": _ID,
-        "reason": _ID,
-        "detail": "TEXT CHARACTER SET utf8mb4",
-        "decided_at": "BIGINT",
-    },
+    "id",
+    "idempotency_key",
+    "source",
+    "destination",
+    "amount",
+    "currency",
+    "metadata",
+    "protocol",
+    "created_at",
+    "gtrid",
+    "status",
+    "reason",
+    "detail",
+    "decided_at",
 )
 _CHANGES = {
     "id": _ID,
@@ -159,13 +158,28 @@ RUNNING = (
 TOUCH = "UPDATE shard_identity SET touched = touched + 1"
 
 
-def bulk(statement: str, rows: Iterable[Sequence[Any]]) -> str:
-    """A bulk statement with its rows."""
-    text = _encode(list(rows)).decode()
-    # JSON text has no control characters, so these two are all that a literal needs escaped. The
-    # driver's way, character by character, takes eight times as long.
-    literal = text.replace("\\", "\\\\").replace("'", "\\'")
-    return statement % f"'{literal}'"
+def insert(statement: str, rows: Sequence[Sequence[Any]]) -> str:
+    """An INSERT with its rows."""
+    text = _encode(rows).decode()[1:-1]
+    # JSON differs from SQL in the brackets alone, unless a text holds one, or something escaped: a
+    # text in double quotes is a literal here too. Six times as fast as one literal after the other.
+    if "\\" not in text and text.count("[") == len(rows) == text.count("]"):
+        return statement % text.replace("[", "(").replace("]", ")")
+    return statement % ",".join(f"({','.join(map(_literal, row))})" for row in rows)
+
+
+def join(statement: str, rows: Iterable[Sequence[Any]]) -> str:
+    """A statement on the table that the server makes of these rows."""
+    return statement % _literal(_encode(list(rows)).decode())
+
+
+def _literal(value: int | str | None) -> str:
+    """A value as SQL text, eight times as fast as the driver's way, character by character."""
+    if value is None:
+        return "NULL"
+    if isinstance(value, int):
+        return str(value)
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def fill(connection: ShardConnection, statement: str, *values: object) -> str:
@@ -175,7 +189,7 @@ def fill(connection: ShardConnection, statement: str, *values: object) -> str:
 
 def listing(connection: ShardConnection, statement: str, ids: Iterable[str]) -> str:
     """A statement with the ids of its IN list."""
-    text = ",".join(map(connection.literal, ids)) or "''"
+    text = ",".join(map(_literal, ids)) or "''"
     return with_share(connection, statement).format(ids=text)
 
 

@@ -260,12 +260,15 @@ NASTY = [
     "\\' \\\\ \\0",
     "a`b;c",
     "~" * 128,
+    "],[",
+    "(1),(2)",
 ]
+METADATA = '{"text":"\'); DROP TABLE x; -- \\" \\\\ \\u0000 \\ud83d\\ude00 \U0001f600 %s"}'
 
 
-def test_whatever_a_value_holds_is_never_sql(bench: Bench) -> None:
+@pytest.mark.parametrize("metadata", [METADATA, None])
+def test_whatever_a_value_holds_is_never_sql(bench: Bench, metadata: str | None) -> None:
     names = bench.accounts(2)
-    metadata = '{"text":"\'); DROP TABLE x; -- \\" \\\\ \\u0000 \\ud83d\\ude00 \U0001f600 %s"}'
     transfers = [bench.transfer(*names)._replace(key=text, metadata=metadata) for text in NASTY]
     branch = bench.branch("s1", bench.gtrid())
     found = branch.lock(names, [t.id for t in transfers], soon()).get()
