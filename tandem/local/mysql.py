@@ -46,6 +46,8 @@ COMMON = (
     "--innodb-log-buffer-size=16M",
     "--key-buffer-size=1M",
     "--performance-schema-digests-size=1000",
+    # Rows are found by primary key, one by one.
+    "--innodb-adaptive-hash-index=ON",
 )
 # `loose`: only some builds know it.
 MYSQL = (
