@@ -17,6 +17,7 @@ from coordinator.participants import Participants
 from coordinator.planning import EMPTY_PLAN, Plan, Sorted, plan, sort_out
 from coordinator.protocols.two_phase_commit import Effect, Event, Phase, step
 from coordinator.queue import (
+    Answer,
     Excuse,
     Group,
     NotDone,
@@ -291,7 +292,7 @@ class GroupRun:
     def _has_moved(self, ticket: Ticket, locked: Mapping[str, Locked]) -> bool:
         accounts = (ticket.transfer.source, ticket.transfer.destination)
         return any(
-            shard in locked and not locked[shard].owns(slot_of(account))
+            shard in locked and slot_of(account) not in locked[shard].slots
             for shard, account in zip(ticket.shards, accounts, strict=True)
         )
 
@@ -436,7 +437,7 @@ class GroupRun:
         group_log.log_refused(self._gtrid, tickets, refused[0])
         if len(tickets) == 1:
             detail = f"the database refused it, nothing was written: {refused[0]}"
-            self._queue.settle(tickets[0], NotDone(Excuse.INTERNAL_ERROR, detail))
+            self._queue.settle([(tickets[0], NotDone(Excuse.INTERNAL_ERROR, detail))])
             return []
         for ticket in tickets:
             ticket.limit = len(tickets) // 2
@@ -458,11 +459,9 @@ class GroupRun:
                 self._delay(again)
                 self._again += again
                 continue
-            for ticket, stored in known:
-                refusal = refuse_reuse(stored.transfer, ticket.transfer)
-                is_replay = stored.gtrid != ticket.gtrid
-                answer = Refused(refusal) if refusal else Settled(stored, is_replay)
-                self._queue.settle(ticket, answer)
+            self._queue.settle(
+                [(ticket, _known_answer(ticket, stored)) for ticket, stored in known]
+            )
 
     def _are_durable(self, shard: str, known: list[StoredTransfer]) -> bool:
         """Whether outcomes that the lock packet has found on a shard are there for good (rule R2).
@@ -488,8 +487,14 @@ class GroupRun:
 
 def _answer(queue: Queue, plan: Plan) -> None:
     """Give the tickets of a group that has committed, or had nothing to write, their answers."""
-    for ticket, result in zip(plan.tickets, plan.results, strict=True):
-        if isinstance(result, StoredTransfer):
-            queue.settle(ticket, Settled(result, is_replay=False))
-        else:
-            queue.settle(ticket, Refused(result))
+    answers = [
+        Settled(result, is_replay=False) if isinstance(result, StoredTransfer) else Refused(result)
+        for result in plan.results
+    ]
+    queue.settle(zip(plan.tickets, answers, strict=True))
+
+
+def _known_answer(ticket: Ticket, stored: StoredTransfer) -> Answer:
+    """The answer to a ticket whose transfer has had its outcome before."""
+    refusal = refuse_reuse(stored.transfer, ticket.transfer)
+    return Refused(refusal) if refusal else Settled(stored, stored.gtrid != ticket.gtrid)

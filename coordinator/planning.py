@@ -6,7 +6,7 @@ out what each shard is to write.
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from coordinator.queue import Ticket
 from ledger.decide import decide
@@ -38,25 +38,25 @@ def sort_out(
     known not to exist.
     """
     result = Sorted([], [], [], [])
-    usable: dict[str, set[str]] = {shard: set(answer.accounts) for shard, answer in locked.items()}
     seen: set[str] = set()
     held: set[tuple[int, str]] = set()
     for ticket in tickets:
         transfer = ticket.transfer
-        accounts = (transfer.source, transfer.destination)
-        answers = [locked.get(shard) for shard in ticket.shards]
-        stored = _find(transfer, answers[0])
+        source, destination = transfer.source, transfer.destination
+        from_, to = map(locked.get, ticket.shards)
+        stored = _find(transfer, from_)
         if stored:
             result.known.append((ticket, stored))
             continue
-        if not all(_takes(*place) for place in zip(accounts, answers, strict=True)):
+        if not (_takes(from_, source) and _takes(to, destination)):
             result.displaced.append(ticket)
         elif transfer.id in seen:
             result.passed_over.append(ticket)
             continue
-        elif any((id(ticket.batch), account) in held for account in accounts) or not all(
-            account in usable[shard] or account in absent
-            for account, shard in zip(accounts, ticket.shards, strict=True)
+        elif (
+            (held and not held.isdisjoint(_places(ticket)))
+            or (source not in from_.accounts and source not in absent)
+            or (destination not in to.accounts and destination not in absent)
         ):
             result.passed_over.append(ticket)
         else:
@@ -65,19 +65,25 @@ def sort_out(
             continue
         # Whatever waits holds back what comes after it in its batch on the same accounts (R9).
         if ticket.batch is not None:
-            held.update((id(ticket.batch), account) for account in accounts)
+            held.update(_places(ticket))
     return result
+
+
+def _places(ticket: Ticket) -> list[tuple[int, str]]:
+    """The ticket's accounts within its batch."""
+    batch = id(ticket.batch)
+    return [(batch, ticket.transfer.source), (batch, ticket.transfer.destination)]
 
 
 def _find(transfer: Transfer, answer: Locked | None) -> StoredTransfer | None:
     """The transfer's outcome from before, on a shard that owns its source's slot."""
-    if answer is None or not answer.owns(slot_of(transfer.source)):
+    if answer is None or not answer.known or slot_of(transfer.source) not in answer.slots:
         return None
     return answer.known.get(transfer.id)
 
 
-def _takes(account: str, answer: Locked | None) -> bool:
-    return answer is not None and answer.is_writable and answer.owns(slot_of(account))
+def _takes(answer: Locked | None, account: str) -> TypeGuard[Locked]:
+    return answer is not None and answer.is_writable and slot_of(account) in answer.slots
 
 
 class Plan(NamedTuple):

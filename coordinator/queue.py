@@ -9,7 +9,9 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from typing import NamedTuple
 
 from coordinator.telemetry.tracing import Origin
@@ -145,7 +147,8 @@ class Ticket:
         return self.number < other.number
 
 
-class Group(NamedTuple):
+@dataclass(frozen=True)
+class Group:
     """Tickets to be committed together, in their order; `in_line` is the one among them that has
     been passed over so often that its accounts are to be waited for. The others of such a group
     want one of these accounts too.
@@ -154,7 +157,7 @@ class Group(NamedTuple):
     tickets: list[Ticket]
     in_line: Ticket | None
 
-    @property
+    @cached_property
     def accounts(self) -> set[str]:
         return {
             account
@@ -288,10 +291,11 @@ class Queue:
                 if ticket.state is State.SENT and ticket.gtrid == gtrid:
                     ticket.state = State.OPEN
 
-    def settle(self, ticket: Ticket, answer: Answer) -> None:
-        """Give a ticket its answer. The first one holds."""
+    def settle(self, answers: Iterable[tuple[Ticket, Answer]]) -> None:
+        """Give tickets their answers. The first one of each holds."""
         with self._changed:
-            self._settle(ticket, answer)
+            for ticket, answer in answers:
+                self._settle(ticket, answer)
 
     def _settle(self, ticket: Ticket, answer: Answer) -> None:
         if ticket.state is State.DONE:
@@ -375,22 +379,23 @@ class Queue:
     def _candidates(self) -> list[Ticket]:
         """Those whose accounts are free in this process and whose shards can be used, in order."""
         now = time.monotonic()
+        troubles = _Troubles(self._trouble_with)
         found: list[Ticket] = []
         held: set[tuple[int, str]] = set()
         gone = False
         for ticket in self._waiting:
-            transfer = ticket.transfer
             if self._is_over(ticket, now):
                 gone = True
                 continue
+            transfer = ticket.transfer
             accounts = (transfer.source, transfer.destination)
             batch = id(ticket.batch) if ticket.batch is not None else 0
-            is_held = batch and any((batch, account) in held for account in accounts)
+            is_held = held and batch and any((batch, account) in held for account in accounts)
             if (
                 is_held
                 or ticket.not_before > now
                 or not self._claimed.isdisjoint(accounts)
-                or self._has_trouble(ticket)
+                or self._has_trouble(ticket, troubles)
             ):
                 if batch:
                     held.update((batch, account) for account in accounts)
@@ -408,13 +413,12 @@ class Queue:
             self._settle(ticket, TOO_LATE)
         return ticket.state is State.DONE
 
-    def _has_trouble(self, ticket: Ticket) -> bool:
+    def _has_trouble(self, ticket: Ticket, troubles: "_Troubles") -> bool:
         """Whether a shard of the ticket cannot be used; after some patience, answers it."""
         transfer = ticket.transfer
         ticket.shards = (self._shard_of(transfer.source), self._shard_of(transfer.destination))
         for shard in ticket.shards:
-            trouble = self._trouble_with(shard)
-            if trouble:
+            if trouble := troubles[shard]:
                 reason, since_s = trouble
                 if ticket.state is State.OPEN and since_s > self._shard_patience_s:
                     detail = f"shard {shard} takes no transfers now: {reason}"
@@ -429,6 +433,18 @@ class Queue:
         now = time.monotonic()
         later = (t.not_before - now for t in self._waiting if t.not_before > now)
         return max(min(later, default=_PAUSE_MAX_S), _PAUSE_MIN_S)
+
+
+class _Troubles(dict[str, tuple[str, float] | None]):
+    """What `trouble_with` says of each shard at one moment: asked once, not for every ticket."""
+
+    def __init__(self, trouble_with: Callable[[str], tuple[str, float] | None]) -> None:
+        super().__init__()
+        self._trouble_with = trouble_with
+
+    def __missing__(self, shard: str) -> tuple[str, float] | None:
+        self[shard] = self._trouble_with(shard)
+        return self[shard]
 
 
 def _together(candidates: Sequence[Ticket], group_max: int) -> list[Ticket]:

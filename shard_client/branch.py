@@ -6,6 +6,7 @@ not prepared.
 """
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from ledger.model import Account, Entry
@@ -17,20 +18,17 @@ from shard_client.xid import xid
 
 
 class Locked(NamedTuple):
-    """What a lock packet found.
+    """What a lock packet found; `slots` are those that the shard owns.
 
     `accounts` are locked and ours until the branch ends; an account that was asked for and is not
     in there is locked by somebody else or does not exist. `known` are transfers that have an
     outcome already; it counts only for those whose source account is in `accounts`.
     """
 
-    slots: list[tuple[int, int]]
+    slots: frozenset[int]
     is_writable: bool
     accounts: dict[str, Account]
     known: dict[str, StoredTransfer]
-
-    def owns(self, slot: int) -> bool:
-        return any(first <= slot <= last for first, last in self.slots)
 
 
 class Writes(NamedTuple):
@@ -184,11 +182,17 @@ def _nothing(_: list[Result]) -> None:
 def _locked(results: Sequence[Result]) -> Locked:
     slots, ((accounts,),), known = (result.rows for result in results)
     return Locked(
-        slots=[(first, last) for first, last, _ in slots],
+        slots=slots_of(tuple((first, last) for first, last, _ in slots)),
         is_writable=not any(read_only for _, _, read_only in slots),
         accounts=_accounts(accounts or ""),
         known={row[0]: StoredTransfer.from_row(row) for row in known},
     )
+
+
+@lru_cache(maxsize=64)
+def slots_of(ranges: tuple[tuple[int, int], ...]) -> frozenset[int]:
+    """All slots of these ranges, from the first to the last of each."""
+    return frozenset(slot for first, last in ranges for slot in range(first, last + 1))
 
 
 def _accounts(text: str) -> dict[str, Account]:

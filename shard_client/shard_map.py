@@ -1,7 +1,6 @@
 """Which shard owns which slot: an immutable, versioned table."""
 
 import re
-from bisect import bisect_right
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -48,7 +47,7 @@ class ShardMap:
         self.shards = dict(shards)
         self.ranges = sorted(ranges)
         self._check()
-        self._firsts = [item.first for item in self.ranges]
+        self._owners = [shard for first, last, shard in self.ranges for _ in range(first, last + 1)]
 
     def _check(self) -> None:
         for name in self.shards:
@@ -67,7 +66,7 @@ class ShardMap:
             raise BrokenShardMap(f"version {self.version} is below 1")
 
     def shard_of_slot(self, slot: int) -> str:
-        return self.ranges[bisect_right(self._firsts, slot) - 1].shard
+        return self._owners[slot]
 
     def shard_of(self, account_id: str) -> str:
         """The shard that owns an account."""

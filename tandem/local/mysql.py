@@ -42,7 +42,7 @@ COMMON = (
     "--performance-schema-instrument=%=OFF",
     "--performance-schema-consumer-global-instrumentation=OFF",
     # Several servers share the machine.
-    "--innodb-buffer-pool-size=128M",
+    "--innodb-buffer-pool-size=1G",
     "--innodb-log-buffer-size=16M",
     "--key-buffer-size=1M",
     "--performance-schema-digests-size=1000",

@@ -11,7 +11,7 @@ from coordinator.planning import EMPTY_PLAN, Plan, Sorted, plan, sort_out
 from coordinator.queue import Latch, Ticket
 from ledger.chain import first_link
 from ledger.model import Account, Reason, Refusal, Transfer
-from shard_client.branch import Locked
+from shard_client.branch import Locked, slots_of
 from shard_client.transfers import StoredTransfer
 
 ALL = [(0, 4095)]
@@ -40,7 +40,7 @@ def locked(
     known: Iterable[StoredTransfer] = (),
 ) -> Locked:
     return Locked(
-        slots,
+        slots_of(tuple(slots)),
         is_writable,
         {id_: account(id_) for id_ in ids},
         {stored.transfer.id: stored for stored in known},

@@ -47,7 +47,7 @@ def test_what_runs_again_comes_back_at_its_old_place() -> None:
     tickets = [ticket("1a", "1b") for _ in range(4)]
     waiting.put(tickets)
     group = take(waiting)
-    waiting.settle(tickets[0], ANSWER)
+    waiting.settle([(tickets[0], ANSWER)])
     waiting.finished(group, [tickets[1], tickets[0]])
     # The one that has its answer is not run again.
     assert take(waiting).tickets == tickets[1:3]
@@ -151,11 +151,11 @@ def test_halving_the_limit_isolates_the_one_that_spoils() -> None:
         group = take(waiting)
         if spoiler not in group.tickets:
             for good in group.tickets:
-                waiting.settle(good, ANSWER)
+                waiting.settle([(good, ANSWER)])
             done += group.tickets
             waiting.finished(group, [])
         elif len(group.tickets) == 1:
-            waiting.settle(spoiler, GONE)
+            waiting.settle([(spoiler, GONE)])
             waiting.finished(group, [])
         else:
             for member in group.tickets:

@@ -120,7 +120,7 @@ def test_written_before_withdrawn() -> None:
     waiting.withdraw([sent], GONE)
     assert sent.answer is None
     assert sent.state is State.SENT
-    waiting.settle(sent, ANSWER)
+    waiting.settle([(sent, ANSWER)])
     assert sent.answer is ANSWER
 
 
@@ -152,8 +152,8 @@ def test_the_first_answer_holds() -> None:
     latch = Latch(2)
     one = ticket("1a", "1b", latch=latch)
     waiting.put([one])
-    waiting.settle(one, ANSWER)
-    waiting.settle(one, GONE)
+    waiting.settle([(one, ANSWER)])
+    waiting.settle([(one, GONE)])
     waiting.withdraw([one], GONE)
     assert one.answer is ANSWER
     # It has counted once.
@@ -221,7 +221,7 @@ def test_what_is_worked_on_is_found_until_it_is_answered() -> None:
     assert waiting.find("t1") is one
     take(waiting)
     assert waiting.find("t1") is one
-    waiting.settle(one, ANSWER)
+    waiting.settle([(one, ANSWER)])
     assert waiting.find("t1") is None
 
 
@@ -233,7 +233,7 @@ def test_of_two_with_one_id_the_one_that_may_be_written_is_found() -> None:
     assert waiting.find("t1") is elder
     waiting.claim_for_writing([younger], "g")
     assert waiting.find("t1") is younger
-    waiting.settle(elder, ANSWER)
+    waiting.settle([(elder, ANSWER)])
     assert waiting.find("t1") is younger
 
 
@@ -268,7 +268,7 @@ def test_a_closed_queue_takes_nothing_and_empties() -> None:
     assert group.tickets == [last]
     waiting.finished(group, [last])
     assert take(waiting).tickets == [last]
-    waiting.settle(last, ANSWER)
+    waiting.settle([(last, ANSWER)])
     assert waiting.close(time.monotonic())
     assert waiting.take() is None
 
@@ -285,7 +285,7 @@ def test_closing_wakes_those_who_wait() -> None:
     taker.start()
     closer.start()
     time.sleep(0.05)
-    waiting.settle(last, ANSWER)
+    waiting.settle([(last, ANSWER)])
     taker.join(5)
     closer.join(5)
     assert sorted(map(str, results)) == ["None", "True"]
@@ -319,7 +319,7 @@ def test_groups_under_way_never_share_an_account(executors: list[threading.Threa
                 busy.difference_update(group.accounts)
             for one in group.tickets:
                 if one not in again:
-                    waiting.settle(one, ANSWER)
+                    waiting.settle([(one, ANSWER)])
             waiting.finished(group, again)
 
     executors += [threading.Thread(target=execute) for _ in range(4)]
