@@ -390,9 +390,8 @@ class Queue:
             transfer = ticket.transfer
             accounts = (transfer.source, transfer.destination)
             batch = id(ticket.batch) if ticket.batch is not None else 0
-            is_held = held and batch and any((batch, account) in held for account in accounts)
             if (
-                is_held
+                (held and any((batch, account) in held for account in accounts))
                 or ticket.not_before > now
                 or not self._claimed.isdisjoint(accounts)
                 or self._has_trouble(ticket, troubles)
@@ -401,7 +400,7 @@ class Queue:
                     held.update((batch, account) for account in accounts)
                 continue
             found.append(ticket)
-            if len(found) >= 2 * self._group_max:
+            if len(found) >= self._group_max:
                 break
         if gone:
             self._waiting = [t for t in self._waiting if t.state is not State.DONE]

@@ -70,7 +70,7 @@ class ShardMap:
 
     def shard_of(self, account_id: str) -> str:
         """The shard that owns an account."""
-        return self.shard_of_slot(slot_of(account_id))
+        return self._owners[slot_of(account_id)]
 
     def ranges_of(self, shard: str) -> list[tuple[int, int]]:
         return [(first, last) for first, last, owner in self.ranges if owner == shard]
