@@ -46,7 +46,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "bind": coordinator.listen,
             "workers": coordinator.workers,
             "threads": coordinator.threads,
-            "worker_class": "coordinator.http.worker.DrainingWorker",
+            "worker_class": "coordinator.http.worker.Worker",
             "worker_connections": 4 * coordinator.threads,
             "limit_request_line": message.MAX_REQUEST_LINE,
             "timeout": 60,

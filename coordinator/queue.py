@@ -25,6 +25,11 @@ _PAUSE_MAX_S = 0.1
 # After a wait in line that was in vain: whoever holds the lock holds it for long.
 _PAUSE_IN_VAIN_S = 0.5
 _PAUSE_IN_VAIN_MAX_S = 4.0
+# A group costs a shard much the same whether it has one transfer or fifty. So a small one waits for
+# company while some young ones are at its shards; what waits goes together when one of them ends.
+_SMALL = 100
+_YOUNG_S = 0.02
+_YOUNG_MAX = 2
 
 
 class State(Enum):
@@ -158,6 +163,10 @@ class Group:
     in_line: Ticket | None
 
     @cached_property
+    def shards(self) -> set[str]:
+        return {shard for ticket in self.tickets for shard in ticket.shards}
+
+    @cached_property
     def accounts(self) -> set[str]:
         return {
             account
@@ -209,6 +218,10 @@ class Queue:
         self._changed = threading.Condition()
         self._waiting: list[Ticket] = []
         self._claimed: set[str] = set()
+        # When the groups that run were taken, the youngest last.
+        self._running: dict[int, tuple[float, Group]] = {}
+        # Until then a small group waits for company, and nobody need be woken for it.
+        self._in_company_at = 0.0
         # Several of one id come from batches; they wait for each other.
         self._by_id: dict[str, list[Ticket]] = {}
         self._unsettled = 0
@@ -234,7 +247,8 @@ class Queue:
                 self._by_id.setdefault(ticket.transfer.id, []).append(ticket)
             self._waiting.extend(tickets)
             self._unsettled += len(tickets)
-            self._changed.notify()
+            if len(self._waiting) >= _SMALL or time.monotonic() > self._in_company_at:
+                self._changed.notify()
 
     def find(self, transfer: str) -> Ticket | None:
         """The ticket of a transfer that is being worked on in this process, best one that may have
@@ -320,29 +334,59 @@ class Queue:
         with self._changed:
             while True:
                 group = self._pick()
-                if group:
-                    self._claimed |= group.accounts
-                    if self._waiting:
-                        self._changed.notify()
+                wait_s = self._wait_for_company(group) if group else self._pause()
+                if group and not wait_s:
+                    self._begin(group)
                     return group
                 if self._is_closed and not self._unsettled:
                     return None
-                self._changed.wait(self._pause())
+                self._in_company_at = time.monotonic() + wait_s if group else 0.0
+                self._changed.wait(wait_s)
+
+    def _wait_for_company(self, group: Group) -> float:
+        """How long a group would better wait for others to join it, in seconds."""
+        if group.in_line or len(group.tickets) >= _SMALL:
+            return 0.0
+        ends = [
+            began + _YOUNG_S
+            for began, other in self._running.values()
+            if not group.shards.isdisjoint(other.shards)
+        ]
+        return max(ends[-_YOUNG_MAX] - time.monotonic(), 0.0) if len(ends) >= _YOUNG_MAX else 0.0
+
+    def _begin(self, group: Group) -> None:
+        taken = set(map(id, group.tickets))
+        self._waiting = [ticket for ticket in self._waiting if id(ticket) not in taken]
+        self._claimed |= group.accounts
+        self._running[id(group)] = (time.monotonic(), group)
+        self._in_company_at = 0.0
+        self._is_in_line = self._is_in_line or group.in_line is not None
+        if self._waiting:
+            self._changed.notify()
 
     def finished(self, group: Group, again: Iterable[Ticket]) -> None:
         """A group has run; those of `again` wait once more, at their old places."""
         with self._changed:
             self._claimed -= group.accounts
+            del self._running[id(group)]
             if group.in_line:
                 self._is_in_line = False
             self._put_back(again)
-            self._changed.notify_all()
+            self._wake()
 
     def put_back(self, again: Iterable[Ticket]) -> None:
         """Tickets of a group that has been settled after it was finished wait once more."""
         with self._changed:
             self._put_back(again)
+            self._wake()
+
+    def _wake(self) -> None:
+        """One is enough: it wakes the next one if it leaves something that waits."""
+        self._in_company_at = 0.0
+        if self._is_closed:
             self._changed.notify_all()
+        else:
+            self._changed.notify()
 
     def _put_back(self, again: Iterable[Ticket]) -> None:
         self._waiting.extend(ticket for ticket in again if ticket.state is not State.DONE)
@@ -368,12 +412,9 @@ class Queue:
         # One at a time: while it waits for a lock, the other executors do not.
         in_line = None if self._is_in_line else next(late, None)
         if in_line:
-            self._is_in_line = True
             chosen = _wanting_the_same(candidates, in_line, self._group_max)
         else:
             chosen = _together(candidates, self._group_max)
-        taken = set(map(id, chosen))
-        self._waiting = [ticket for ticket in self._waiting if id(ticket) not in taken]
         return Group(chosen, in_line)
 
     def _candidates(self) -> list[Ticket]:

@@ -77,7 +77,11 @@ class GunicornLogger(glogging.Logger):  # type: ignore[misc]
 
 
 class _OneWrite(logging.Handler):
-    """Writes a line at once, so that those of several processes do not mix."""
+    """Writes a line at once, so that those of several processes and threads do not mix."""
+
+    def createLock(self) -> None:
+        """None: it would make the threads of all requests stand in line for each other's lines."""
+        self.lock = None
 
     def emit(self, record: logging.LogRecord) -> None:
         try:

@@ -1,13 +1,24 @@
 """The queue: what waits, what may run together, and who may say that nothing has happened."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator.queue import Ticket, pause_after
-from tests.unit.tickets import ANSWER, FAR_S, GONE, Shards, has_nothing, queue, take, ticket
+from coordinator.queue import Group, Queue, Ticket, pause_after
+from tests.unit.tickets import (
+    ANSWER,
+    FAR_S,
+    GONE,
+    Shards,
+    has_nothing,
+    picked,
+    queue,
+    take,
+    ticket,
+)
 
 # --- groups ---------------------------------------------------------------------------------
 
@@ -177,6 +188,64 @@ def test_a_small_limit_ends_a_group_before_it() -> None:
         sizes.append(len(group.tickets))
         waiting.finished(group, [])
     assert sizes == [2, 1, 1]
+
+
+# --- company --------------------------------------------------------------------------------
+
+
+def two_running(waiting: Queue) -> list[Group]:
+    """Two groups that have just been taken, at s1 and s2."""
+    running = []
+    for n in range(2):
+        waiting.put([ticket(f"1a{n}", f"2b{n}")])
+        running.append(take(waiting))
+    return running
+
+
+def test_a_small_group_waits_for_company_until_one_at_its_shards_ends() -> None:
+    waiting = queue()
+    first, _ = two_running(waiting)
+    one, another = ticket("1c", "2c"), ticket("2d", "3d")
+    waiting.put([one])
+    assert 0 < waiting._wait_for_company(picked(waiting)) <= 0.02
+    with ThreadPoolExecutor(1) as pool:
+        taken = pool.submit(take, waiting)
+        waiting.put([another])
+        waiting.finished(first, [])
+        group = taken.result()
+    assert group.tickets[0] is one
+
+
+def test_company_is_not_waited_for_long() -> None:
+    waiting = queue()
+    two_running(waiting)
+    one = ticket("1c", "2c")
+    waiting.put([one])
+    began = time.monotonic()
+    assert take(waiting).tickets == [one]
+    assert time.monotonic() - began < 1
+
+
+def test_one_that_runs_keeps_no_group_waiting() -> None:
+    waiting = queue()
+    waiting.put([ticket("1a", "2b")])
+    take(waiting)
+    waiting.put([ticket("1c", "2c")])
+    assert waiting._wait_for_company(picked(waiting)) == 0
+
+
+def test_groups_at_other_shards_are_no_company() -> None:
+    waiting = queue()
+    two_running(waiting)
+    waiting.put([ticket("3c", "4c")])
+    assert waiting._wait_for_company(picked(waiting)) == 0
+
+
+def test_a_large_group_waits_for_nobody() -> None:
+    waiting = queue()
+    two_running(waiting)
+    waiting.put([ticket(f"1c{n}", f"2c{n}") for n in range(100)])
+    assert waiting._wait_for_company(picked(waiting)) == 0
 
 
 # --- order within a batch -------------------------------------------------------------------

@@ -57,3 +57,10 @@ def take(waiting: Queue) -> Group:
 def has_nothing(waiting: Queue) -> bool:
     """Whether nothing can be taken now."""
     return waiting._pick() is None
+
+
+def picked(waiting: Queue) -> Group:
+    """The group that would be taken next."""
+    group = waiting._pick()
+    assert group is not None
+    return group
