@@ -25,7 +25,8 @@ class _Socket(socket.socket):
     _held = b""
 
     def setblocking(self, flag: bool) -> None:
-        if self.getblocking() is not bool(flag):
+        # Not `getblocking`: with a time limit a socket is neither.
+        if self.gettimeout() != (None if flag else 0.0):
             super().setblocking(flag)
 
     def sendall(self, data: bytes, flags: int = 0) -> None:  # type: ignore[override]
@@ -47,7 +48,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def enqueue_req(self, conn: TConn) -> None:
         if not isinstance(conn.sock, _Socket | SSLSocket):
+            timeout_s = conn.sock.gettimeout()
             conn.sock = _Socket(fileno=conn.sock.detach())
+            conn.sock.settimeout(timeout_s)
         super().enqueue_req(conn)
 
     def handle(self, conn: TConn) -> object:
