@@ -3,17 +3,22 @@
 import secrets
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import msgspec
 
 from bench.loads import LOADS
 from bench.loads.base import Load, Scale
-from bench.measure import measure
+from bench.measure import Figures, measure
+from bench.parts import PARTS
+from bench.parts.base import Outcome, Sizes
+from bench.parts.options import SHORT as SHORT_PARTS
+from bench.parts.options import part_options
 from bench.place import Place, cluster, durability
+from bench.plot import draw
 from bench.report import document, show
-from bench.surroundings import surroundings
+from bench.surroundings import machine, surroundings
 from coordinator.cluster import ClusterError
 from coordinator.settings import SettingsError
 from tandem.cli.local import guarded
@@ -44,8 +49,16 @@ def _positive(default: int, help_: str, least: int = 1) -> dict[str, Any]:
     "names",
     multiple=True,
     type=click.Choice(list(LOADS)),
-    help="What to measure; may be repeated.  [default: everything]",
+    help="The load to measure; may be repeated.  [default: every load]",
 )
+@click.option(
+    "--part",
+    "parts",
+    multiple=True,
+    type=click.Choice(list(PARTS)),
+    help="Measure this instead of the loads; may be repeated.",
+)
+@click.option("--all", "is_everything", is_flag=True, help="Measure every load and every part.")
 @click.option("--rounds", **_positive(5, "How often every load has its turn."))
 @click.option("--seconds", **_positive(5, "How long a turn is."))
 @click.option(
@@ -68,10 +81,19 @@ def _positive(default: int, help_: str, least: int = 1) -> dict[str, Any]:
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
     help="Write everything to this file, too.",
 )
+@click.option(
+    "--plot",
+    "plot_file",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="Draw it all into this file (PNG).",
+)
+@part_options
 @click.option("--short", is_flag=True, help="Only see that it runs: one turn of a second.")
 @guarded
 def main(
     names: tuple[str, ...],
+    parts: tuple[str, ...],
+    is_everything: bool,
     rounds: int,
     seconds: int,
     accounts: int,
@@ -82,7 +104,9 @@ def main(
     workers: int,
     data_dir: Path | None,
     json_file: Path | None,
+    plot_file: Path | None,
     short: bool,
+    **part_sizes: Any,
 ) -> None:
     """Measure this engine against textbook XA, in one run, on the same fully durable shards.
 
@@ -91,28 +115,55 @@ def main(
     shards, between accounts drawn at random. The loads take turns, round after round, and the
     ratio is the median of the rounds'. Afterwards the bank's rules are checked on every shard by
     SQL; exits with 1 if one is broken.
+
+    That is what it does without options. `--part` measures something else, each part on new
+    clusters: growth (few and many accounts and entries), counts (what a transfer costs with 2, 4
+    and 8 shards, by the servers' own counters), memory (a coordinator's at full load), smallbank
+    (the benchmark of that name). `--all` measures everything.
     """
     plan, scale = Plan(rounds, seconds, 2.0), Scale(accounts, threads, clients, batch)
     if short:
         plan, scale = SHORT, replace(scale, accounts=min(accounts, SHORT_ACCOUNTS))
+        part_sizes |= SHORT_PARTS
+    sizes = Sizes(**asdict(plan), clients=clients, batch=batch, workers=workers, **part_sizes)
     chosen = [name for name in LOADS if name in names or not names]
+    others = [name for name in PARTS if name in parts or is_everything]
     try:
-        with (
-            shown(console(stderr=True)) as report,
-            cluster(data_dir, coordinators, workers, report) as place,
-        ):
-            found = run(place, plan, scale, chosen, report)
+        with shown(console(stderr=True)) as report:
+            measured = Measured({}, {}, [])
+            if names or not others or is_everything:
+                with cluster(data_dir, coordinators, workers, report) as place:
+                    measured = run(place, plan, scale, chosen, report)
+            outcomes = {name: PARTS[name](sizes, report) for name in others}
     except (RuntimeError, ClusterError, SettingsError) as error:
         raise CommandError(f"{error}.") from error
+    found = _document(measured, sizes, outcomes)
     show(found)
+    if plot_file:
+        draw(found, plot_file)
     if json_file:
         json_file.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
     if found["violations"]:
         raise CommandError(f"{len(found['violations'])} of the bank's rules are broken.")
 
 
-def run(place: Place, plan: Plan, scale: Scale, names: list[str], report: Report) -> dict[str, Any]:
-    """Measure these loads and check the bank's rules; gives the document of it all."""
+class Measured(NamedTuple):
+    """What was found of the loads, under which settings."""
+
+    figures: dict[str, Figures]
+    settings: dict[str, Any]
+    violations: list[str]
+
+
+def _document(measured: Measured, sizes: Sizes, outcomes: dict[str, Outcome]) -> dict[str, Any]:
+    settings = measured.settings or machine()
+    if outcomes:
+        settings |= asdict(sizes)
+    return document(measured.figures, settings, measured.violations, outcomes)
+
+
+def run(place: Place, plan: Plan, scale: Scale, names: list[str], report: Report) -> Measured:
+    """Measure these loads and check the bank's rules."""
     durable = durability(place)
     for shard, values in durable.items():
         report(f"{shard} is fully durable, " + ", ".join(f"{k}={v}" for k, v in values.items()))
@@ -126,7 +177,7 @@ def run(place: Place, plan: Plan, scale: Scale, names: list[str], report: Report
     for key, load in loads.items():
         report(f"Checking the bank's rules: {load.title}")
         violations += load.violations(figures[key].total)
-    return document(figures, settings, violations)
+    return Measured(figures, settings, violations)
 
 
 if __name__ == "__main__":

@@ -65,25 +65,35 @@ class Place:
     workers: int | None
     servers: list[Server]
     shard_map: ShardMap
+    # Process ids: of the shards' servers, and of the coordinators' workers.
+    shard_pids: list[int] = field(default_factory=list)
+    worker_pids: list[int] = field(default_factory=list)
 
 
 @contextmanager
 def cluster(
-    data_dir: Path | None, coordinators: int, workers: int, report: Report
+    data_dir: Path | None,
+    coordinators: int,
+    workers: int,
+    report: Report,
+    *,
+    shards: int = 2,
+    buffer_pool_mib: int | None = None,
 ) -> Iterator[Place]:
     """The cluster in `data_dir`, or one made for the block in a temporary folder.
 
-    What ran before keeps running; what this starts is stopped again, whatever happens. Raises
-    LocalError.
+    `shards` is how many a new one has; `buffer_pool_mib` is that of each that is started. What ran
+    before keeps running; what this starts is stopped again, whatever happens. Raises LocalError.
     """
     folder = data_dir or Path(tempfile.mkdtemp(prefix="tandem-bench-"))
-    local = LocalCluster(folder)
+    options = [f"--innodb-buffer-pool-size={buffer_pool_mib}M"] if buffer_pool_mib else []
+    local = LocalCluster(folder, shard_options=options)
     ran_before = local.exists() and any(p["running"] for p in local.status()["processes"])
     is_new = not local.exists()
     report(f"Starting a cluster in {folder}")
     try:
         with _workers_of_coordinators(workers):
-            local.up(Options(2, coordinators) if is_new else Options(), report)
+            local.up(Options(shards, coordinators) if is_new else Options(), report)
         yield _place(local)
     finally:
         if not ran_before:
@@ -128,17 +138,29 @@ def _place(local: LocalCluster) -> Place:
             f"{local.data_dir} holds {len(servers)} shard; transfers across shards need two. "
             "Choose another folder with --data-dir, or leave it out"
         )
-    return Place(str(local.data_dir), status["urls"], _worker_count(status), servers, shard_map)
+    workers = _workers(_pids(status, "coordinator"))
+    return Place(
+        str(local.data_dir),
+        status["urls"],
+        len(workers) or None,
+        servers,
+        shard_map,
+        _pids(status, "mysql"),
+        workers,
+    )
 
 
-def _worker_count(status: Mapping[str, Any]) -> int | None:
-    """How many processes the coordinators' masters have started."""
-    masters = [p["pid"] for p in status["processes"] if p["kind"] == "coordinator" and p["pid"]]
+def _pids(status: Mapping[str, Any], kind: str) -> list[int]:
+    return [p["pid"] for p in status["processes"] if p["kind"] == kind and p["pid"]]
+
+
+def _workers(masters: list[int]) -> list[int]:
+    """The processes that the coordinators' masters have started; none if that cannot be seen."""
     try:
         files = [Path(f"/proc/{pid}/task/{pid}/children") for pid in masters]
-        return sum(len(file.read_text().split()) for file in files)
+        return [int(pid) for file in files for pid in file.read_text().split()]
     except OSError:
-        return None
+        return []
 
 
 def durability(place: Place) -> dict[str, dict[str, int]]:

@@ -5,15 +5,23 @@ from dataclasses import asdict
 from statistics import median
 from typing import Any
 
+from rich.table import Table
+
 from bench.loads import BASELINE
 from bench.measure import Figures, ratios
+from bench.parts.base import Outcome
 from tandem.cli.terminal import console, table
 
 
 def document(
-    figures: Mapping[str, Figures], settings: Mapping[str, Any], violations: list[str]
+    figures: Mapping[str, Figures],
+    settings: Mapping[str, Any],
+    violations: list[str],
+    outcomes: Mapping[str, Outcome],
 ) -> dict[str, Any]:
     """Everything, for machines."""
+    parts = {name: _part(outcome) for name, outcome in outcomes.items()}
+    violations = violations + [text for found in outcomes.values() for text in found.violations]
     baseline = figures.get(BASELINE)
     loads: dict[str, Any] = {}
     for name, found in figures.items():
@@ -22,7 +30,21 @@ def document(
         if baseline is not None and name != BASELINE:
             each = ratios(found, baseline)
             loads[name] |= {"ratio": median(each), "ratios": each}
-    return {"settings": dict(settings), "loads": loads, "violations": violations}
+    return {
+        "settings": dict(settings),
+        "loads": loads,
+        "parts": parts,
+        "violations": violations,
+    }
+
+
+def _part(outcome: Outcome) -> dict[str, Any]:
+    """A part, with what is worked out of its findings."""
+    findings = [
+        asdict(finding) | {"ratio": finding.ratio, "is_met": finding.is_met}
+        for finding in outcome.findings
+    ]
+    return asdict(outcome) | {"findings": findings}
 
 
 def show(found: Mapping[str, Any]) -> None:
@@ -44,8 +66,38 @@ def show(found: Mapping[str, Any]) -> None:
     for name, value in found["settings"].items():
         settings.add_row(name.replace("_", " "), _text(value))
     screen.print(settings)
-    screen.print(measured)
+    if found["loads"]:
+        screen.print(measured)
+    for part in found["parts"].values():
+        screen.print(_table_of(part))
     _show_verdict(found)
+
+
+def _table_of(part: Mapping[str, Any]) -> Table:
+    shown = table(
+        *(part["title"], "", "ratio", "lowest", "highest", "goal", ""),
+        right=("ratio", "lowest", "highest", "goal"),
+    )
+    for finding in part["findings"]:
+        figures = ", ".join(f"{_number(x)} {name}" for name, x in finding["figures"].items())
+        ratios_ = finding["ratios"]
+        ends = (finding["ratio"], min(ratios_), max(ratios_)) if ratios_ else ()
+        shown.add_row(
+            finding["title"],
+            figures,
+            *([f"{ratio:.2f}" for ratio in ends] or [""] * 3),
+            "" if finding["goal"] is None else f"{finding['goal']:g}",
+            _VERDICTS[finding["is_met"]],
+        )
+    return shown
+
+
+_VERDICTS = {None: "", True: "met", False: "MISSED"}
+
+
+def _number(value: float) -> str:
+    """With about three digits."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _show_verdict(found: Mapping[str, Any]) -> None:

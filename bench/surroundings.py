@@ -13,15 +13,23 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 def surroundings(place: Place) -> dict[str, Any]:
     """What has to be known to compare figures with others."""
+    own = {"coordinators": len(place.urls), "workers": place.workers}
+    return machine() | {"servers": versions(place)} | own
+
+
+def versions(place: Place) -> dict[str, str]:
+    """The version of each shard's server."""
+    return {server.shard: str(server.rows("SELECT VERSION()")[0][0]) for server in place.servers}
+
+
+def machine() -> dict[str, Any]:
+    """The machine and the code."""
     return {
         "cores": os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "cpu": _cpu(),
         "load_average_at_start": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
-        "servers": {s.shard: s.rows("SELECT VERSION()")[0][0] for s in place.servers},
-        "coordinators": len(place.urls),
-        "workers": place.workers,
         "commit": _commit(),
     }
 

@@ -54,7 +54,7 @@ class Batches:
         connection = Connection(self._place.urls[0])
         bank = {"id": self._bank, "currency": CURRENCY, "overdraft_limit": None}
         connection.post("/v1/accounts/batch", {"accounts": [bank]}, "created")
-        ids = [f"{self._prefix}{number}" for number in range(self._scale.accounts)]
+        ids = self.ids()
         for first in range(0, len(ids), _SET_UP_BATCH):
             report(f"Opening and funding the engine's accounts: {first:,} of {len(ids):,}")
             some = ids[first : first + _SET_UP_BATCH]
@@ -65,10 +65,13 @@ class Batches:
         connection.close()
         self._funded = len(ids)
 
+    def ids(self) -> list[str]:
+        """Those of all its accounts."""
+        return [f"{self._prefix}{number}" for number in range(self._scale.accounts)]
+
     def open(self) -> "BatchesRunner":
         places: dict[str, list[str]] = {shard: [] for shard in self._place.shard_map.shards}
-        for number in range(self._scale.accounts):
-            id_ = f"{self._prefix}{number}"
+        for id_ in self.ids():
             places[self._place.shard_map.shard_of(id_)].append(id_)
         urls = islice(cycle(self._place.urls), self._scale.clients)
         accounts = [ids for ids in places.values() if ids]

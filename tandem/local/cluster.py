@@ -54,6 +54,8 @@ class LocalCluster:
     Every method may be called from several processes at once; they take turns.
     `coordinator_module` is what a coordinator is run from, such as a test build of the checkout;
     `coordinator_environment` is looked at whenever one is started, and wins over everything else.
+    `shard_options` end the command line of each shard that is started, and win over what stands
+    before them.
     """
 
     def __init__(
@@ -62,10 +64,12 @@ class LocalCluster:
         *,
         coordinator_module: str = coordinators.MODULE,
         coordinator_environment: Mapping[str, str] = {},
+        shard_options: Sequence[str] = (),
     ) -> None:
         self.data_dir = Path(data_dir).absolute()
         self._coordinator_module = coordinator_module
         self._coordinator_environment = coordinator_environment
+        self._shard_options = shard_options
 
     def up(self, options: Options = Options(), report: Report = silent) -> None:
         """Start what is not running, set the shards up, and wait until every part is ready.
@@ -307,7 +311,10 @@ class LocalCluster:
             mysql.prepare(folder)
         numbers = {p.name: n for n, p in enumerate(cluster.of_kind("mysql"), start=1)}
         return {
-            p.name: mysql.command(database, folders[p.name], p.port, numbers[p.name])
+            p.name: [
+                *mysql.command(database, folders[p.name], p.port, numbers[p.name]),
+                *self._shard_options,
+            ]
             for p in wanted
         }
 

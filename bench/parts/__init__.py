@@ -1,0 +1,14 @@
+"""What is measured besides the loads. To add a part, write its module and name it in PARTS."""
+
+from bench.parts.base import Part
+from bench.parts.counts import counts
+from bench.parts.growth import growth
+from bench.parts.memory import memory
+from bench.parts.smallbank import smallbank
+
+PARTS: dict[str, Part] = {
+    "growth": growth,
+    "counts": counts,
+    "memory": memory,
+    "smallbank": smallbank,
+}

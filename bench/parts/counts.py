@@ -1,0 +1,82 @@
+"""What a transfer costs with 2, 4 and 8 shards, by the servers' own counters."""
+
+import secrets
+from collections import Counter
+from statistics import median
+
+from bench import counters
+from bench.host import hosted
+from bench.loads.base import Scale, Tally
+from bench.loads.batches import Batches
+from bench.parts.base import Curve, Finding, Outcome, Sizes
+from bench.place import cluster
+from tandem.local.progress import Report
+
+SHARDS = (2, 4, 8)
+# "Flat or falling"; what is less than a twentieth more cannot be told from flat.
+GOAL = 0.95
+COMPARED = ("statements", "redo flushes", "binlog flushes", "round trips")
+_ACCOUNTS = 20_000
+_TIME = "processor time"
+
+Cost = dict[str, float]
+
+
+def counts(sizes: Sizes, report: Report) -> Outcome:
+    """What each transfer costs; the ratio is that of the cost with 2 shards to that with more."""
+    outcome = Outcome("counts for each transfer", axes=("shards", "cost, with 2 shards = 1"))
+    costs: dict[int, list[Cost]] = {}
+    for number in SHARDS:
+        costs[number] = _measured(number, sizes, outcome, report)
+        figures = {name: median(cost[name] for cost in costs[number]) for name in costs[number][0]}
+        outcome.findings.append(Finding(f"{number} shards, for each transfer", figures))
+    least = SHARDS[0]
+    for name in COMPARED:
+        for number in SHARDS[1:]:
+            ratios = ratios_of(name, costs[least], costs[number])
+            title = f"{name} with {least} shards to those with {number}"
+            outcome.findings.append(Finding(title, {}, ratios, GOAL))
+        growth = [1 / median(ratios_of(name, costs[least], costs[number])) for number in SHARDS]
+        outcome.curves.append(Curve(name, list(map(float, SHARDS)), growth))
+    return outcome
+
+
+def ratios_of(name: str, few: list[Cost], many: list[Cost]) -> list[float]:
+    """What one costs with few shards to what it costs with many, round by round."""
+    return [a[name] / b[name] for a, b in zip(few, many, strict=True)]
+
+
+def per_transfer(done: Counter[str], committed: int) -> Cost:
+    """What was counted, for each transfer; processor time in µs."""
+    return {
+        (f"µs {name}" if _TIME in name else name): count
+        / committed
+        / (1000 if _TIME in name else 1)
+        for name, count in done.items()
+    }
+
+
+def _measured(shards: int, sizes: Sizes, outcome: Outcome, report: Report) -> list[Cost]:
+    """The costs in each round."""
+    costs: list[Cost] = []
+    with cluster(None, 1, sizes.workers, report, shards=shards) as place:
+        outcome.measured_on(place)
+        counters.watch(place)
+        scale = Scale(min(_ACCOUNTS, sizes.many_accounts), 1, sizes.clients, sizes.batch)
+        load = Batches(place, scale, secrets.token_hex(4))
+        load.set_up(report)
+        total = Tally()
+        with hosted(load) as host:
+            total.add(host.run(sizes.warm_up_s))
+            for number in range(1, sizes.rounds + 1):
+                report(f"Counting with {shards} shards: round {number} of {sizes.rounds}")
+                before = counters.counts(place)
+                done = host.run(sizes.seconds)
+                after = counters.counts(place)
+                total.add(done)
+                if not done.committed:
+                    raise RuntimeError(f"no transfer was committed with {shards} shards")
+                after.subtract(before)
+                costs.append(per_transfer(after, done.committed))
+        outcome.violations += load.violations(total)
+    return costs

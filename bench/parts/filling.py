@@ -1,0 +1,127 @@
+"""Fills the shards of a new cluster with accounts that have a history, quickly.
+
+Everything goes through the ledger's own functions, so that chains, balances and counts hold, and
+straight to the shards by SQL. Each shard is filled by a process of its own: the transfers of the
+history stay within a shard, between neighbours. Nobody is served meanwhile, so nothing is flushed
+before the end, and the binlog is left out.
+"""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from multiprocessing import get_context
+from typing import Any
+
+from bench.place import Place, Server
+from ledger.chain import first_link
+from ledger.decide import decide
+from ledger.ids import slot_of, transfer_id
+from ledger.model import Account, Posting, Status, Transfer
+from shard_client import statements as sql
+from tandem.local.progress import Report
+
+CURRENCY = "EUR"
+_AMOUNT = 7
+_ROWS_AT_ONCE = 2000
+_POLL_S = 2.0
+_INSERT_ACCOUNTS = (
+    "INSERT INTO accounts (id, currency, balance, overdraft_limit, status, entry_count,"
+    " stamp_floor, chain, created_at, updated_at) VALUES %s"
+)
+_FLUSH = "SET GLOBAL innodb_flush_log_at_trx_commit = %s"
+
+Row = tuple[Any, ...]
+
+
+def fill(place: Place, ids: list[str], entries: int, report: Report) -> int:
+    """Open these accounts, without a limit, and let neighbours pay each other until each has its
+    share of so many entries. Gives the number of transfers that took.
+    """
+    share = entries // len(ids)
+    mine: dict[str, list[str]] = {server.shard: [] for server in place.servers}
+    # In the order of the slots that transfers' ids begin with: rows come nearly sorted.
+    for id_ in sorted(ids, key=slot_of):
+        mine[place.shard_map.shard_of(id_)].append(id_)
+    rows = len(ids) + len(ids) * share * 3 // 2
+    began, before = time.monotonic(), _rows_inserted(place)
+    for server in place.servers:
+        server.rows(_FLUSH, 0)
+    with ProcessPoolExecutor(len(mine), mp_context=get_context("spawn")) as pool:
+        work = [pool.submit(_fill_shard, s, mine[s.shard], share) for s in place.servers]
+        _await(work, place, rows, before, report)
+    for server in place.servers:
+        server.rows(_FLUSH, 1)
+    seconds = time.monotonic() - began
+    report(f"Filled with {rows:,} rows in {seconds:,.0f} s, {rows / seconds:,.0f} rows/s")
+    return sum(done.result() for done in work)
+
+
+def _await(work: list[Future[int]], place: Place, rows: int, before: int, report: Report) -> None:
+    while wait(work, _POLL_S).not_done:
+        written = _rows_inserted(place) - before
+        report(f"Filling the shards: {written:,} of {rows:,} rows ({written / rows:.0%})")
+
+
+def _rows_inserted(place: Place) -> int:
+    status = "SHOW GLOBAL STATUS LIKE 'Innodb_rows_inserted'"
+    return sum(int(server.rows(status)[0][1]) for server in place.servers)
+
+
+def _fill_shard(server: Server, ids: list[str], share: int) -> int:
+    """Fill one shard; gives the number of transfers."""
+    transfers = 0
+    with server.connect(server.database) as session, session.cursor() as cursor:
+        cursor.execute("SET SESSION sql_log_bin = 0")
+        session.begin()
+        for pages in _groups(ids, share):
+            for statement, rows in pages.items():
+                if rows:
+                    cursor.execute(sql.insert(statement, rows))
+            session.commit()
+            transfers += len(pages[sql.INSERT_TRANSFERS])
+    return transfers
+
+
+def _groups(ids: list[str], share: int) -> Iterator[dict[str, list[Row]]]:
+    """The rows of the shard's accounts by their statement, two accounts after the other, in
+    groups of moderate size.
+    """
+    pages: dict[str, list[Row]] = _empty()
+    for number in range(0, len(ids), 2):
+        for statement, rows in history(ids[number : number + 2], share).items():
+            pages[statement] += rows
+        if sum(map(len, pages.values())) >= _ROWS_AT_ONCE:
+            yield pages
+            pages = _empty()
+    yield pages
+
+
+def _empty() -> dict[str, list[Row]]:
+    return {_INSERT_ACCOUNTS: [], sql.INSERT_ENTRIES: [], sql.INSERT_TRANSFERS: []}
+
+
+def history(ids: list[str], share: int) -> dict[str, list[Row]]:
+    """The rows of two accounts that have paid each other in turn, `share` times together; of one
+    account alone, that of an account without entries.
+    """
+    now = time.time_ns() // 1000
+    accounts = {
+        id_: Account(id_, CURRENCY, 0, None, Status.OPEN.value, 0, now, first_link(id_, CURRENCY))
+        for id_ in ids
+    }
+    wishes = [
+        Transfer(transfer_id(a, key), key, a, b, _AMOUNT, CURRENCY, None, "xa", now)
+        for number in range(share if len(ids) == 2 else 0)
+        for a, b, key in [(ids[number % 2], ids[1 - number % 2], f"h{number}")]
+    ]
+    outcomes, changed = decide(accounts, wishes, now)
+    postings = [outcome for outcome in outcomes if isinstance(outcome, Posting)]
+    entries = [entry for posting in postings for entry in posting]
+    return {
+        _INSERT_ACCOUNTS: [(*account, now, now) for account in (accounts | changed).values()],
+        sql.INSERT_ENTRIES: [tuple(entry) for entry in sorted(entries)],
+        sql.INSERT_TRANSFERS: [
+            (*wish, "bench", "committed", None, None, posting.debit.stamp)
+            for wish, posting in zip(wishes, postings, strict=True)
+        ],
+    }
