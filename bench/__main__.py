@@ -116,16 +116,24 @@ def main(
     ratio is the median of the rounds'. Afterwards the bank's rules are checked on every shard by
     SQL; exits with 1 if one is broken.
 
-    That is what it does without options. `--part` measures something else, each part on new
-    clusters: growth (few and many accounts and entries), counts (what a transfer costs with 2, 4
-    and 8 shards, by the servers' own counters), memory (a coordinator's at full load), smallbank
-    (the benchmark of that name). `--all` measures everything.
+    That is what it does without options. `--part` measures something else, on new clusters:
+    growth (few and many accounts and entries), counts (what a transfer costs with 2, 4 and 8
+    shards, by the servers' own counters), memory (a coordinator's at full load), smallbank (the
+    benchmark of that name); the last two use the cluster of `--data-dir`, if there is one.
+    `--all` measures everything.
     """
     plan, scale = Plan(rounds, seconds, 2.0), Scale(accounts, threads, clients, batch)
     if short:
         plan, scale = SHORT, replace(scale, accounts=min(accounts, SHORT_ACCOUNTS))
         part_sizes |= SHORT_PARTS
-    sizes = Sizes(**asdict(plan), clients=clients, batch=batch, workers=workers, **part_sizes)
+    sizes = Sizes(
+        **asdict(plan),
+        clients=clients,
+        batch=batch,
+        workers=workers,
+        data_dir=data_dir,
+        **part_sizes,
+    )
     chosen = [name for name in LOADS if name in names or not names]
     others = [name for name in PARTS if name in parts or is_everything]
     try:
@@ -158,7 +166,7 @@ class Measured(NamedTuple):
 def _document(measured: Measured, sizes: Sizes, outcomes: dict[str, Outcome]) -> dict[str, Any]:
     settings = measured.settings or machine()
     if outcomes:
-        settings |= asdict(sizes)
+        settings |= asdict(sizes) | {"data_dir": str(sizes.data_dir or "new ones")}
     return document(measured.figures, settings, measured.violations, outcomes)
 
 

@@ -44,6 +44,7 @@ def _ratios(found: Mapping[str, Any]) -> list[tuple[str, list[float], float | No
 
 def _draw_ratios(panel: Any, ratios: list[tuple[str, list[float], float | None]]) -> None:
     """A bar for each median, a line from the lowest to the highest, a mark for the goal."""
+    panel.set_xscale("log")
     for place, (_, each, goal) in enumerate(ratios):
         middle = median(each)
         is_missed = goal is not None and middle < goal
@@ -51,18 +52,28 @@ def _draw_ratios(panel: Any, ratios: list[tuple[str, list[float], float | None]]
         panel.plot([min(each), max(each)], [place, place], color="black")
         if goal is not None:
             panel.plot([goal, goal], [place - 0.4, place + 0.4], color="tab:green", linewidth=3)
-        panel.annotate(f"{middle:.2f}", (0, place), (4, 0), textcoords="offset points", va="center")
+        panel.annotate(
+            f"{middle:.2f}",
+            (0, place),
+            (4, 0),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            va="center",
+        )
     panel.set_yticks(range(len(ratios)), [title for title, *_ in ratios])
     panel.invert_yaxis()
-    panel.set_xscale("symlog", linthresh=1)
+    panel.set_xlim(left=min(0.1, *(min(each) / 2 for _, each, _ in ratios)))
+    panel.xaxis.set_major_formatter("{x:g}")
+    panel.xaxis.set_minor_formatter("{x:g}")
     panel.set_title("ratios: median, lowest to highest round; green: the goal", fontsize="medium")
 
 
 def _draw_curves(panel: Any, part: Mapping[str, Any]) -> None:
     for curve in part["curves"]:
-        panel.plot(curve["x"], curve["y"], marker="." if len(curve["x"]) < 20 else "")
-        panel.annotate(curve["title"], (curve["x"][-1], curve["y"][-1]), ha="right", va="bottom")
+        is_short = len(curve["x"]) < 20
+        panel.plot(curve["x"], curve["y"], marker="." if is_short else "", label=curve["title"])
     panel.set_xlabel(part["axes"][0])
     panel.set_ylabel(part["axes"][1])
     panel.set_ylim(bottom=0)
+    panel.legend(loc="lower right")
     panel.set_title(part["title"], fontsize="medium")

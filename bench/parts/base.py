@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -27,6 +28,9 @@ class Sizes:
     minutes: float
     customers: int
     smallbank_clients: int
+    shards: tuple[int, ...] = (2, 4, 8)
+    # For the parts that need nothing but two shards; None: a new cluster.
+    data_dir: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""What a transfer costs with 2, 4 and 8 shards, by the servers' own counters."""
+"""What a transfer costs with 2, 4 and 8 shards, by the servers' own counters.
+
+Every transfer of the load crosses shards, between accounts drawn at random.
+"""
 
 import secrets
 from collections import Counter
@@ -12,7 +15,6 @@ from bench.parts.base import Curve, Finding, Outcome, Sizes
 from bench.place import cluster
 from tandem.local.progress import Report
 
-SHARDS = (2, 4, 8)
 # "Flat or falling"; what is less than a twentieth more cannot be told from flat.
 GOAL = 0.95
 COMPARED = ("statements", "redo flushes", "binlog flushes", "round trips")
@@ -23,21 +25,21 @@ Cost = dict[str, float]
 
 
 def counts(sizes: Sizes, report: Report) -> Outcome:
-    """What each transfer costs; the ratio is that of the cost with 2 shards to that with more."""
-    outcome = Outcome("counts for each transfer", axes=("shards", "cost, with 2 shards = 1"))
+    """What each transfer costs; the ratio is that of the cost with few shards to that with more."""
+    outcome = Outcome("counts for each transfer", axes=("shards", "cost, with the fewest = 1"))
     costs: dict[int, list[Cost]] = {}
-    for number in SHARDS:
+    for number in sizes.shards:
         costs[number] = _measured(number, sizes, outcome, report)
         figures = {name: median(cost[name] for cost in costs[number]) for name in costs[number][0]}
         outcome.findings.append(Finding(f"{number} shards, for each transfer", figures))
-    least = SHARDS[0]
+    least, *more = sorted(sizes.shards)
     for name in COMPARED:
-        for number in SHARDS[1:]:
+        for number in more:
             ratios = ratios_of(name, costs[least], costs[number])
             title = f"{name} with {least} shards to those with {number}"
             outcome.findings.append(Finding(title, {}, ratios, GOAL))
-        growth = [1 / median(ratios_of(name, costs[least], costs[number])) for number in SHARDS]
-        outcome.curves.append(Curve(name, list(map(float, SHARDS)), growth))
+        growth = [1 / median(ratios_of(name, costs[least], costs[number])) for number in more]
+        outcome.curves.append(Curve(name, list(map(float, (least, *more))), [1.0, *growth]))
     return outcome
 
 

@@ -44,13 +44,15 @@ def fill(place: Place, ids: list[str], entries: int, report: Report) -> int:
         mine[place.shard_map.shard_of(id_)].append(id_)
     rows = len(ids) + len(ids) * share * 3 // 2
     began, before = time.monotonic(), _rows_inserted(place)
-    for server in place.servers:
-        server.rows(_FLUSH, 0)
-    with ProcessPoolExecutor(len(mine), mp_context=get_context("spawn")) as pool:
-        work = [pool.submit(_fill_shard, s, mine[s.shard], share) for s in place.servers]
-        _await(work, place, rows, before, report)
-    for server in place.servers:
-        server.rows(_FLUSH, 1)
+    try:
+        for server in place.servers:
+            server.rows(_FLUSH, 0)
+        with ProcessPoolExecutor(len(mine), mp_context=get_context("spawn")) as pool:
+            work = [pool.submit(_fill_shard, s, mine[s.shard], share) for s in place.servers]
+            _await(work, place, rows, before, report)
+    finally:
+        for server in place.servers:
+            server.rows(_FLUSH, 1)
     seconds = time.monotonic() - began
     report(f"Filled with {rows:,} rows in {seconds:,.0f} s, {rows / seconds:,.0f} rows/s")
     return sum(done.result() for done in work)

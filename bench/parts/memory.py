@@ -25,7 +25,7 @@ _WARM_SHARE = 0.2
 def memory(sizes: Sizes, report: Report) -> Outcome:
     """Resident memory of all workers together; the ratio is that of its beginning to its end."""
     outcome = Outcome("memory of a coordinator", axes=("minutes", "MiB"))
-    with cluster(None, 1, sizes.workers, report) as place:
+    with cluster(sizes.data_dir, 1, sizes.workers, report) as place:
         outcome.measured_on(place)
         scale = Scale(min(_ACCOUNTS, sizes.many_accounts), 1, sizes.clients, sizes.batch)
         load = Batches(place, scale, secrets.token_hex(4))
@@ -48,9 +48,9 @@ def memory(sizes: Sizes, report: Report) -> Outcome:
 def _finding(samples: "Samples", committed: int) -> Finding:
     first, last = ends(samples.mib, _WARM_SHARE)
     figures = {
-        "first fifth left out, then MiB": first,
-        "at the end, MiB": last,
-        "slope, MiB/hour": slope(samples.seconds, samples.mib, _WARM_SHARE) * 3600,
+        "MiB after the first fifth": first,
+        "MiB at the end": last,
+        "MiB/hour since then": slope(samples.seconds, samples.mib, _WARM_SHARE) * 3600,
         "minutes": samples.seconds[-1] / 60,
         "transfers": committed,
     }

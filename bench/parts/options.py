@@ -39,6 +39,14 @@ _OPTIONS = (
     ),
     click.option("--customers", **_at_least(100_000, 10, "SmallBank: customers.")),
     click.option("--smallbank-clients", **_at_least(32, 1, "SmallBank: connections.")),
+    click.option(
+        "--shards",
+        multiple=True,
+        type=click.IntRange(2, 64),
+        default=(2, 4, 8),
+        show_default=True,
+        help="Counts: with so many shards; to be repeated.",
+    ),
 )
 
 

@@ -356,7 +356,7 @@ def percentile(values: Sequence[float], share: float) -> float:
 def smallbank(sizes: Sizes, report: Report) -> Outcome:
     """Transactions/s; the ratio is that of the hot spot to uniform, in each round."""
     outcome = Outcome("SmallBank")
-    with cluster(None, 1, sizes.workers, report) as place:
+    with cluster(sizes.data_dir, 1, sizes.workers, report) as place:
         outcome.measured_on(place)
         loads = [
             SmallBank(
@@ -412,8 +412,8 @@ def findings(title: str, total: SmallBankTally, rates: list[float]) -> list[Find
     for name, some in sorted(total.latencies.items()):
         figures = {
             "transactions/s": len(some) / total.seconds,
-            "p50, ms": percentile(some, 0.5) * 1000,
-            "p99, ms": percentile(some, 0.99) * 1000,
+            "ms p50": percentile(some, 0.5) * 1000,
+            "ms p99": percentile(some, 0.99) * 1000,
         }
         shown.append(Finding(f"{title}: {name}", figures))
     return shown

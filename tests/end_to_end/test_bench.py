@@ -1,17 +1,23 @@
 """The bench in its short form: that it runs and checks what it has done, not how fast it is."""
 
 import json
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench import oracles
-from bench.place import Place, Server
+from bench.loads.base import Scale, Tally
+from bench.parts.growth import Filled
+from bench.parts.smallbank import MIX
+from bench.place import Place, Server, cluster, durability
 from coordinator.cluster import read_map
+from tandem.local.progress import silent
 from tandem.local.servers import PROJECT
 from tests.cluster import Cluster
 
@@ -63,6 +69,46 @@ def test_a_cluster_that_ran_before_is_left_running_and_clean(
 ) -> None:
     assert all(process["running"] for process in mysql_cluster.local.status()["processes"])
     assert mysql_cluster.rows("s1", "SHOW DATABASES LIKE 'bench\\_textbook%'") == []
+
+
+def test_parts_in_their_short_form(mysql_cluster: Cluster, tmp_path: Path) -> None:
+    folder, file, plot = str(mysql_cluster.local.data_dir), tmp_path / "f.json", tmp_path / "f.png"
+    parts = [f"--part={name}" for name in ("counts", "memory", "smallbank")]
+    options = [*parts, "--short", "--shards=2", "--data-dir", folder, "--plot", str(plot)]
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", *options, "--json", str(file)],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_TIMEOUT_S,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "The bank's rules hold" in done.stdout
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    document = json.loads(file.read_text())
+    assert document["violations"] == []
+    found = {name: part["findings"] for name, part in document["parts"].items()}
+    assert set(found) == {"counts", "memory", "smallbank"}
+    counted = found["counts"][0]["figures"]
+    for name in ("statements", "redo flushes", "binlog flushes", "round trips"):
+        assert 0 < counted[name] < 10
+    assert found["memory"][0]["figures"]["MiB at the end"] > 10
+    titles = {finding["title"] for finding in found["smallbank"]}
+    assert titles >= {
+        f"SmallBank, {kind}: {name}" for kind in ("uniform", "hot spot") for name in MIX
+    }
+
+
+def test_accounts_filled_in_by_sql_hold_the_rules_and_can_be_used(mysql_cluster: Cluster) -> None:
+    with cluster(mysql_cluster.local.data_dir, 1, 1, silent) as place:
+        load = Filled(place, Scale(20, 1, 1, 10), secrets.token_hex(4), 400, "filled")
+        load.set_up(silent)
+        assert durability(place)
+        done = load.open().run(0.2)
+        assert done.committed > 0
+        assert load.violations(done) == []
+        fewer = Tally(done.committed - 1)
+        assert "are there" in "\n".join(load.violations(fewer))
 
 
 @pytest.fixture
