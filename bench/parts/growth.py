@@ -1,7 +1,8 @@
 """Transfers/s in batches, with few and with many accounts, with few and with many entries.
 
 Each comparison has two clusters of two shards side by side, a small one and a large one, which
-take turns. Their buffer pools hold all of it: what a disk adds is not measured.
+take turns. Their buffer pools hold all pages that are written to: what a disk that has to be read
+adds is not measured.
 """
 
 import secrets
