@@ -74,6 +74,6 @@ def _draw_curves(panel: Any, part: Mapping[str, Any]) -> None:
         panel.plot(curve["x"], curve["y"], marker="." if is_short else "", label=curve["title"])
     panel.set_xlabel(part["axes"][0])
     panel.set_ylabel(part["axes"][1])
-    panel.set_ylim(bottom=0)
+    panel.set_ylim(0, max(max(curve["y"]) for curve in part["curves"]) * 1.1)
     panel.legend(loc="lower right")
     panel.set_title(part["title"], fontsize="medium")

@@ -17,8 +17,8 @@ from and goes to one of a few issuing accounts, which may be on any shard.
 
 Of WriteCheck and Amalgamate, reading and writing are not one transaction: the API has none that is
 open between requests. A transfer is refused when the money has gone meanwhile. Amalgamate's two
-transfers are each whole; one may be refused without the other. A transaction of which a transfer was
-refused counts: it was answered. How many transfers were is told beside.
+transfers are each whole; one may be refused without the other. A transaction of which a transfer
+was refused counts: it was answered. How many transfers were is told beside.
 """
 
 import math
