@@ -6,6 +6,7 @@ batch when the last one is answered; clients are spread evenly over the coordina
 
 import random
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from itertools import cycle, islice
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from bench import oracles
+from bench.draws import Pair, hot, uniform
 from bench.loads.base import AMOUNT_MAX, FUNDS, Scale, Tally
 from bench.place import Place
 from tandem.local.progress import Report
@@ -38,10 +40,13 @@ _decode = msgspec.json.Decoder(_Results).decode
 
 
 class Batches:
-    """The load; its accounts' ids begin with the name of the run."""
+    """The load; its accounts' ids begin with the name of the run. With `is_hot` every transfer pays
+    into one account.
+    """
 
-    def __init__(self, place: Place, scale: Scale, run: str) -> None:
-        self.title = f"this engine, batches of {scale.batch:,}"
+    def __init__(self, place: Place, scale: Scale, run: str, *, is_hot: bool = False) -> None:
+        self.title = f"this engine, batches of {scale.batch:,}" + ", one hot account" * is_hot
+        self._is_hot = is_hot
         self._place = place
         self._scale = scale
         self._run = run
@@ -69,16 +74,21 @@ class Batches:
         """Those of all its accounts."""
         return [f"{self._prefix}{number}" for number in range(self._scale.accounts)]
 
-    def open(self) -> "BatchesRunner":
+    def places(self) -> list[list[str]]:
+        """The accounts of each shard that has any."""
         places: dict[str, list[str]] = {shard: [] for shard in self._place.shard_map.shards}
         for id_ in self.ids():
             places[self._place.shard_map.shard_of(id_)].append(id_)
+        return [ids for ids in places.values() if ids]
+
+    def open(self) -> "BatchesRunner":
         urls = islice(cycle(self._place.urls), self._scale.clients)
-        accounts = [ids for ids in places.values() if ids]
-        clients = [
-            Client(url, f"{self._run}-{number}", accounts, self._scale.batch)
-            for number, url in enumerate(urls)
-        ]
+        draw, places = hot if self._is_hot else uniform, self.places()
+        clients = []
+        for number, url in enumerate(urls):
+            name = f"{self._run}-{number}"
+            pairs = draw(places, random.Random(name))
+            clients.append(Client(url, name, pairs, self._scale.batch))
         return BatchesRunner(clients)
 
     def violations(self, total: Tally) -> list[str]:
@@ -107,14 +117,13 @@ class BatchesRunner:
 
 
 class Client:
-    """Sends one batch after the other to one coordinator. `accounts` are those of each shard."""
+    """Sends one batch after the other to one coordinator."""
 
-    def __init__(self, url: str, name: str, accounts: list[list[str]], batch: int) -> None:
+    def __init__(self, url: str, name: str, pairs: Iterator[Pair], batch: int) -> None:
         self._url = url
         self._name = name
-        self._accounts = accounts
+        self._pairs = pairs
         self._batch = batch
-        self._random = random.Random(name)
         self._count = 0
 
     def run(self, until: float) -> Tally:
@@ -135,15 +144,11 @@ class Client:
         return tally
 
     def _next(self) -> bytes:
-        """A batch of random transfers across shards."""
-        chance, shards = self._random.random, range(len(self._accounts))
+        """A batch of transfers between accounts as they are drawn."""
         transfers = []
-        for _ in range(self._batch):
+        for source, destination in islice(self._pairs, self._batch):
             self._count += 1
-            first, second = (self._accounts[i] for i in self._random.sample(shards, 2))
-            source = first[int(chance() * len(first))]
-            destination = second[int(chance() * len(second))]
-            amount = 1 + int(chance() * AMOUNT_MAX)
+            amount = 1 + self._count % AMOUNT_MAX
             transfers.append(_transfer(f"{self._name}-{self._count}", source, destination, amount))
         return msgspec.json.encode({"transfers": transfers})
 

@@ -141,19 +141,19 @@ class TextbookRunner:
     """Threads, each with a driver of its own."""
 
     def __init__(self, drivers: list["Driver"]) -> None:
-        self._drivers = drivers
+        self.drivers = drivers
 
     def run(self, seconds: float) -> Tally:
         tally = Tally()
         began = time.monotonic()
-        with ThreadPoolExecutor(len(self._drivers)) as pool:
-            for done in pool.map(lambda driver: driver.run(began + seconds), self._drivers):
+        with ThreadPoolExecutor(len(self.drivers)) as pool:
+            for done in pool.map(lambda driver: driver.run(began + seconds), self.drivers):
                 tally.add(done)
         tally.seconds = time.monotonic() - began
         return tally
 
     def close(self) -> None:
-        for driver in self._drivers:
+        for driver in self.drivers:
             driver.close()
 
 
@@ -169,15 +169,20 @@ class Driver:
         self._name = name
         self._random = random.Random(name)
         self._count = 0
+        # How long each transfer has held its locks, in seconds.
+        self.holds: list[float] = []
 
     def run(self, until: float) -> Tally:
         """One random transfer after the other; counts those that have committed."""
         tally = Tally()
         while time.monotonic() < until:
-            changes = self._choose()
-            self._until_done(changes, tally.other)
-            tally.committed += 1
+            self.once(tally)
         return tally
+
+    def once(self, tally: Tally) -> None:
+        """One random transfer, until it has committed."""
+        self._until_done(self._choose(), tally.other)
+        tally.committed += 1
 
     def close(self) -> None:
         for cursor in self._branches + self._decisions:
@@ -213,6 +218,7 @@ class Driver:
             for shard, xid in xids.items():
                 self._branches[shard].execute(f"XA START {xid}")
                 begun.append(shard)
+            locking = time.monotonic()
             for change in changes:
                 self._write(change, transfer)
             for shard, xid in xids.items():
@@ -226,6 +232,7 @@ class Driver:
         self._decisions[changes[0].shard].execute(decision, transfer)
         for shard, xid in xids.items():
             self._branches[shard].execute(f"XA COMMIT {xid}")
+        self.holds.append(time.monotonic() - locking)
 
     def _write(self, change: Change, transfer: str) -> None:
         cursor = self._branches[change.shard]

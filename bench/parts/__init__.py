@@ -3,10 +3,15 @@
 from bench.parts.base import Part
 from bench.parts.counts import counts
 from bench.parts.growth import growth
+from bench.parts.latency import latency
 from bench.parts.memory import memory
+from bench.parts.skew import hot_batches, singles
 from bench.parts.smallbank import smallbank
 
 PARTS: dict[str, Part] = {
+    "singles": singles,
+    "hot": hot_batches,
+    "latency": latency,
     "growth": growth,
     "counts": counts,
     "memory": memory,

@@ -21,6 +21,7 @@ class Sizes:
     clients: int
     batch: int
     workers: int
+    single_workers: int
     few_accounts: int
     many_accounts: int
     few_entries: int
