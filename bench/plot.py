@@ -44,6 +44,8 @@ def _ratios(found: Mapping[str, Any]) -> list[tuple[str, list[float], float | No
 
 def _draw_ratios(panel: Any, ratios: list[tuple[str, list[float], float | None]]) -> None:
     """A bar for each median, a line from the lowest to the highest, a mark for the goal."""
+    from matplotlib.ticker import LogLocator
+
     panel.set_xscale("log")
     for place, (_, each, goal) in enumerate(ratios):
         middle = median(each)
@@ -63,8 +65,9 @@ def _draw_ratios(panel: Any, ratios: list[tuple[str, list[float], float | None]]
     panel.set_yticks(range(len(ratios)), [title for title, *_ in ratios])
     panel.invert_yaxis()
     panel.set_xlim(left=min(0.1, *(min(each) / 2 for _, each, _ in ratios)))
+    panel.set_xticks([], minor=True)
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     panel.xaxis.set_major_formatter("{x:g}")
-    panel.xaxis.set_minor_formatter("{x:g}")
     panel.set_title("ratios: median, lowest to highest round; green: the goal", fontsize="medium")
 
 
