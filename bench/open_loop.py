@@ -41,9 +41,3 @@ def latencies(workers: Sequence[Work], rate: float, seconds: float) -> list[floa
     if errors:
         raise errors[0]
     return [latency for mine in found for latency in mine]
-
-
-def quantile(values: Sequence[float], share: float) -> float:
-    """The least of the values that is not exceeded by this share of them; 0 if there are none."""
-    ordered = sorted(values)
-    return ordered[max(-int(-share * len(ordered) // 1) - 1, 0)] if ordered else 0.0

@@ -17,9 +17,10 @@ from bench.loads.batches import CURRENCY, Batches
 from bench.loads.singles import Singles
 from bench.loads.textbook import Textbook
 from bench.measure import measure
-from bench.open_loop import Work, latencies, quantile
+from bench.open_loop import Work, latencies
 from bench.parts.base import Finding, Outcome, Sizes
 from bench.place import Place, cluster
+from bench.quantiles import histogram_quantile, percentile
 from tandem.local.progress import Report
 
 _THREADS = 8
@@ -60,7 +61,7 @@ def latency(sizes: Sizes, report: Report) -> Outcome:
                 driver.holds.clear()
             times = latencies(drivers, rate, sizes.seconds)
             holds = [hold for driver in runner.drivers for hold in driver.holds]
-            book = _figures(rate, times, quantile(holds, 0.99))
+            book = _figures(rate, times, percentile(holds, 0.99))
             us = _ours(clients, theirs, rate, sizes.seconds)
             outcome.findings.append(Finding(f"textbook XA at {share:.0%} of its most", book))
             outcome.findings.append(Finding("this engine at the same rate", us))
@@ -86,7 +87,7 @@ def _ours(clients: "list[Client]", holds: "Holds", rate: float, seconds: float) 
 
 
 def _figures(rate: float, times: list[float], hold: float) -> dict[str, float]:
-    p50, p99 = quantile(times, 0.5), quantile(times, 0.99)
+    p50, p99 = percentile(times, 0.5), percentile(times, 0.99)
     named = {"p50 ms": p50 * 1000, "p99 ms": p99 * 1000, "lock p99 ms": hold * 1000}
     return {"rate/s": rate} | named
 
@@ -133,16 +134,3 @@ class Holds:
                     now[bound] = now.get(bound, 0.0) + sample.value
         before, self._before = self._before, now
         return sorted((bound, count - before.get(bound, 0.0)) for bound, count in now.items())
-
-
-def histogram_quantile(buckets: list[tuple[float, float]], share: float) -> float:
-    """As Prometheus does it: evenly within the bucket. 0 if there is nothing."""
-    wanted = share * (buckets[-1][1] if buckets else 0.0)
-    low, below = 0.0, 0.0
-    for bound, count in buckets:
-        if count >= wanted and count > below:
-            if bound == float("inf"):
-                return low
-            return low + (bound - low) * (wanted - below) / (count - below)
-        low, below = bound, count
-    return 0.0

@@ -21,7 +21,6 @@ transfers are each whole; one may be refused without the other. A transaction of
 was refused counts: it was answered. How many transfers were is told beside.
 """
 
-import math
 import random
 import secrets
 import time
@@ -41,6 +40,7 @@ from bench.loads.base import Tally
 from bench.loads.batches import CURRENCY, Connection
 from bench.parts.base import Finding, Outcome, Sizes
 from bench.place import Place, cluster
+from bench.quantiles import percentile
 from tandem.local.progress import Report
 
 # Shares of 100, and amounts in cents.
@@ -345,12 +345,6 @@ def _transfer(source: str, destination: str, amount: int, key: str) -> dict[str,
 def choose(chance: random.Random) -> str:
     """The type of the next transaction."""
     return chance.choices(list(MIX), list(MIX.values()))[0]
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """The least of these values that at least this share of them does not exceed."""
-    ordered = sorted(values)
-    return ordered[max(math.ceil(len(ordered) * share), 1) - 1]
 
 
 def smallbank(sizes: Sizes, report: Report) -> Outcome:

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.alone
 
 COMMAND_TIMEOUT_S = 200
 COPY = "bench_copy"
+PARTS = ("singles", "hot", "latency", "counts", "memory", "smallbank")
 ANY_NUMBER = range(1 << 40)
 
 
@@ -73,7 +74,7 @@ def test_a_cluster_that_ran_before_is_left_running_and_clean(
 
 def test_parts_in_their_short_form(mysql_cluster: Cluster, tmp_path: Path) -> None:
     folder, file, plot = str(mysql_cluster.local.data_dir), tmp_path / "f.json", tmp_path / "f.png"
-    parts = [f"--part={name}" for name in ("counts", "memory", "smallbank")]
+    parts = [f"--part={name}" for name in PARTS]
     options = [*parts, "--short", "--shards=2", "--data-dir", folder, "--plot", str(plot)]
     done = subprocess.run(
         [sys.executable, "-m", "bench", *options, "--json", str(file)],
@@ -88,11 +89,15 @@ def test_parts_in_their_short_form(mysql_cluster: Cluster, tmp_path: Path) -> No
     document = json.loads(file.read_text())
     assert document["violations"] == []
     found = {name: part["findings"] for name, part in document["parts"].items()}
-    assert set(found) == {"counts", "memory", "smallbank"}
+    assert set(found) == set(PARTS)
     counted = found["counts"][0]["figures"]
     for name in ("statements", "redo flushes", "binlog flushes", "round trips"):
         assert 0 < counted[name] < 10
     assert found["memory"][0]["figures"]["MiB at the end"] > 10
+    for part in ("singles", "hot"):
+        assert all(finding["figures"]["transfers/s"] > 0 for finding in found[part])
+    assert found["latency"][0]["figures"]["lock p99 ms"] > 0
+    assert found["latency"][1]["figures"]["lock p99 ms"] > 0
     titles = {finding["title"] for finding in found["smallbank"]}
     assert titles >= {
         f"SmallBank, {kind}: {name}" for kind in ("uniform", "hot spot") for name in MIX

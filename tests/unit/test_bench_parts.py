@@ -1,16 +1,23 @@
 """What the parts of the bench work out of what they measure."""
 
 import random
+import time
 from collections import Counter
+from functools import partial
+from itertools import islice
 
 import pytest
 
 from bench.counters import total_of
+from bench.draws import hot, uniform, zipf
+from bench.loads.singles import Draw
+from bench.open_loop import latencies
 from bench.parts.base import Finding
 from bench.parts.counts import per_transfer, ratios_of
 from bench.parts.filling import history
 from bench.parts.memory import ends, slope
-from bench.parts.smallbank import MIX, SmallBankTally, choose, findings, percentile
+from bench.parts.smallbank import MIX, SmallBankTally, choose, findings
+from bench.quantiles import histogram_quantile, percentile
 from ledger.chain import first_link, next_link
 
 
@@ -109,3 +116,55 @@ def test_a_history_keeps_chain_balance_and_count() -> None:
 def test_an_account_alone_has_no_history() -> None:
     accounts, entries, transfers = history(["a"], 3).values()
     assert ([row[2] for row in accounts], entries, transfers) == ([0], [], [])
+
+
+# --- draws, an open loop --------------------------------------------------------------------
+
+PLACES = [[f"a{n}" for n in range(40)], [f"b{n}" for n in range(30)]]
+
+
+@pytest.mark.parametrize("draw", [uniform, partial(zipf, s=1.0), partial(zipf, s=2.0), hot])
+def test_a_transfer_crosses_shards_however_it_is_drawn(draw: Draw) -> None:
+    for source, destination in islice(draw(PLACES, random.Random(1)), 1000):
+        assert source[0] != destination[0]
+
+
+def test_uniform_draws_name_every_account() -> None:
+    pairs = islice(uniform(PLACES, random.Random(1)), 3000)
+    assert {account for pair in pairs for account in pair} == {id_ for ids in PLACES for id_ in ids}
+
+
+def test_one_account_is_hot() -> None:
+    assert {to for _, to in islice(hot(PLACES, random.Random(1)), 100)} == {"a0"}
+
+
+def test_zipf_ranks_go_round_the_shards() -> None:
+    sources = Counter(source for source, _ in islice(zipf(PLACES, random.Random(1), 2.0), 20_000))
+    # 1, 1/4, 1/9 of 1.6 or so.
+    assert [account for account, _ in sources.most_common(3)] == ["a0", "b0", "a1"]
+    assert sources["a0"] / sources["b0"] == pytest.approx(4, rel=0.15)
+
+
+def test_an_open_loop_counts_from_when_work_was_to_begin() -> None:
+    """One worker that takes twice as long as there is between two pieces falls ever more behind."""
+    times = latencies([lambda: time.sleep(0.02)], 100.0, 0.2)
+    assert len(times) == 20
+    assert times == sorted(times)
+    assert times[-1] >= 0.2
+
+
+def test_an_open_loop_raises_what_its_work_raises() -> None:
+    def broken() -> None:
+        raise KeyError("broken")
+
+    with pytest.raises(KeyError, match="broken"):
+        latencies([broken, broken], 100.0, 0.1)
+
+
+def test_a_quantile_lies_evenly_within_its_bucket() -> None:
+    buckets = [(0.1, 50.0), (0.2, 100.0), (float("inf"), 100.0)]
+    assert histogram_quantile(buckets, 0.25) == pytest.approx(0.05)
+    assert histogram_quantile(buckets, 0.75) == pytest.approx(0.15)
+    assert histogram_quantile([(0.1, 1.0), (float("inf"), 2.0)], 0.99) == 0.1
+    assert histogram_quantile([(0.1, 0.0), (float("inf"), 0.0)], 0.99) == 0.0
+    assert histogram_quantile([], 0.99) == 0.0
