@@ -49,6 +49,8 @@ class Server(BaseApplication):  # type: ignore[misc]
             "worker_class": "coordinator.http.worker.Worker",
             "worker_connections": 4 * coordinator.threads,
             "limit_request_line": message.MAX_REQUEST_LINE,
+            # The parser in C, if somebody has installed it, answers some broken requests otherwise.
+            "http_parser": "python",
             "timeout": 60,
             # The longest that a batch may still be waiting, and time to answer it.
             "graceful_timeout": self._settings.engine.batch_deadline_ms // 1000 + 10,

@@ -27,7 +27,8 @@ _PAGE = 2000
 
 _BEGIN = (
     "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",
-    f"SET SESSION net_write_timeout={_PATIENCE_S}, wait_timeout={_PATIENCE_S}",
+    f"SET SESSION net_write_timeout={_PATIENCE_S}, wait_timeout={_PATIENCE_S},"
+    f" group_concat_max_len={64 * 2**20}",
     "START TRANSACTION WITH CONSISTENT SNAPSHOT",
 )
 # Both the order of the rows in a page and that of the pages are that of the primary key; the

@@ -54,6 +54,9 @@ def latency(sizes: Sizes, report: Report) -> Outcome:
         drivers: list[Work] = [lambda d=driver: d.once(tally) for driver in runner.drivers]  # type: ignore[misc]
         clients = [Client(place, accounts, f"{name}-{n}") for n in range(_CONNECTIONS)]
         most_rate = most["textbook"].rate
+        # With connections that are open, and what the first requests make.
+        for workers in (drivers, [client.once for client in clients]):
+            latencies(workers, most_rate / 2, sizes.warm_up_s)
         for share in _STEPS:
             rate = share * most_rate
             report(f"Open loop, {rate:,.0f}/s, {share:.0%} of textbook XA's most")

@@ -13,6 +13,7 @@ to another one, and each change of threads costs a share of what the request its
 import select
 import socket
 from ssl import SSLSocket
+from typing import Any
 
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
@@ -36,6 +37,10 @@ class _Socket(socket.socket):
             return
         data, self._held = self._held + data, b""
         super().sendall(data, flags)
+
+    def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
+        self.flush()
+        return super().sendfile(file, offset, count)
 
     def flush(self) -> None:
         """Send headers that nothing came after."""
