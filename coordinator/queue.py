@@ -26,10 +26,9 @@ _PAUSE_MAX_S = 0.1
 _PAUSE_IN_VAIN_S = 0.5
 _PAUSE_IN_VAIN_MAX_S = 4.0
 # A group costs a shard much the same whether it has one transfer or fifty. So a small one waits for
-# company while some young ones are at its shards; what waits goes together when one of them ends.
+# company while a young one is at its shards; what waits goes together when that one ends.
 _SMALL = 100
-_YOUNG_S = 0.02
-_YOUNG_MAX = 2
+_YOUNG_S = 0.03
 
 
 class State(Enum):
@@ -218,7 +217,7 @@ class Queue:
         self._changed = threading.Condition()
         self._waiting: list[Ticket] = []
         self._claimed: set[str] = set()
-        # When the groups that run were taken, the youngest last.
+        # The groups that run, and when they were taken.
         self._running: dict[int, tuple[float, Group]] = {}
         # Until then a small group waits for company, and nobody need be woken for it.
         self._in_company_at = 0.0
@@ -352,7 +351,7 @@ class Queue:
             for began, other in self._running.values()
             if not group.shards.isdisjoint(other.shards)
         ]
-        return max(ends[-_YOUNG_MAX] - time.monotonic(), 0.0) if len(ends) >= _YOUNG_MAX else 0.0
+        return max(max(ends, default=0.0) - time.monotonic(), 0.0)
 
     def _begin(self, group: Group) -> None:
         taken = set(map(id, group.tickets))

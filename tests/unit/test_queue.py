@@ -193,21 +193,18 @@ def test_a_small_limit_ends_a_group_before_it() -> None:
 # --- company --------------------------------------------------------------------------------
 
 
-def two_running(waiting: Queue) -> list[Group]:
-    """Two groups that have just been taken, at s1 and s2."""
-    running = []
-    for n in range(2):
-        waiting.put([ticket(f"1a{n}", f"2b{n}")])
-        running.append(take(waiting))
-    return running
+def running(waiting: Queue) -> Group:
+    """A group that has just been taken, at s1 and s2."""
+    waiting.put([ticket("1a", "2b")])
+    return take(waiting)
 
 
-def test_a_small_group_waits_for_company_until_one_at_its_shards_ends() -> None:
+def test_a_small_group_waits_for_company_until_the_one_at_its_shards_ends() -> None:
     waiting = queue()
-    first, _ = two_running(waiting)
+    first = running(waiting)
     one, another = ticket("1c", "2c"), ticket("2d", "3d")
     waiting.put([one])
-    assert 0 < waiting._wait_for_company(picked(waiting)) <= 0.02
+    assert 0 < waiting._wait_for_company(picked(waiting)) <= 0.03
     with ThreadPoolExecutor(1) as pool:
         taken = pool.submit(take, waiting)
         waiting.put([another])
@@ -218,7 +215,7 @@ def test_a_small_group_waits_for_company_until_one_at_its_shards_ends() -> None:
 
 def test_company_is_not_waited_for_long() -> None:
     waiting = queue()
-    two_running(waiting)
+    running(waiting)
     one = ticket("1c", "2c")
     waiting.put([one])
     began = time.monotonic()
@@ -226,24 +223,16 @@ def test_company_is_not_waited_for_long() -> None:
     assert time.monotonic() - began < 1
 
 
-def test_one_that_runs_keeps_no_group_waiting() -> None:
-    waiting = queue()
-    waiting.put([ticket("1a", "2b")])
-    take(waiting)
-    waiting.put([ticket("1c", "2c")])
-    assert waiting._wait_for_company(picked(waiting)) == 0
-
-
 def test_groups_at_other_shards_are_no_company() -> None:
     waiting = queue()
-    two_running(waiting)
+    running(waiting)
     waiting.put([ticket("3c", "4c")])
     assert waiting._wait_for_company(picked(waiting)) == 0
 
 
 def test_a_large_group_waits_for_nobody() -> None:
     waiting = queue()
-    two_running(waiting)
+    running(waiting)
     waiting.put([ticket(f"1c{n}", f"2c{n}") for n in range(100)])
     assert waiting._wait_for_company(picked(waiting)) == 0
 
