@@ -22,7 +22,9 @@ log = logging.getLogger("coordinator")
 # How long a worker waits for map, shards and its own recovery before it answers that it is not
 # ready; and how long it goes on, when all requests are answered, with what is not settled.
 _START_PATIENCE_S = 10.0
-_GC_THRESHOLDS = (100_000, 20, 20)
+# Not more: a request for a path that does not exist leaves a circle with all it has sent, which is
+# freed by the collector only.
+_GC_THRESHOLDS = (5_000, 10, 10)
 _STOP_PATIENCE_S = 5.0
 # 1,000 account ids of 64 characters, each of them escaped.
 _REQUEST_LINE_MAX = 256 * 1024
@@ -75,7 +77,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         self._process = process
         app = create_app(process)
         # What a group makes is freed by count of references; looking for circles among thousands of
-        # tickets again and again would cost a transfer a fifth of its processor time.
+        # tickets again and again would cost a transfer a good part of its processor time.
         gc.collect()
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLDS)

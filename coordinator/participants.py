@@ -133,7 +133,8 @@ class Participants:
     def _lose(self, name: str, error: ShardError, what: str, began: float) -> None:
         self._metrics.failed(error.code, _PHASES[what])
         self._trace.called(name, what, began, error)
-        self.lost[name] = error
+        # Without it the group with all its rows would be a circle, through the frames.
+        self.lost[name] = error.with_traceback(None)
         branch = self.branches.pop(name, None)
         if branch:
             branch.connection.close()

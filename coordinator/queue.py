@@ -209,6 +209,7 @@ class Queue:
     ) -> None:
         self._waiting_max = waiting_max
         self._group_max = group_max
+        self._small = min(_SMALL, group_max)
         self._skips_max = skips_max
         self._shard_patience_s = shard_patience_s
         self._shard_of = shard_of
@@ -246,7 +247,7 @@ class Queue:
                 self._by_id.setdefault(ticket.transfer.id, []).append(ticket)
             self._waiting.extend(tickets)
             self._unsettled += len(tickets)
-            if len(self._waiting) >= _SMALL or time.monotonic() > self._in_company_at:
+            if len(self._waiting) >= self._small or time.monotonic() > self._in_company_at:
                 self._changed.notify()
 
     def find(self, transfer: str) -> Ticket | None:
@@ -344,7 +345,8 @@ class Queue:
 
     def _wait_for_company(self, group: Group) -> float:
         """How long a group would better wait for others to join it, in seconds."""
-        if group.in_line or len(group.tickets) >= _SMALL:
+        full = min(self._small, *(ticket.limit for ticket in group.tickets))
+        if group.in_line or len(group.tickets) >= full:
             return 0.0
         ends = [
             began + _YOUNG_S

@@ -184,7 +184,7 @@ def _locked(results: Sequence[Result]) -> Locked:
     return Locked(
         slots=slots_of(tuple((first, last) for first, last, _ in slots)),
         is_writable=not any(read_only for _, _, read_only in slots),
-        accounts=_accounts(accounts or ""),
+        accounts=accounts_of(accounts or ""),
         known={row[0]: StoredTransfer.from_row(row) for row in known},
     )
 
@@ -195,11 +195,13 @@ def slots_of(ranges: tuple[tuple[int, int], ...]) -> frozenset[int]:
     return frozenset(slot for first, last in ranges for slot in range(first, last + 1))
 
 
-def _accounts(text: str) -> dict[str, Account]:
-    """The accounts that LOCK_ACCOUNTS has brought."""
+def accounts_of(text: str) -> dict[str, Account]:
+    """The accounts that LOCK_ACCOUNTS has brought. A text that was cut lacks the end of a line, and
+    raises ValueError.
+    """
     found = {}
     for line in text.splitlines():
-        id_, currency, balance, limit, status, count, floor, chain = line.split("\t")
+        id_, currency, balance, limit, status, count, floor, chain, _ = line.split("\t")
         overdraft_limit = int(limit) if limit else None
         found[id_] = Account(
             id_, currency, int(balance), overdraft_limit, status, int(count), int(floor), chain

@@ -4,7 +4,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from ipaddress import ip_address
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import pymysql
@@ -51,14 +50,6 @@ class Address(NamedTuple):
     database: str | None
     user: str
     password: str
-
-
-def _is_this_machine(host: str) -> bool:
-    """Whether what is sent to a host cannot be read on any network."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class Result(NamedTuple):
@@ -122,8 +113,6 @@ class ShardConnection:
                 read_timeout=connect_timeout_s,
                 write_timeout=connect_timeout_s,
                 client_flag=CLIENT.MULTI_STATEMENTS | CLIENT.FOUND_ROWS,
-                # Otherwise it is encrypted where the server can do that.
-                ssl_disabled=_is_this_machine(address.host),
             )
         except Exception as error:
             raise ShardUnavailable(self.shard, f"cannot be reached: {error}") from error

@@ -40,7 +40,7 @@ READ_SLOTS = "SELECT first_slot, last_slot, @@global.read_only FROM slots {share
 # of the primary key, in which they are read and locked.
 LOCK_ACCOUNTS = (
     "SELECT GROUP_CONCAT(CONCAT_WS('\t', id, currency, balance, IFNULL(overdraft_limit, ''),"
-    " status, entry_count, stamp_floor, chain) SEPARATOR '\n')"
+    " status, entry_count, stamp_floor, chain, 'all') SEPARATOR '\n')"
     " FROM accounts FORCE INDEX (PRIMARY) WHERE id IN ({ids}) FOR UPDATE SKIP LOCKED"
 )
 # The same with waiting, in line, for at most innodb_lock_wait_timeout (rule R9).

@@ -90,6 +90,7 @@ class SinglesRunner:
         tally = Tally(result.statuses.pop("201", 0), result.duration_us / 1e6)
         tally.other.update({f"answered {status}": n for status, n in result.statuses.items()})
         tally.other["pending"] += CONNECTIONS + result.broken
+        tally.other["broken connections"] += result.broken
         return tally
 
     def close(self) -> None:

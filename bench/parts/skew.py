@@ -32,7 +32,9 @@ def singles(sizes: Sizes, report: Report) -> Outcome:
         "zipf-1": (partial(zipf, s=1.0), "accounts drawn by Zipf's law, s = 1"),
         "zipf-2": (partial(zipf, s=2.0), "accounts drawn by Zipf's law, s = 2"),
     }
-    outcome = Outcome(f"One transfer for each request, {CONNECTIONS} connections")
+    outcome = Outcome(
+        f"One transfer for each request: {CONNECTIONS} connections, textbook XA {_THREADS} threads"
+    )
     with cluster(sizes.data_dir, 1, sizes.single_workers, report) as place:
         outcome.measured_on(place)
         name = secrets.token_hex(4)

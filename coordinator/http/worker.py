@@ -42,6 +42,10 @@ class _Socket(socket.socket):
         self.flush()
         return super().sendfile(file, offset, count)
 
+    def shutdown(self, how: int) -> None:
+        self.flush()
+        super().shutdown(how)
+
     def flush(self) -> None:
         """Send headers that nothing came after."""
         if self._held:

@@ -77,11 +77,16 @@ class GunicornLogger(glogging.Logger):  # type: ignore[misc]
 
 
 class _OneWrite(logging.Handler):
-    """Writes a line at once, so that those of several processes and threads do not mix."""
+    """Writes a line at once, so that those of several processes and threads do not mix, unless one
+    is longer than a pipe takes at once (4 KiB).
+    """
 
-    def createLock(self) -> None:
-        """None: it would make the threads of all requests stand in line for each other's lines."""
-        self.lock = None
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Without the lock: the threads of all requests would stand in line for each other."""
+        is_kept = bool(self.filter(record))
+        if is_kept:
+            self.emit(record)
+        return is_kept
 
     def emit(self, record: logging.LogRecord) -> None:
         try:

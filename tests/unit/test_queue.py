@@ -230,6 +230,22 @@ def test_groups_at_other_shards_are_no_company() -> None:
     assert waiting._wait_for_company(picked(waiting)) == 0
 
 
+def test_a_full_group_waits_for_nobody() -> None:
+    waiting = queue(group_max=5)
+    running(waiting)
+    waiting.put([ticket(f"1c{n}", f"2c{n}") for n in range(5)])
+    assert waiting._wait_for_company(picked(waiting)) == 0
+
+
+def test_one_that_is_to_go_alone_waits_for_nobody() -> None:
+    waiting = queue()
+    running(waiting)
+    alone = ticket("1c", "2c")
+    alone.limit = 1
+    waiting.put([alone])
+    assert waiting._wait_for_company(picked(waiting)) == 0
+
+
 def test_a_large_group_waits_for_nobody() -> None:
     waiting = queue()
     running(waiting)

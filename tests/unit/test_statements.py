@@ -2,6 +2,8 @@
 
 import pytest
 
+from ledger.model import Account
+from shard_client.branch import accounts_of
 from shard_client.statements import insert
 
 
@@ -22,3 +24,24 @@ from shard_client.statements import insert
 )
 def test_rows_become_literals(rows: list[tuple[object, ...]], text: str) -> None:
     assert insert("INSERT INTO t VALUES %s", rows) == f"INSERT INTO t VALUES {text}"
+
+
+LINES = "a\tEUR\t-5\t\topen\t2\t7\tchain\tall\nb\tEUR\t5\t10\tfrozen\t1\t8\tchain\tall"
+
+
+def test_accounts_come_as_lines() -> None:
+    a = Account("a", "EUR", -5, None, "open", 2, 7, "chain")
+    b = Account("b", "EUR", 5, 10, "frozen", 1, 8, "chain")
+    assert accounts_of(LINES) == {"a": a, "b": b}
+    assert accounts_of("") == {}
+
+
+def test_a_text_that_was_cut_is_no_account() -> None:
+    """Wherever: never is a part of a value taken for all of it."""
+    whole = set(accounts_of(LINES).values())
+    for length in range(1, len(LINES) - len("all")):
+        try:
+            found = accounts_of(LINES[:length])
+        except ValueError:
+            continue
+        assert set(found.values()) <= whole
