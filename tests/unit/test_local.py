@@ -413,3 +413,8 @@ def test_compose_starts_durable_servers_that_listen_here_only() -> None:
 @pytest.mark.parametrize("script", ["scripts/run", "scripts/lib/venv.sh"])
 def test_the_scripts_are_bash(script: str) -> None:
     subprocess.run(["bash", "-n", ROOT / script], check=True)
+
+
+@pytest.mark.parametrize(("gib", "mib"), [(1, 128), (4, 256), (8, 512), (24, 1024), (512, 1024)])
+def test_a_shard_takes_a_share_of_the_memory(gib: int, mib: int) -> None:
+    assert mysql.buffer_pool_mib(gib << 30) == mib
