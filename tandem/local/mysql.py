@@ -29,8 +29,9 @@ _MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def buffer_pool_mib(memory: int) -> int:
-    """How much of a machine with so many bytes a shard may take to keep pages, as it needs it: several
-    servers share the machine, and one that keeps too few is a third slower within seconds of load.
+    """How much of a machine with so many bytes a shard may take to keep pages, as it needs it.
+
+    Several servers share the machine; one that keeps too few is a third slower after seconds of load.
     """
     return min(max(memory // 2**20 // 16, 128), 1024)
 
@@ -47,7 +48,7 @@ COMMON = (
     "--max-allowed-packet=64M",
     "--character-set-server=utf8mb4",
     "--default-time-zone=+00:00",
-    # Its tables of locks and threads are there; what is counted for each statement costs a twentieth.
+    # Its tables of locks and threads are there; what it counts for statements costs a twentieth.
     "--performance-schema=ON",
     "--performance-schema-instrument=%=OFF",
     "--performance-schema-consumer-global-instrumentation=OFF",
