@@ -31,7 +31,7 @@ _MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 def buffer_pool_mib(memory: int) -> int:
     """How much of a machine with so many bytes a shard may take to keep pages, as it needs it.
 
-    Several servers share the machine; one that keeps too few is a third slower after seconds of load.
+    Several servers share the machine; one that keeps too few is soon a third slower.
     """
     return min(max(memory // 2**20 // 16, 128), 1024)
 
