@@ -1,8 +1,11 @@
 """What every load has in common."""
 
+import time
 from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from tandem.local.progress import Report
 
@@ -37,6 +40,21 @@ class Tally:
         """Take in what another has done, at the same time or later; the seconds stay."""
         self.committed += done.committed
         self.other += done.other
+
+
+T = TypeVar("T", bound=Tally)
+
+
+def run_together(runs: Sequence[Callable[[float], Tally]], seconds: float, tally: T) -> T:
+    """Call each of these in a thread of its own, with the moment (monotonic) until which to run,
+    and take what they give into `tally`, with the time until the last of them has ended.
+    """
+    began = time.monotonic()
+    with ThreadPoolExecutor(len(runs)) as pool:
+        for done in pool.map(lambda run: run(began + seconds), runs):
+            tally.add(done)
+    tally.seconds = time.monotonic() - began
+    return tally
 
 
 class Runner(Protocol):

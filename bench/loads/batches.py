@@ -7,7 +7,6 @@ batch when the last one is answered; clients are spread evenly over the coordina
 import random
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from itertools import cycle, islice
 from urllib.parse import urlsplit
@@ -16,7 +15,7 @@ import msgspec
 
 from bench import oracles
 from bench.draws import Pair, hot, uniform
-from bench.loads.base import AMOUNT_MAX, FUNDS, Scale, Tally
+from bench.loads.base import AMOUNT_MAX, FUNDS, Scale, Tally, run_together
 from bench.place import Place
 from tandem.local.progress import Report
 
@@ -104,13 +103,7 @@ class BatchesRunner:
         self._clients = clients
 
     def run(self, seconds: float) -> Tally:
-        tally = Tally()
-        began = time.monotonic()
-        with ThreadPoolExecutor(len(self._clients)) as pool:
-            for done in pool.map(lambda client: client.run(began + seconds), self._clients):
-                tally.add(done)
-        tally.seconds = time.monotonic() - began
-        return tally
+        return run_together([client.run for client in self._clients], seconds, Tally())
 
     def close(self) -> None:
         """Nothing is kept open between runs."""

@@ -18,13 +18,12 @@ Python process; they mostly wait for the servers, so the interpreter's lock does
 import random
 import time
 from collections import Counter, defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import NamedTuple
 
 import pymysql
 
-from bench.loads.base import AMOUNT_MAX, FUNDS, Scale, Tally
+from bench.loads.base import AMOUNT_MAX, FUNDS, Scale, Tally, run_together
 from bench.oracles import settle
 from bench.place import Place, Server
 from tandem.local.progress import Report
@@ -144,13 +143,7 @@ class TextbookRunner:
         self.drivers = drivers
 
     def run(self, seconds: float) -> Tally:
-        tally = Tally()
-        began = time.monotonic()
-        with ThreadPoolExecutor(len(self.drivers)) as pool:
-            for done in pool.map(lambda driver: driver.run(began + seconds), self.drivers):
-                tally.add(done)
-        tally.seconds = time.monotonic() - began
-        return tally
+        return run_together([driver.run for driver in self.drivers], seconds, Tally())
 
     def close(self) -> None:
         for driver in self.drivers:

@@ -26,7 +26,6 @@ import secrets
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from itertools import cycle, islice
 from statistics import median
@@ -36,7 +35,7 @@ import msgspec
 
 from bench import oracles
 from bench.host import hosted
-from bench.loads.base import Tally
+from bench.loads.base import Tally, run_together
 from bench.loads.batches import CURRENCY, Connection
 from bench.parts.base import Finding, Outcome, Sizes
 from bench.place import Place, cluster
@@ -159,13 +158,7 @@ class SmallBankRunner:
         self._clients = clients
 
     def run(self, seconds: float) -> SmallBankTally:
-        tally = SmallBankTally()
-        began = time.monotonic()
-        with ThreadPoolExecutor(len(self._clients)) as pool:
-            for done in pool.map(lambda client: client.run(began + seconds), self._clients):
-                tally.add(done)
-        tally.seconds = time.monotonic() - began
-        return tally
+        return run_together([client.run for client in self._clients], seconds, SmallBankTally())
 
     def close(self) -> None:
         for client in self._clients:
