@@ -36,7 +36,7 @@ class Coordinator(Section, frozen=True):
     id: Name = "c1"
     listen: Address = "127.0.0.1:8080"
     workers: Annotated[int, Meta(ge=1, le=64)] = 2
-    threads: Annotated[int, Meta(ge=1, le=1024)] = 64
+    connections: Annotated[int, Meta(ge=1, le=10_000)] = 512
     body_max_bytes: Annotated[int, Meta(ge=1024, le=1 << 30)] = 8 << 20
     scratch_dir: str = ""
 

@@ -7,6 +7,7 @@ whoever has none the service looks the same everywhere. A route that is missing 
 import math
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -88,7 +89,7 @@ def register_open(app: Flask) -> None:
     @app.before_request
     def check() -> Response | None:
         origin = request.headers.get("Origin")
-        if not _is_loopback(urlsplit(f"//{request.host}").hostname):
+        if not _is_here(request.host):
             why = f"it is addressed to {shown(request.host)}, which is not this machine"
         elif origin is not None and urlsplit(origin).netloc != request.host:
             why = f"it comes from a page of {shown(origin)}"
@@ -101,7 +102,10 @@ def register_open(app: Flask) -> None:
         return problem(403, "forbidden", detail)
 
 
-def _is_loopback(host: str | None) -> bool:
+@lru_cache(maxsize=64)
+def _is_here(address: str) -> bool:
+    """Whether `host` or `host:port` is this machine."""
+    host = urlsplit(f"//{address}").hostname
     try:
         return host == "localhost" or ip_address(host or "").is_loopback
     except ValueError:

@@ -1,7 +1,9 @@
 """The Flask application: routes, request ids, problem documents."""
 
 import time
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from flask import Blueprint, Flask, Response, g, redirect, request
 from flask_swagger_ui import get_swaggerui_blueprint
@@ -24,9 +26,15 @@ from coordinator.telemetry.metrics import Metrics
 from coordinator.wiring import Process
 
 
+class _App(Flask):
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """None of the functions here is a coroutine: Flask would look at each again and again."""
+        return func
+
+
 def create_app(process: Process) -> Flask:
     """The application of one worker process."""
-    app = Flask("tandem", static_folder=None)
+    app = _App("tandem", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = process.settings.coordinator.body_max_bytes
     app.url_map.strict_slashes = False
     problems.register(app)

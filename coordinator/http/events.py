@@ -1,7 +1,7 @@
 """Server-sent events: what the console shows, once a second, to all who watch this process.
 
 One thread makes one document for all of them, and only while somebody watches. A viewer takes one
-of the worker's threads, so there are few, and each is asked to come again after some minutes.
+of the worker's connections, so there are few, and each is asked to come again after some minutes.
 """
 
 import logging
@@ -28,8 +28,8 @@ _LIFETIME_S = 300.0
 # A viewer that is gone without a word is given up.
 _UNHEARD_MAX_MS = 20_000
 _VIEWERS_MAX = 8
-# Others than viewers need threads, too.
-_THREADS_PER_VIEWER = 4
+# Others than viewers need connections, too.
+_CONNECTIONS_PER_VIEWER = 4
 # What is in doubt for less is shown by nobody: every transfer across shards is, for a moment.
 _IN_DOUBT_FROM_S = 1.0
 _BRANCHES_MAX = 100
@@ -135,7 +135,7 @@ class Viewer(Iterator[bytes]):
 
 def blueprint(process: Process) -> Blueprint:
     """The route; its streams end when the process drains."""
-    most = min(_VIEWERS_MAX, process.settings.coordinator.threads // _THREADS_PER_VIEWER)
+    most = min(_VIEWERS_MAX, process.settings.coordinator.connections // _CONNECTIONS_PER_VIEWER)
     broadcast = Broadcast(lambda: msgspec.json.encode(state(process)), most)
     process.when_stopping.append(broadcast.close)
     routes = Blueprint("events", __name__, url_prefix="/v1/admin")

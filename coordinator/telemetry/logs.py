@@ -51,6 +51,8 @@ def configure(settings: Log, coordinator: str) -> None:
     for name in _OWN:
         logging.getLogger(name).setLevel(level)
     logging.captureWarnings(True)
+    # Looked up for each line, and in none.
+    logging.logThreads = logging.logMultiprocessing = False
     sys.excepthook = _log_crash
     threading.excepthook = lambda args: _log_crash(
         args.exc_type, args.exc_value, args.exc_traceback

@@ -61,7 +61,7 @@ def small(
 ) -> Iterator[Coordinator]:
     """A coordinator of one worker that gives two streams."""
     log = tmp_path_factory.mktemp("small") / "log"
-    overrides = {"TANDEM_COORDINATOR_WORKERS": "1", "TANDEM_COORDINATOR_THREADS": "8"}
+    overrides = {"TANDEM_COORDINATOR_WORKERS": "1", "TANDEM_COORDINATOR_CONNECTIONS": "8"}
     with mysql_cluster.coordinator("small", log, overrides) as running:
         yield running
 
@@ -108,7 +108,7 @@ def test_streams_are_bounded(small: Coordinator) -> None:
                 for _ in range(2):
                     wait_until(lambda stack=stack: joins(stack), 10, "they count on", every_s=0.2)
                 is_problem(api.get(address), 503, "overloaded", "2 streams")
-                # There are threads left for others.
+                # There are connections left for others.
                 assert api.get("/readyz").status_code == 200
 
 
