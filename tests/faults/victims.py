@@ -26,7 +26,6 @@ from tests.logs import events
 ROOT = Path(__file__).parents[2]
 SETTINGS = {
     "TANDEM_COORDINATOR_WORKERS": "1",
-    "TANDEM_COORDINATOR_THREADS": "32",
     # Others learn so soon that it is gone, and its servers that its sessions are.
     "TANDEM_ZOOKEEPER_SESSION_TIMEOUT_S": "1",
     "TANDEM_MYSQL_IDLE_TIMEOUT_S": "2",
