@@ -44,7 +44,7 @@ def register(app: Flask, settings: Log) -> None:
 
     @app.teardown_request
     def forget(_: BaseException | None) -> None:
-        # The thread goes on to other work.
+        # The connection's greenlet goes on to other requests.
         logs.request_id.set(None)
 
 

@@ -95,9 +95,15 @@ class Worker(GeventWorker):  # type: ignore[misc]
 
     def handle(self, listener: socket.socket, client: socket.socket, address: object) -> None:
         if self.cfg.is_ssl:
-            context = ssl_context(self.cfg)
-            client = context.wrap_socket(client, server_side=True, do_handshake_on_connect=False)
             try:
+                context = ssl_context(self.cfg)
+            except OSError as error:
+                self.log.error("the certificate or its key cannot be used: %s", error)
+                return
+            try:
+                client = context.wrap_socket(
+                    client, server_side=True, do_handshake_on_connect=False
+                )
                 with gevent.Timeout(_HANDSHAKE_S):
                     client.do_handshake()
             except (gevent.Timeout, OSError) as error:

@@ -83,13 +83,6 @@ class _OneWrite(logging.Handler):
     is longer than a pipe takes at once (4 KiB).
     """
 
-    def handle(self, record: logging.LogRecord) -> bool:
-        """Without the lock: the threads of all requests would stand in line for each other."""
-        is_kept = bool(self.filter(record))
-        if is_kept:
-            self.emit(record)
-        return is_kept
-
     def emit(self, record: logging.LogRecord) -> None:
         try:
             os.write(2, f"{self.format(record)}\n".encode(errors="replace"))
