@@ -7,12 +7,14 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
+from coordinator.courses import as_whole
 from coordinator.shards import Shards
 from ledger.model import Account, Entry, Refusal, Status
 from shard_client import accounts as on_shard
 from shard_client.accounts import AccountState, Terms
 from shard_client.connection import ShardConnection
 from shard_client.errors import ALL_SHARDS, ShardError, ShardUnavailable, SlotMoved, TryAgain
+from shard_client.phases import read_steps
 from shard_client.shard import Shard
 
 T = TypeVar("T")
@@ -165,11 +167,12 @@ class Accounts:
             for name in names:
                 shards[name] = self._shards[name]
                 connections[name] = shards[name].take(deadline)
-            found = self._hold_all(places, connections, deadline, in_line=in_line)
+            held = self._hold_all(places, connections, deadline, in_line=in_line)
+            found = self._as_whole(held, connections, deadline)
             replies = [on_shard.release(connections[name], deadline) for name in names]
             for reply in replies:
                 reply.get()
-            if found is None or not self._is_complete(places, connections, found, deadline):
+            if not self._is_complete(places, connections, found, deadline):
                 return None
             return found
         except BaseException as error:
@@ -194,23 +197,36 @@ class Accounts:
         deadline: float,
         *,
         in_line: bool,
-    ) -> dict[str, Account] | None:
+    ) -> list[on_shard.Held]:
         """Lock and read on all shards: at once without waiting, or in line, one by one in the
         global order of shards and accounts, so that nobody waits in a circle.
         """
-        found: dict[str, Account] = {}
         if in_line:
-            for name in sorted(places):
-                reply = on_shard.hold(connections[name], places[name], deadline, in_line=True)
-                found.update(reply.get())
-            return found
+            return [
+                on_shard.hold(connections[name], places[name], deadline, in_line=True).get()
+                for name in sorted(places)
+            ]
         replies = [
             on_shard.hold(connections[name], names, deadline, in_line=False)
             for name, names in places.items()
         ]
-        for reply in replies:
-            found.update(reply.get())
-        return found
+        return [reply.get() for reply in replies]
+
+    def _as_whole(
+        self,
+        held: list[on_shard.Held],
+        connections: dict[str, ShardConnection],
+        deadline: float,
+    ) -> dict[str, Account]:
+        """All accounts, showing no transfer between them on one side only."""
+        found = {name: account for some in held for name, account in some.accounts.items()}
+        rows = [row for some in held for row in some.phases if row.transfer.destination in found]
+        asked: dict[str, list[str]] = defaultdict(list)
+        for row in rows:
+            asked[self._shards.shard_of(row.transfer.destination)].append(row.transfer.id)
+        replies = [read_steps(connections[name], ids, deadline) for name, ids in asked.items()]
+        steps = [step for reply in replies for step in reply.get()]
+        return as_whole(found, rows, steps)
 
     def _is_complete(
         self,

@@ -35,7 +35,7 @@ from coordinator.telemetry.tracing import Tracer
 from ledger.decide import refuse_reuse
 from ledger.ids import slot_of
 from ledger.model import Account
-from shard_client.branch import Locked
+from shard_client.branch import Branch, Locked
 from shard_client.errors import (
     ConnectionLost,
     DuplicateRow,
@@ -140,7 +140,9 @@ class GroupRun:
         self._gtrid = names.gtrid(home)
         self._shard_names = sorted(involved)
         self._trace = tracer.group(self._gtrid, group.tickets)
-        self._participants = Participants(shards, self._gtrid, metrics, self._trace)
+        self._participants: Participants[Branch] = Participants(
+            shards, self._gtrid, metrics, self._trace
+        )
         self._plan = EMPTY_PLAN
         self._known: list[tuple[Ticket, StoredTransfer]] = []
         self._again: list[Ticket] = []
@@ -459,9 +461,7 @@ class GroupRun:
                 self._delay(again)
                 self._again += again
                 continue
-            self._queue.settle(
-                [(ticket, _known_answer(ticket, stored)) for ticket, stored in known]
-            )
+            self._queue.settle([(ticket, known_answer(ticket, stored)) for ticket, stored in known])
 
     def _are_durable(self, shard: str, known: list[StoredTransfer]) -> bool:
         """Whether outcomes that the lock packet has found on a shard are there for good (rule R2).
@@ -494,7 +494,7 @@ def _answer(queue: Queue, plan: Plan) -> None:
     queue.settle(zip(plan.tickets, answers, strict=True))
 
 
-def _known_answer(ticket: Ticket, stored: StoredTransfer) -> Answer:
+def known_answer(ticket: Ticket, stored: StoredTransfer) -> Answer:
     """The answer to a ticket whose transfer has had its outcome before."""
-    refusal = refuse_reuse(stored.transfer, ticket.transfer)
+    refusal = refuse_reuse(stored.transfer, ticket.asked)
     return Refused(refusal) if refusal else Settled(stored, stored.gtrid != ticket.gtrid)

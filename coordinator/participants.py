@@ -3,7 +3,7 @@
 import select
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from coordinator.shards import Shards
 from coordinator.telemetry.metrics import Metrics
@@ -15,6 +15,8 @@ from shard_client.shard import Shard
 from shard_client.xid import Gtrid
 
 T = TypeVar("T")
+# A Branch takes part in two-phase commit; a Visit is a local transaction of its own on each shard.
+B = TypeVar("B", bound=Branch)
 
 # After so long without a sign of any of them, answers are waited for one by one.
 _SILENCE_MS = 1000
@@ -22,6 +24,8 @@ _SILENCE_MS = 1000
 _PHASES = {
     "open": "locking",
     "lock": "locking",
+    "enter": "locking",
+    "leave": "writing",
     "write": "preparing",
     "write_alone": "writing",
     "decide": "deciding",
@@ -30,19 +34,27 @@ _PHASES = {
 }
 
 
-class Participants:
+class Participants(Generic[B]):
     """The branches of a group. One that fails is dropped, and `lost` says why; its connection is
     closed, so that the server rolls back what was not prepared.
     """
 
-    def __init__(self, shards: Shards, gtrid: Gtrid, metrics: Metrics, trace: GroupTrace) -> None:
+    def __init__(
+        self,
+        shards: Shards,
+        gtrid: Gtrid,
+        metrics: Metrics,
+        trace: GroupTrace,
+        kind: type[B] = Branch,  # type: ignore[assignment]
+    ) -> None:
         self._shards = shards
         self._gtrid = gtrid
         self._metrics = metrics
         self._trace = trace
         # When the packet that takes the locks was sent.
         self._locked_at: dict[str, float] = {}
-        self.branches: dict[str, Branch] = {}
+        self._kind = kind
+        self.branches: dict[str, B] = {}
         # As they were when the connections were taken: the map may have changed since.
         self._held: dict[str, Shard] = {}
         self.lost: dict[str, ShardError] = {}
@@ -58,13 +70,17 @@ class Participants:
                 self._lose(name, error, "open", began)
                 continue
             self._held[name] = shard
-            is_local = name == self._gtrid.home
-            self.branches[name] = Branch(connection, str(self._gtrid), is_local=is_local)
+            self.branches[name] = self._kind(
+                connection, str(self._gtrid), is_local=self._is_local(name)
+            )
+
+    def _is_local(self, name: str) -> bool:
+        return self._kind is not Branch or name == self._gtrid.home
 
     def ask(
         self,
         names: Iterable[str],
-        call: Callable[[Branch], Reply[T]],
+        call: Callable[[B], Reply[T]],
         what: str,
         *,
         releases: bool = False,
@@ -97,9 +113,14 @@ class Participants:
             self._metrics.called(name, what, now - sent[name])
             self._trace.called(name, what, sent[name])
             if releases:
-                role = "home" if name == self._gtrid.home else "remote"
-                self._metrics.released(role, name, now - self._locked_at[name])
+                self._metrics.released(self._role(name), name, now - self._locked_at[name])
         return answers
+
+    def _role(self, name: str) -> str:
+        """What a branch is to its group, for the metrics."""
+        if self._kind is not Branch:
+            return "visit"
+        return "home" if name == self._gtrid.home else "remote"
 
     def _as_they_come(self, names: Iterable[str]) -> Iterator[str]:
         """As their answers arrive, so that a slow shard does not make others look slow."""

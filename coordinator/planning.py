@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeGuard
 
 from coordinator.queue import Ticket
-from ledger.decide import decide
+from ledger.decide import decide, refuse_reuse
 from ledger.ids import slot_of
 from ledger.model import Account, Posting, Refusal, Transfer
 from shard_client.branch import Locked, Writes
+from shard_client.phases import PENDING
 from shard_client.transfers import StoredTransfer, TransferStatus
 
 
@@ -45,12 +46,13 @@ def sort_out(
         source, destination = transfer.source, transfer.destination
         from_, to = map(locked.get, ticket.shards)
         stored = _find(transfer, from_)
-        if stored:
+        is_pending = stored is not None and stored.status == PENDING
+        if stored and not (is_pending and refuse_reuse(stored.transfer, ticket.asked) is None):
             result.known.append((ticket, stored))
             continue
         if not (_takes(from_, source) and _takes(to, destination)):
             result.displaced.append(ticket)
-        elif transfer.id in seen:
+        elif transfer.id in seen or is_pending:
             result.passed_over.append(ticket)
             continue
         elif (

@@ -31,6 +31,10 @@ _SMALL = 100
 _YOUNG_S = 0.03
 
 
+# The way of two-phase commit, and of what is on one shard.
+ALONE = "xa"
+
+
 class State(Enum):
     OPEN = "nothing was written for it"
     SENT = "it may have been written"
@@ -98,6 +102,7 @@ class Ticket:
 
     __slots__ = (
         "answer",
+        "asked",
         "batch",
         "deadline",
         "gtrid",
@@ -113,6 +118,7 @@ class Ticket:
         "state",
         "transfer",
         "waits",
+        "way",
     )
 
     def __init__(
@@ -123,8 +129,12 @@ class Ticket:
         batch: object,
         request_id: str | None = None,
         origin: Origin | None = None,
+        default: str = ALONE,
     ) -> None:
-        self.transfer = transfer
+        # As it was asked for: without a protocol, if none was named, and with the default then.
+        self.asked = transfer
+        named = transfer.protocol
+        self.transfer = transfer if named else transfer._replace(protocol=default)
         self.deadline = deadline
         self.latch = latch
         # Of the request that it came with; the origin if that is traced.
@@ -136,6 +146,8 @@ class Ticket:
         self.answer: Answer | None = None
         self.number = 0
         self.shards: tuple[str, str] = ("", "")
+        # The protocol by which it runs: on one shard nothing has to be agreed upon.
+        self.way = ALONE
         # How often it was passed over, and how often it waited in line for a lock in vain.
         self.skips = 0
         self.waits = 0
@@ -160,6 +172,11 @@ class Group:
 
     tickets: list[Ticket]
     in_line: Ticket | None
+
+    @property
+    def way(self) -> str:
+        """The protocol by which it runs."""
+        return self.tickets[0].way
 
     @cached_property
     def shards(self) -> set[str]:
@@ -413,10 +430,12 @@ class Queue:
         # One at a time: while it waits for a lock, the other executors do not.
         in_line = None if self._is_in_line else next(late, None)
         if in_line:
-            chosen = _wanting_the_same(candidates, in_line, self._group_max)
-        else:
-            chosen = _together(candidates, self._group_max)
-        return Group(chosen, in_line)
+            likes = _of_one_way(candidates, in_line.way)
+            # Not if one before it in its batch, which runs another way, holds it back.
+            if in_line in likes:
+                return Group(_wanting_the_same(likes, in_line, self._group_max), in_line)
+        likes = _of_one_way(candidates, candidates[0].way)
+        return Group(_together(likes, self._group_max), None)
 
     def _candidates(self) -> list[Ticket]:
         """Those whose accounts are free in this process and whose shards can be used, in order."""
@@ -457,7 +476,9 @@ class Queue:
     def _has_trouble(self, ticket: Ticket, troubles: "_Troubles") -> bool:
         """Whether a shard of the ticket cannot be used; after some patience, answers it."""
         transfer = ticket.transfer
-        ticket.shards = (self._shard_of(transfer.source), self._shard_of(transfer.destination))
+        source, destination = self._shard_of(transfer.source), self._shard_of(transfer.destination)
+        ticket.shards = (source, destination)
+        ticket.way = transfer.protocol if source != destination else ALONE
         for shard in ticket.shards:
             if trouble := troubles[shard]:
                 reason, since_s = trouble
@@ -486,6 +507,30 @@ class _Troubles(dict[str, tuple[str, float] | None]):
     def __missing__(self, shard: str) -> tuple[str, float] | None:
         self[shard] = self._trouble_with(shard)
         return self[shard]
+
+
+def _of_one_way(candidates: Sequence[Ticket], way: str) -> Sequence[Ticket]:
+    """Those that can run by this protocol in one group, in their order.
+
+    By two-phase commit a group is decided as a whole, one transfer after the other. By the others
+    all that leave an account are tried before any arrives: what an account receives in a group it
+    cannot pay on in the same one.
+    """
+    if way == ALONE and all(ticket.way == ALONE for ticket in candidates):
+        return candidates
+    chosen: list[Ticket] = []
+    receiving: set[str] = set()
+    held: set[tuple[int, str]] = set()
+    for ticket in candidates:
+        transfer = ticket.transfer
+        keys = [(id(ticket.batch), name) for name in (transfer.source, transfer.destination)]
+        can_pay = way == ALONE or transfer.source not in receiving
+        if ticket.way == way and can_pay and held.isdisjoint(keys):
+            chosen.append(ticket)
+            receiving.add(transfer.destination)
+        elif ticket.batch is not None:
+            held.update(keys)
+    return chosen
 
 
 def _together(candidates: Sequence[Ticket], group_max: int) -> list[Ticket]:

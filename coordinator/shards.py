@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 _PROBE_INTERVAL_S = 0.5
 # How often those in use are checked for settings that were changed, in seconds.
 _CHECK_INTERVAL_S = 30.0
+# Connections of a process to one shard with which transfers by TC/C and Saga are finished.
+FINISHING_CONNECTIONS = 2
 # Connections of a process to one shard for reads and recovery.
 _READ_CONNECTIONS = 8
 
@@ -66,8 +68,9 @@ class Shards:
         limits = Limits(
             connect_timeout_s=settings.mysql.connect_timeout_ms / 1000,
             idle_timeout_s=settings.mysql.idle_timeout_s,
-            # One for each executor, and one for a read of many shards at one moment.
-            connections=settings.engine.executors + 1,
+            # One for each executor, one for a read of many shards at one moment, and those of the
+            # finisher of transfers by TC/C and Saga.
+            connections=settings.engine.executors + 1 + FINISHING_CONNECTIONS,
             reading_connections=_READ_CONNECTIONS,
         )
         shards = {}

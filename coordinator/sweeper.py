@@ -1,4 +1,6 @@
-"""Looks for branches in doubt that nobody is at work on, and gives them to the finisher."""
+"""Looks for branches in doubt, and for transfers by TC/C and Saga, that nobody is at work on, and
+gives them to those who finish them.
+"""
 
 import logging
 import threading
@@ -6,12 +8,16 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 
+from coordinator.courses import Course, taken_over
+from coordinator.phased_finisher import PhasedFinisher
 from coordinator.protocols.recovery import Surroundings, whose_turn
 from coordinator.protocols.two_phase_commit import Phase
-from coordinator.recovery import Finisher, Unfinished
+from coordinator.recovery import Finisher
+from coordinator.recovery import Unfinished as Group
 from coordinator.shards import Shards
 from coordinator.telemetry.logs import few
 from shard_client.errors import ShardError
+from shard_client.phases import Unfinished, list_unfinished, read_phases
 from shard_client.prepared import list_prepared
 from shard_client.xid import Gtrid
 
@@ -20,13 +26,16 @@ log = logging.getLogger(__name__)
 _CALL_TIMEOUT_S = 3.0
 # Younger branches are on their way.
 _IN_DOUBT_S = 1.0
+# What cannot be finished at once, a refund without room, does not keep a coordinator from starting.
+_ATTEMPTS_WAITED_FOR = 20
 
 
 class Sweeper:
     """Sweeps at every interval, and at once when it is woken. `surroundings` says what is known of
     the other processes at the moment of a sweep.
 
-    `in_doubt` has what the last look at each shard found prepared for more than a second;
+    `in_doubt` has what the last look at each shard found prepared for more than a second, and
+    `unfinished` what it found in the phase table as old;
     `last_success` is when all that can be used were last looked at, in seconds since 1970, or 0.
     """
 
@@ -34,6 +43,7 @@ class Sweeper:
         self,
         shards: Shards,
         finisher: Finisher,
+        phased_finisher: PhasedFinisher,
         *,
         cluster: str,
         interval_s: float,
@@ -41,11 +51,13 @@ class Sweeper:
     ) -> None:
         self._shards = shards
         self._finisher = finisher
+        self._phased_finisher = phased_finisher
         self._cluster = cluster
         self._interval_s = interval_s
         self._surroundings = surroundings
         self._swept: set[str] = set()
         self.in_doubt: dict[str, list[Gtrid]] = {}
+        self.unfinished: dict[str, list[Unfinished]] = {}
         self.last_success = 0.0
         self._stopping = False
         self._wake = threading.Event()
@@ -67,6 +79,7 @@ class Sweeper:
         """Look once at every shard that can be used."""
         around = self._surroundings()
         found: dict[Gtrid, set[str]] = defaultdict(set)
+        courses: list[Course] = []
         is_complete = True
         for shard in self._shards.all():
             if not shard.is_available:
@@ -75,6 +88,13 @@ class Sweeper:
             try:
                 with shard.connection(deadline) as connection:
                     prepared = list_prepared(connection, self._cluster, deadline)
+                    unfinished = list_unfinished(connection, self._cluster, deadline)
+                    mine = {
+                        str(item.gtrid)
+                        for item in unfinished
+                        if whose_turn(item.gtrid, age_of(item.gtrid), around).is_mine
+                    }
+                    rows = read_phases(connection, mine, deadline) if mine else []
             except ShardError as error:
                 self._shards.note(error)
                 is_complete = False
@@ -82,6 +102,10 @@ class Sweeper:
             self.in_doubt[shard.id] = [
                 branch.gtrid for branch in prepared if age_of(branch.gtrid) > _IN_DOUBT_S
             ]
+            self.unfinished[shard.id] = [
+                item for item in unfinished if age_of(item.gtrid) > _IN_DOUBT_S
+            ]
+            courses += [taken_over(row, time.monotonic()) for row in rows]
             for branch in prepared:
                 if whose_turn(branch.gtrid, age_of(branch.gtrid), around).is_mine:
                     found[branch.gtrid].add(branch.shard)
@@ -93,8 +117,17 @@ class Sweeper:
             extra = {"event": "recovery.found", "count": len(new), "gtrids": few(sorted(new))}
             log.info("%d groups in doubt are being finished", len(new), extra=extra)
         self._finisher.add(
-            *(Unfinished(gtrid, shards, Phase.ARBITRATING) for gtrid, shards in found.items())
+            *(Group(gtrid, shards, Phase.ARBITRATING) for gtrid, shards in found.items())
         )
+        at_work = {course.attempt for course in self._phased_finisher.unfinished()}
+        if abandoned := [course for course in courses if course.attempt not in at_work]:
+            extra = {
+                "event": "phases.found",
+                "count": len(abandoned),
+                "gtrids": few(sorted({course.gtrid for course in abandoned})),
+            }
+            log.info("%d unfinished transfers are being finished", len(abandoned), extra=extra)
+        self._phased_finisher.add(*abandoned)
 
     def reasons_to_wait(self) -> list[str]:
         """Why what an earlier life left behind is not finished yet, as far as it can be; none when
@@ -113,7 +146,21 @@ class Sweeper:
             can_go_on = all(self._shards.trouble_with(shard) is None for shard in needed)
             if is_past and not item.is_stuck and can_go_on:
                 reasons.append(f"group {gtrid} of an earlier life is being finished")
+        reasons += sorted({r for c in self._phased_finisher.unfinished() if (r := self._why(c))})
         return reasons
+
+    def _why(self, course: Course) -> str | None:
+        """Why a course that is being finished is waited for, if it is."""
+        around, gtrid = self._surroundings(), Gtrid.parse(course.gtrid)
+        ends = (course.transfer.source, course.transfer.destination)
+        can_go_on = all(
+            self._shards.trouble_with(self._shards.shard_of(account)) is None for account in ends
+        )
+        if gtrid is None or not can_go_on or course.attempts > _ATTEMPTS_WAITED_FOR:
+            return None
+        if gtrid.coordinator != around.coordinator or gtrid.time_ms >= around.started_ms:
+            return None
+        return f"transfers of group {gtrid} of an earlier life are being finished"
 
     def _work(self) -> None:
         while not self._stopping:

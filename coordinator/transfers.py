@@ -25,6 +25,7 @@ from ledger.decide import refuse_reuse
 from ledger.ids import slot_of_transfer
 from ledger.model import Transfer
 from shard_client.errors import ShardError
+from shard_client.phases import PENDING as UNSETTLED
 from shard_client.prepared import DecisionOutcome, read_decisions
 from shard_client.transfers import StoredTransfer, Undecided, probe
 from shard_client.xid import Gtrid
@@ -45,9 +46,12 @@ PENDING = Pending()
 
 
 class Transfers:
-    """Hands transfers in and finds out about them."""
+    """Hands transfers in and finds out about them; `default` is the protocol of those that name
+    none.
+    """
 
-    def __init__(self, shards: Shards, queue: Queue, metrics: Metrics) -> None:
+    def __init__(self, shards: Shards, queue: Queue, metrics: Metrics, default: str) -> None:
+        self._default = default
         self._shards = shards
         self._queue = queue
         self._metrics = metrics
@@ -65,11 +69,13 @@ class Transfers:
         batch = latch if is_batch else None
         request, span = logs.request_id.get(), tracing.request_span.get()
         origin = tracing.Origin(span, time.monotonic()) if span else None
-        tickets = [Ticket(t, deadline, latch, batch, request, origin) for t in transfers]
+        tickets = [
+            Ticket(t, deadline, latch, batch, request, origin, self._default) for t in transfers
+        ]
         try:
             self._queue.put(tickets, alone=not is_batch)
         except (Overloaded, Closed):
-            self._metrics.not_taken(transfers[0].protocol, "overloaded", len(transfers))
+            self._metrics.not_taken(tickets[0].transfer.protocol, "overloaded", len(transfers))
             raise
         return tickets
 
@@ -123,7 +129,7 @@ class Transfers:
         places: dict[str, dict[str, Transfer]] = defaultdict(dict)
         undone = set()
         for ticket in tickets:
-            transfer = ticket.transfer
+            transfer = ticket.asked
             places[self._shard_of(transfer.id)][transfer.id] = transfer
             undone.add((transfer.id, ticket.gtrid))
         answers: dict[str, Answer | Pending] = {}
@@ -187,7 +193,7 @@ class Transfers:
         Raises ShardError if home cannot be asked: it may have said "committed" before.
         """
         gtrid = Gtrid.parse(stored.gtrid)
-        if gtrid is None:
+        if gtrid is None or stored.status == UNSETTLED:
             return PENDING
         try:
             with self._shards[gtrid.home].connection(deadline) as home:

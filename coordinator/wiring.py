@@ -15,8 +15,10 @@ from coordinator.collection import Collector
 from coordinator.executor import Executors, GroupRun, Names, Timeouts
 from coordinator.following import Following
 from coordinator.operation import Operation
+from coordinator.phased_finisher import PhasedFinisher
+from coordinator.phased_run import PhasedRun
 from coordinator.protocols.recovery import Surroundings
-from coordinator.queue import Group, Queue
+from coordinator.queue import ALONE, Group, Queue
 from coordinator.recovery import Finisher
 from coordinator.settings import Settings
 from coordinator.shards import Shards
@@ -25,6 +27,7 @@ from coordinator.telemetry.gauges import Gauges
 from coordinator.telemetry.metrics import Metrics
 from coordinator.telemetry.tracing import tracer
 from coordinator.transfers import Transfers
+from coordinator.visits import Visits
 
 log = logging.getLogger(__name__)
 
@@ -72,9 +75,13 @@ class Process:
         )
         self.finisher = Finisher(self.shards, self.metrics, self.tracer)
         interval_s = engine.sweep_interval_ms / 1000
+        self._timeouts = Timeouts(engine.lock_timeout_ms / 1000, engine.write_timeout_ms / 1000)
+        self._visits = Visits(self.shards, self.metrics, self._timeouts.write_s)
+        self.phased_finisher = PhasedFinisher(self.shards, self.queue, self._visits)
         self.sweeper = Sweeper(
             self.shards,
             self.finisher,
+            self.phased_finisher,
             cluster=settings.cluster.id,
             interval_s=interval_s,
             surroundings=self.surroundings,
@@ -88,12 +95,11 @@ class Process:
             metrics=self.metrics,
         )
         self._names = Names(settings.cluster.id, settings.coordinator.id, instance)
-        self._timeouts = Timeouts(engine.lock_timeout_ms / 1000, engine.write_timeout_ms / 1000)
         self.executors = Executors(engine.executors, self.queue, self._run_group)
         # What an earlier life left behind holds up the start, not what comes back later.
         self._was_ready = False
         self.accounts = Accounts(self.shards)
-        self.transfers = Transfers(self.shards, self.queue, self.metrics)
+        self.transfers = Transfers(self.shards, self.queue, self.metrics, engine.protocol)
         self.following = Following(settings.cluster.id, self.shards, self.queue)
         # Called when no new connections are taken any more, before the requests have ended.
         self.when_stopping: list[Callable[[], None]] = []
@@ -122,6 +128,9 @@ class Process:
         self.sweeper.wake()
 
     def _run_group(self, group: Group) -> None:
+        if group.way != ALONE:
+            self._run_phased(group)
+            return
         GroupRun(
             group,
             queue=self.queue,
@@ -133,6 +142,19 @@ class Process:
             timeouts=self._timeouts,
         ).run()
 
+    def _run_phased(self, group: Group) -> None:
+        PhasedRun(
+            group,
+            queue=self.queue,
+            shards=self.shards,
+            visits=self._visits,
+            finisher=self.phased_finisher,
+            metrics=self.metrics,
+            tracer=self.tracer,
+            names=self._names,
+            grace_s=self.settings.engine.sweep_grace_ms / 1000,
+        ).run()
+
     def start(self, patience_s: float) -> None:
         """Start everything, and wait, for `patience_s` at most, until it is ready."""
         deadline = time.monotonic() + patience_s
@@ -140,8 +162,10 @@ class Process:
         self.cluster.wait_for(lambda: self.cluster.map.current, deadline)
         self.shards.admit_all()
         self.finisher.start()
+        self.phased_finisher.start()
         self.sweeper.sweep()
-        self.finisher.wait_for(lambda items: not self.sweeper.reasons_to_wait(), deadline)
+        self.finisher.wait_for(lambda _: not self.sweeper.reasons_to_wait(), deadline)
+        self.phased_finisher.wait_for(lambda _: not self.sweeper.reasons_to_wait(), deadline)
         self.shards.start()
         self.sweeper.start()
         self.collector.start()
@@ -174,6 +198,7 @@ class Process:
         self.sweeper.stop()
         self.collector.stop()
         self.finisher.stop()
+        self.phased_finisher.stop()
         self._gauges.stop()
         # Last: as long as it is a member, what it has under way is left to it.
         self.cluster.stop()

@@ -26,6 +26,9 @@ class Account(NamedTuple):
     `overdraft_limit` says how far below zero the balance may go; None is without limit.
     `entry_count` is also the number of the last entry; `stamp_floor` is the earliest stamp that
     the next entry may carry. `chain` is that of the last entry, see `ledger/chain.py`.
+
+    `held` is reserved for transfers that are not finished and cannot be spent otherwise; `expected`
+    is what such transfers will bring, for which there must be room.
     """
 
     id: str
@@ -36,6 +39,12 @@ class Account(NamedTuple):
     entry_count: int
     stamp_floor: int
     chain: str
+    held: int = 0
+    expected: int = 0
+
+    @property
+    def available(self) -> int:
+        return self.balance - self.held
 
     @property
     def lowest_balance(self) -> int:

@@ -11,11 +11,12 @@ from ledger.model import Account, Entry, Refusal, Status
 from shard_client import statements as sql
 from shard_client.connection import Reply, Result, ShardConnection
 from shard_client.errors import SlotMoved
+from shard_client.phases import PhaseRow
 from shard_client.transfers import make_durable
 
 _COLUMNS = (
     "id, currency, balance, overdraft_limit, status, entry_count, stamp_floor, chain,"
-    " created_at, updated_at"
+    " held, expected, created_at, updated_at"
 )
 _READ = f"SELECT {_COLUMNS} FROM accounts FORCE INDEX (PRIMARY) WHERE id IN ({{ids}})"
 # Locks a row until the transaction ends; one that is locked by somebody else is passed over.
@@ -60,7 +61,7 @@ class Terms(NamedTuple):
 
 
 def _state(row: tuple[object, ...]) -> AccountState:
-    return AccountState(Account(*row[:8]), *row[8:])  # type: ignore[arg-type]
+    return AccountState(Account(*row[:10]), *row[10:])  # type: ignore[arg-type]
 
 
 def _check_slots(connection: ShardConnection, accounts: Iterable[str], slots: Result) -> None:
@@ -132,7 +133,10 @@ def set_status(
     )
     _check_slots(connection, [account], slots)
     state = _state(found.rows[0]) if found.rows else None
-    refusal = change_status(state.account, status) if state else None
+    # Under the account's lock: nothing begins that would have to come back to it.
+    count = sql.fill(connection, sql.COUNT_PHASES_OF, account)
+    unfinished = connection.rows(count, deadline)[0][0] if status == Status.CLOSED else 0
+    refusal = change_status(state.account, status, unfinished) if state else None
     if state is None or refusal or state.account.status == status:
         connection.query(["ROLLBACK"], deadline)
         make_durable(connection, deadline)
@@ -234,9 +238,16 @@ def raise_floors(
     return str(ids[-1])
 
 
+class Held(NamedTuple):
+    """Accounts that are locked against change, and the unfinished transfers from them."""
+
+    accounts: dict[str, Account]
+    phases: list[PhaseRow]
+
+
 def hold(
     connection: ShardConnection, accounts: Sequence[str], deadline: float, *, in_line: bool
-) -> Reply[dict[str, Account]]:
+) -> Reply[Held]:
     """Open a transaction and lock these accounts against change, to read them (rule R10).
 
     Without `in_line` nothing is waited for, and an account that is locked is left out. With it,
@@ -246,11 +257,14 @@ def hold(
         "START TRANSACTION",
         sql.listing(connection, sql.READ_SLOTS, ()),
         sql.listing(connection, _READ_IN_LINE if in_line else _READ_LOCKED, sorted(accounts)),
+        # Behind the locks: what has left an account that is locked now is seen here.
+        sql.listing(connection, sql.PHASES_FROM, sorted(accounts)),
     ]
 
-    def parse(results: list[Result]) -> dict[str, Account]:
+    def parse(results: list[Result]) -> Held:
         _check_slots(connection, accounts, results[1])
-        return {row[0]: _state(row).account for row in results[2].rows}
+        found = {row[0]: _state(row).account for row in results[2].rows}
+        return Held(found, [PhaseRow.from_row(row) for row in results[3].rows])
 
     return connection.call(packet, deadline, parse)
 

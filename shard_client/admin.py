@@ -35,6 +35,9 @@ _SERVICE = {
     # Not only of `seen`: MariaDB asks it for every column that an upsert names.
     "decisions": "SELECT, INSERT, UPDATE, DELETE",
     "markers": "SELECT, INSERT, DELETE",
+    "phases": "SELECT, INSERT, UPDATE, DELETE",
+    # What a step has done stays: it is what keeps it from being done again.
+    "steps": "SELECT, INSERT, UPDATE (state, stamp)",
 }
 _AUDITOR = dict.fromkeys(_SERVICE, "SELECT")
 # To list branches of others; and to see who is still at work on a decision.

@@ -49,6 +49,8 @@ _ACCOUNTS = {
     "entry_count": _NUMBER,
     "stamp_floor": _NUMBER,
     "chain": _TEXT,
+    "held": _NUMBER,
+    "expected": _NUMBER,
 }
 _ENTRIES = {
     "account_id": _TEXT,

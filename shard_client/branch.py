@@ -201,9 +201,19 @@ def accounts_of(text: str) -> dict[str, Account]:
     """
     found = {}
     for line in text.splitlines():
-        id_, currency, balance, limit, status, count, floor, chain, _ = line.split("\t")
+        id_, currency, balance, limit, status, count, floor, chain, *rest = line.split("\t")
         overdraft_limit = int(limit) if limit else None
+        held, expected, _ = rest
         found[id_] = Account(
-            id_, currency, int(balance), overdraft_limit, status, int(count), int(floor), chain
+            id_,
+            currency,
+            int(balance),
+            overdraft_limit,
+            status,
+            int(count),
+            int(floor),
+            chain,
+            int(held),
+            int(expected),
         )
     return found

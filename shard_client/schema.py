@@ -6,14 +6,23 @@ Ids are ASCII compared byte by byte; stamps are microseconds since the epoch.
 
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, MetaData, SmallInteger, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Index,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+)
 from sqlalchemy.dialects.mysql import ENUM, INTEGER, TINYINT, VARCHAR
 from sqlalchemy.schema import SchemaItem
 
 from ledger.chain import CHAIN_LENGTH
 
-# 2: chains over entries.
-SCHEMA_VERSION = 2
+# 2: chains over entries. 3: what is held and expected, phases, steps.
+SCHEMA_VERSION = 3
 
 
 def _ascii(length: int) -> VARCHAR:
@@ -69,10 +78,13 @@ accounts = _table(
     Column("entry_count", BigInteger, nullable=False),
     Column("stamp_floor", BigInteger, nullable=False, comment="no later entry is stamped earlier"),
     Column("chain", _ascii(CHAIN_LENGTH), nullable=False, comment="that of the last entry"),
+    Column("held", BigInteger, nullable=False, comment="reserved for unfinished transfers"),
+    Column("expected", BigInteger, nullable=False, comment="what unfinished ones will bring"),
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
     CheckConstraint("overdraft_limit IS NULL OR balance >= -overdraft_limit"),
-    CheckConstraint("status <> 'closed' OR balance = 0"),
+    CheckConstraint("held >= 0 AND expected >= 0"),
+    CheckConstraint("status <> 'closed' OR (balance = 0 AND held = 0 AND expected = 0)"),
     comment="Accounts as they stand",
 )
 
@@ -128,4 +140,49 @@ markers = _table(
     Column("shard", _ascii(10), primary_key=True),
     Column("session", BigInteger, nullable=False, comment="that has prepared the branch"),
     comment="Written by each branch in its own transaction: proof that it has committed",
+)
+
+phases = _table(
+    "phases",
+    Column("transfer_id", _ascii(36), primary_key=True),
+    Column("gtrid", _ascii(64), primary_key=True, comment="the attempt"),
+    Column("protocol", _ascii(8), nullable=False),
+    Column("phase", _ascii(16), nullable=False),
+    Column(
+        "outcome",
+        ENUM("pending", "committed", "rejected", "lapsed"),
+        nullable=False,
+        comment="lapsed: nothing happened",
+    ),
+    Column("source_state", _ascii(16), nullable=False),
+    Column("destination_state", _ascii(16), nullable=False, comment="as far as it is known here"),
+    Column("attempts", INTEGER(unsigned=True), nullable=False, comment="that have failed"),
+    Column("next_attempt_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False, comment="when a reservation is cancelled"),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("reason", _ascii(32), nullable=True),
+    Column("detail", VARCHAR(512), nullable=True),
+    Column("idempotency_key", _ascii(128), nullable=False),
+    Column("source", _ascii(64), nullable=False),
+    Column("destination", _ascii(64), nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("currency", _ascii(8), nullable=False),
+    Column("metadata", Text, nullable=True),
+    Column("created_at", BigInteger, nullable=False),
+    Index("source", "source"),
+    comment="On the source's shard: transfers by TC/C or Saga that are not finished",
+)
+
+steps = _table(
+    "steps",
+    Column("transfer_id", _ascii(36), primary_key=True),
+    Column("gtrid", _ascii(64), primary_key=True, comment="the attempt"),
+    Column("account", _ascii(64), nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("state", _ascii(16), nullable=False),
+    Column("is_empty", TINYINT, nullable=False, comment="1: it was cancelled before it was tried"),
+    Column("reason", _ascii(32), nullable=True),
+    Column("detail", VARCHAR(512), nullable=True),
+    Column("stamp", BigInteger, nullable=False, comment="of the last change"),
+    comment="On the destination's shard: how far transfers by TC/C or Saga are; kept for ever",
 )

@@ -40,9 +40,11 @@ READ_SLOTS = "SELECT first_slot, last_slot, @@global.read_only FROM slots {share
 # of the primary key, in which they are read and locked.
 LOCK_ACCOUNTS = (
     "SELECT GROUP_CONCAT(CONCAT_WS('\t', id, currency, balance, IFNULL(overdraft_limit, ''),"
-    " status, entry_count, stamp_floor, chain, 'all') SEPARATOR '\n')"
+    " status, entry_count, stamp_floor, chain, held, expected, 'all') SEPARATOR '\n')"
     " FROM accounts FORCE INDEX (PRIMARY) WHERE id IN ({ids}) FOR UPDATE SKIP LOCKED"
 )
+# The same with waiting; without locks anywhere else nobody can wait for whoever waits here.
+LOCK_ACCOUNTS_WAITING = LOCK_ACCOUNTS.removesuffix(" SKIP LOCKED")
 # The same with waiting, in line, for at most innodb_lock_wait_timeout (rule R9).
 WAIT_FOR_ACCOUNTS = (
     "SELECT id FROM accounts FORCE INDEX (PRIMARY) WHERE id IN ({ids}) ORDER BY id FOR UPDATE"
@@ -54,7 +56,14 @@ _TRANSFERS = (
     " created_at, gtrid, status, reason, detail, decided_at"
     " FROM transfers FORCE INDEX (PRIMARY) WHERE id IN ({ids})"
 )
-FIND_TRANSFERS = _TRANSFERS
+# What is pending is in the phase table only. It goes from there when the outcome has come, so it is
+# looked for first.
+FIND_TRANSFERS = (
+    "SELECT transfer_id, idempotency_key, source, destination, amount, currency, metadata,"
+    " protocol, created_at, gtrid, 'pending', NULL, NULL, updated_at"
+    " FROM phases FORCE INDEX (PRIMARY) WHERE transfer_id IN ({ids}) AND outcome = 'pending'"
+    f" UNION ALL {_TRANSFERS}"
+)
 # Passes over a row whose transaction is not finished.
 FIND_SETTLED_TRANSFERS = _TRANSFERS + " {share} SKIP LOCKED"
 # Before a statement, lets it see rows whose transaction is not finished.
@@ -107,6 +116,99 @@ UPDATE_ACCOUNTS = (
 )
 # The session, so that it can be ended where it keeps a prepared branch to itself (MariaDB).
 INSERT_MARKER = "INSERT INTO markers (gtrid, shard, session) VALUES (%s, %s, %s)"
+
+# --- phases and steps (TC/C and Saga) ---------------------------------------------------------
+
+PHASE_COLUMNS = (
+    "transfer_id",
+    "idempotency_key",
+    "source",
+    "destination",
+    "amount",
+    "currency",
+    "metadata",
+    "protocol",
+    "created_at",
+    "gtrid",
+    "phase",
+    "outcome",
+    "source_state",
+    "destination_state",
+    "attempts",
+    "next_attempt_at",
+    "expires_at",
+    "updated_at",
+    "reason",
+    "detail",
+)
+STEP_COLUMNS = (
+    "transfer_id",
+    "gtrid",
+    "account",
+    "amount",
+    "state",
+    "is_empty",
+    "reason",
+    "detail",
+    "stamp",
+)
+READ_PHASES = f"SELECT {', '.join(PHASE_COLUMNS)} FROM phases"
+LOCK_PHASES = f"{READ_PHASES} FORCE INDEX (PRIMARY) WHERE transfer_id IN ({{ids}}) FOR UPDATE"
+READ_STEPS = (
+    f"SELECT {', '.join(STEP_COLUMNS)} FROM steps FORCE INDEX (PRIMARY)"
+    " WHERE transfer_id IN ({ids})"
+)
+LOCK_STEPS = f"{READ_STEPS} FOR UPDATE"
+INSERT_PHASES = _insert("phases", *PHASE_COLUMNS)
+INSERT_STEPS = _insert("steps", *STEP_COLUMNS)
+_ATTEMPT = "given.transfer_id = {0}.transfer_id AND given.gtrid = {0}.gtrid"
+_PHASE_CHANGES = {
+    "transfer_id": _ID,
+    "gtrid": _SHORT,
+    "was": _SHORT,
+    "phase": _SHORT,
+    "outcome": _SHORT,
+    "source_state": _SHORT,
+    "destination_state": _SHORT,
+    "attempts": "BIGINT",
+    "next_attempt_at": "BIGINT",
+    "updated_at": "BIGINT",
+    "reason": _SHORT,
+    "detail": "VARCHAR(512) CHARACTER SET utf8mb4",
+}
+# Compare and set: a phase that is another by now is not found.
+UPDATE_PHASES = (
+    f"UPDATE {_rows(_PHASE_CHANGES)} STRAIGHT_JOIN phases FORCE INDEX (PRIMARY)"
+    f" ON {_ATTEMPT.format('phases')} AND phases.phase = given.was SET "
+    + ", ".join(f"phases.{name} = given.{name}" for name in list(_PHASE_CHANGES)[3:])
+)
+_PHASE_ENDS = {name: _PHASE_CHANGES[name] for name in ("transfer_id", "gtrid", "was")}
+DROP_PHASES = (
+    f"DELETE phases FROM {_rows(_PHASE_ENDS)} STRAIGHT_JOIN phases FORCE INDEX (PRIMARY)"
+    f" ON {_ATTEMPT.format('phases')} AND phases.phase = given.was"
+)
+_STEP_CHANGES = {"transfer_id": _ID, "gtrid": _SHORT, "state": _SHORT, "stamp": "BIGINT"}
+UPDATE_STEPS = (
+    f"UPDATE {_rows(_STEP_CHANGES)} STRAIGHT_JOIN steps FORCE INDEX (PRIMARY)"
+    f" ON {_ATTEMPT.format('steps')} SET steps.state = given.state, steps.stamp = given.stamp"
+)
+UPDATE_HOLDINGS = (
+    f"UPDATE {_rows(_CHANGES | {'held': 'BIGINT', 'expected': 'BIGINT'})}"
+    " STRAIGHT_JOIN accounts FORCE INDEX (PRIMARY) ON accounts.id = given.id"
+    " SET accounts.balance = given.balance, accounts.entry_count = given.entry_count,"
+    " accounts.updated_at = GREATEST(accounts.updated_at, given.stamp),"
+    " accounts.stamp_floor = given.stamp, accounts.chain = given.chain,"
+    " accounts.held = given.held, accounts.expected = given.expected"
+)
+PHASES_FROM = f"{READ_PHASES} FORCE INDEX (source) WHERE source IN ({{ids}})"
+# Fails unless the statement before it has found so many rows, and with it all that comes after.
+EXPECT_FOUND = "SELECT IF(ROW_COUNT() = {count}, 1, (SELECT 1 UNION ALL SELECT 2))"
+SOME_PHASES = f"{READ_PHASES} WHERE gtrid IN ({{ids}})"
+COUNT_PHASES = (
+    "SELECT gtrid, protocol, phase, COUNT(*), MAX(attempts), MIN(next_attempt_at), MIN(created_at),"
+    " MAX(reason), MAX(detail), MIN(transfer_id) FROM phases GROUP BY gtrid, protocol, phase"
+)
+COUNT_PHASES_OF = "SELECT COUNT(*) FROM phases FORCE INDEX (source) WHERE source = %s"
 
 # --- decide ---------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ _ROWS_AT_ONCE = 2000
 _POLL_S = 2.0
 _INSERT_ACCOUNTS = (
     "INSERT INTO accounts (id, currency, balance, overdraft_limit, status, entry_count,"
-    " stamp_floor, chain, created_at, updated_at) VALUES %s"
+    " stamp_floor, chain, held, expected, created_at, updated_at) VALUES %s"
 )
 _DIRTY_MOST = "SET GLOBAL innodb_max_dirty_pages_pct = %s"
 _DIRTY_PAGES = 100

@@ -38,7 +38,13 @@ OverdraftLimit = Annotated[int, Meta(ge=0, le=AMOUNT_MAX)] | None
 Key = Annotated[
     str, Meta(pattern=_whole(KEY_PATTERN), description="the client's name for the transfer")
 ]
-Protocol = Literal["xa"]
+Protocol = Annotated[
+    Literal["xa", "tcc", "saga"],
+    Meta(
+        description="how shards are made to agree: two-phase commit, Try-Confirm/Cancel, or a Saga;"
+        " without it, as the service is configured"
+    ),
+]
 Time = Annotated[str, Meta(description="RFC 3339, UTC, microseconds")]
 
 
@@ -73,7 +79,7 @@ class TransferRequest(Request):
     amount: Amount
     currency: Currency
     metadata: dict[str, Any] | None = None
-    protocol: Protocol = "xa"
+    protocol: Protocol | None = None
 
 
 class TransferItem(TransferRequest, kw_only=True):
@@ -381,7 +387,7 @@ def account_view(state: AccountState, shard: str) -> AccountView:
         id=account.id,
         currency=account.currency,
         balance=account.balance,
-        available=account.balance,
+        available=account.available,
         overdraft_limit=account.overdraft_limit,
         status=account.status,  # type: ignore[arg-type]
         shard=shard,

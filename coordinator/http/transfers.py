@@ -85,7 +85,7 @@ def _transfer(asked: schemas.TransferRequest, key: str, now: int) -> Transfer:
         asked.amount,
         asked.currency,
         metadata,
-        asked.protocol,
+        asked.protocol or "",
         now,
     )
 

@@ -2,9 +2,11 @@
 
 import logging
 import threading
+from collections import Counter
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from coordinator.courses import PROTOCOLS
 from coordinator.sweeper import age_of
 from coordinator.telemetry.metrics import Metrics
 
@@ -76,3 +78,13 @@ class Gauges:
         for name, gtrids in list(process.sweeper.in_doubt.items()):
             metrics.in_doubt.labels(name).set(len(gtrids))
             metrics.in_doubt_oldest.labels(name).set(max(map(age_of, gtrids), default=0.0))
+        for name, groups in list(process.sweeper.unfinished.items()):
+            ages = [age_of(group.gtrid) for group in groups]
+            metrics.unfinished_oldest.labels(name).set(max(ages, default=0.0))
+            counts: Counter[tuple[str, str]] = Counter()
+            for group in groups:
+                counts[group.protocol, group.phase] += group.transfers
+            for protocol in PROTOCOLS.values():
+                for phase in protocol.source_states:
+                    labels = (name, protocol.name, str(phase))
+                    metrics.unfinished.labels(*labels).set(counts[labels[1:]])

@@ -48,7 +48,7 @@ def log_refused(gtrid: Gtrid, tickets: Sequence[Ticket], error: ShardError) -> N
     log.warning(text, gtrid, len(tickets), error, extra=extra | {"code": error.code})
 
 
-def log_bug(gtrid: Gtrid, tickets: Sequence[Ticket], phase: Phase) -> None:
+def log_bug(gtrid: Gtrid, tickets: Sequence[Ticket], phase: str) -> None:
     """To be called where the exception is caught."""
     extra = {"event": "group.bug", **fields(gtrid, tickets)}
     log.exception("group %s broke while %s", gtrid, phase, extra=extra)

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections import Counter as Tally
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -38,12 +38,13 @@ _FILE_BYTES, _HISTOGRAMS_BYTES = 1 << 20, 4 << 20
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _LONG_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
+_COURSE_SECONDS = (*_SECONDS, 60.0, 300.0, 1800.0)
 _CALL_SECONDS = (0.0005, *_SECONDS[:-2])
 _SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
-PROTOCOLS = ("xa",)
+PROTOCOLS = ("xa", "tcc", "saga")
 OUTCOMES = ("committed", "rejected", "replayed", "withdrawn", "pending")
-ROLES = ("home", "remote", "recovered")
+ROLES = ("home", "remote", "recovered", "visit")
 Mode = Literal["livesum", "livemin", "livemax", "livemostrecent"]
 
 
@@ -114,6 +115,26 @@ class Metrics:
         )
         self.in_doubt_oldest = self._gauge(
             "in_doubt_oldest_seconds", "Age of the oldest of them", "livemostrecent", "shard"
+        )
+        # Try-Confirm/Cancel and Saga.
+        self._phase_changes = self._counter(
+            "phase_changes",
+            "Transfers that have come to a phase of their protocol",
+            *("protocol", "phase"),
+        )
+        self._course_seconds = self._histogram(
+            "course_seconds",
+            "From a transfer's first phase to its last",
+            "protocol",
+            buckets=_COURSE_SECONDS,
+        )
+        self.unfinished = self._gauge(
+            "unfinished_transfers",
+            "Transfers by TC/C or Saga begun more than a second ago and not finished",
+            *("livemostrecent", "shard", "protocol", "phase"),
+        )
+        self.unfinished_oldest = self._gauge(
+            "unfinished_oldest_seconds", "Age of the oldest of them", "livemostrecent", "shard"
         )
         self.missing = self._gauge(
             "missing_branches", "Committed branches that cannot be found", "livemax"
@@ -238,6 +259,14 @@ class Metrics:
         """Recovery has finished a branch of a group that was formed `age_s` ago."""
         self._recovered.labels(outcome).inc()
         self._holds.labels("recovered", shard).observe(age_s)
+
+    def phases_changed(self, counts: Mapping[tuple[str, str], int]) -> None:
+        """So many transfers of each protocol have come to a phase."""
+        for labels, count in counts.items():
+            self._phase_changes.labels(*labels).inc(count)
+
+    def course_ended(self, protocol: str, seconds: float) -> None:
+        self._course_seconds.labels(protocol).observe(seconds)
 
     def elected(self, vacant_s: float | None) -> None:
         """A term begins; the seat was seen empty for so long, if somebody had led before."""

@@ -21,7 +21,6 @@ from opentelemetry.trace import Tracer as SpanMaker
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 
-from coordinator.protocols.two_phase_commit import Phase
 from coordinator.queue import Ticket
 from coordinator.settings import Settings
 from coordinator.telemetry.tracing import GroupTrace, Origin, Tracer
@@ -144,7 +143,7 @@ class _GroupTrace(GroupTrace):
         stretch = began, time.monotonic()
         self._calls.append(_Call(shard, call, stretch, str(error) if error else None))
 
-    def end(self, phase: Phase) -> None:
+    def end(self, phase: str) -> None:
         gtrid: dict[str, AttributeValue] = {"tandem.gtrid": str(self._gtrid)}
         group = _span(
             self._maker,
@@ -154,7 +153,7 @@ class _GroupTrace(GroupTrace):
             | {
                 "tandem.home": self._gtrid.home,
                 "tandem.transfers": self._transfers,
-                "tandem.end": phase.value,
+                "tandem.end": str(phase),
             },
             links=[Link(origin.span.get_span_context()) for origin in self._origins],
         )

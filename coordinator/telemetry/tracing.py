@@ -14,7 +14,6 @@ from contextvars import ContextVar
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, NamedTuple
 
-from coordinator.protocols.two_phase_commit import Phase
 from coordinator.settings import Settings, SettingsError
 from shard_client.errors import ShardError
 from shard_client.xid import Gtrid
@@ -47,7 +46,7 @@ class GroupTrace:
     def called(self, shard: str, call: str, began: float, error: ShardError | None = None) -> None:
         """A call to a shard ends now, within the phase that ends next."""
 
-    def end(self, phase: Phase) -> None:
+    def end(self, phase: str) -> None:
         """The group is at its end; its clients are answered."""
 
 

@@ -106,7 +106,8 @@ def _open_beside(bench: Bench, names: list[str]) -> None:
         for name in {*names[:3], names[-1]}:
             beside = name.replace("{", "-{", 1)
             cursor.execute(
-                "INSERT INTO accounts VALUES (%s, 'EUR', 0, 0, 'open', 0, 1, '', 1, 1)", [beside]
+                "INSERT INTO accounts VALUES (%s, 'EUR', 0, 0, 'open', 0, 1, '', 0, 0, 1, 1)",
+                [beside],
             )
             cursor.execute("INSERT INTO entries VALUES (%s, 1, 'none', 1, 1, 'x', 1, '')", [beside])
 

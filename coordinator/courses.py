@@ -1,0 +1,435 @@
+"""A transfer by TC/C or Saga on its way, and what one visit to a shard does to many of them: pure.
+
+A course is one attempt at a transfer. Its place says what is to be done next, and on which shard:
+to make a step durable in the phase table of its source's shard, to call its destination's shard, or
+to look up where it stands. `begin` and `go_on` plan a visit: what it writes, and where each course
+is once that is committed.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum, StrEnum
+from typing import NamedTuple
+
+from coordinator.protocols.phased import PhasedProtocol, Step
+from coordinator.protocols.saga import SAGA
+from coordinator.protocols.try_confirm_cancel import TCC
+from coordinator.queue import NotDone, Ticket
+from ledger.decide import Move, move
+from ledger.ids import slot_of
+from ledger.model import Account, Reason, Refusal, Transfer
+from shard_client.phases import (
+    LAPSED,
+    PENDING,
+    Found,
+    PhaseChange,
+    PhaseRow,
+    StepRow,
+    VisitWrites,
+    Wanted,
+)
+from shard_client.transfers import StoredTransfer
+
+PROTOCOLS: Mapping[str, PhasedProtocol] = {protocol.name: protocol for protocol in (TCC, SAGA)}
+
+
+class Task(Enum):
+    """What a course needs next."""
+
+    BEGIN = "it is to begin"
+    CALL = "its destination's shard is to be called"
+    ADVANCE = "what was heard is to be made durable in the phase table"
+    LOOK = "its phase is to be looked up"
+    NONE = "nothing"
+
+
+class Place(NamedTuple):
+    """Where a course is.
+
+    `event` is what was heard, to be made durable, and `refusal` why it was a no. `stored` is the
+    transfer's outcome, once it is recorded; `is_lapsed` when it is certain that there will be none.
+    """
+
+    phase: StrEnum | None
+    task: Task
+    event: StrEnum | None = None
+    refusal: Refusal | None = None
+    destination_state: str = ""
+    stored: StoredTransfer | None = None
+    is_lapsed: bool = False
+
+
+class Course:
+    """One attempt at a transfer; see the module."""
+
+    __slots__ = (
+        "alone",
+        "attempts",
+        "error",
+        "excuse",
+        "gtrid",
+        "is_running",
+        "not_before",
+        "place",
+        "protocol",
+        "since",
+        "ticket",
+        "transfer",
+    )
+
+    def __init__(
+        self, transfer: Transfer, gtrid: str, place: Place, since: float, ticket: Ticket | None
+    ) -> None:
+        self.transfer = transfer
+        self.gtrid = gtrid
+        self.protocol = PROTOCOLS[transfer.protocol]
+        self.place = place
+        self.ticket = ticket
+        # What its client is told if it lapses; without, it runs again.
+        self.excuse: NotDone | None = None
+        self.since = since
+        self.attempts = 0
+        self.not_before = 0.0
+        self.error: str | None = None
+        self.is_running = False
+        # A visit that it was part of failed: perhaps because of it.
+        self.alone = False
+
+    @property
+    def attempt(self) -> tuple[str, str]:
+        return self.transfer.id, self.gtrid
+
+    @property
+    def is_done(self) -> bool:
+        return self.place.task is Task.NONE
+
+    @property
+    def step(self) -> Step:
+        """The step that is to be made durable."""
+        phase, event = self.place.phase, self.place.event
+        assert phase is not None
+        assert event is not None
+        return self.protocol.step(phase, event)
+
+    @property
+    def call(self) -> StrEnum:
+        assert self.place.phase is not None
+        call = self.protocol.call_of(self.place.phase)
+        assert call is not None
+        return call
+
+    @property
+    def account(self) -> str | None:
+        """The account that its next visit changes."""
+        if self.place.task is Task.CALL:
+            return self.transfer.destination
+        is_begun = self.place.task is not Task.BEGIN
+        if is_begun and not (self.place.task is Task.ADVANCE and self.step.source):
+            return None
+        return self.transfer.source
+
+    @property
+    def where(self) -> str:
+        """The account on whose shard its next visit is."""
+        is_call = self.place.task is Task.CALL
+        return self.transfer.destination if is_call else self.transfer.source
+
+    @property
+    def can_be_answered(self) -> bool:
+        """Its outcome is recorded, and all that a client could see of it is done."""
+        if self.place.stored is None or self.place.task is Task.NONE:
+            return self.place.stored is not None
+        if self.place.task is not Task.ADVANCE:
+            return False
+        return self.step.phase in self.protocol.final and self.step.source is None
+
+    def expire(self, excuse: NotDone | None) -> bool:
+        """Give it up, if its protocol can at this place; says whether it can."""
+        phase = self.place.phase
+        event = self.protocol.orphaned.get(phase) if phase else None
+        if event is None or self.place.task is not Task.CALL:
+            return False
+        self.place = self.place._replace(task=Task.ADVANCE, event=event)
+        self.excuse = excuse
+        return True
+
+    def look_up(self) -> None:
+        """A visit to its source's shard was not answered: how far it is, only that knows."""
+        if self.place.task in (Task.BEGIN, Task.ADVANCE):
+            self.place = self.place._replace(task=Task.LOOK)
+
+
+def begin_of(ticket: Ticket, gtrid: str, now: float) -> Course:
+    """The course of a ticket that is to begin."""
+    return Course(ticket.transfer, gtrid, Place(None, Task.BEGIN), now, ticket)
+
+
+def taken_over(row: PhaseRow, now: float) -> Course:
+    """The course of a row of the phase table, by whoever finishes it."""
+    protocol = PROTOCOLS[row.transfer.protocol]
+    return Course(row.transfer, row.gtrid, _resumed(protocol, row, None), now, None)
+
+
+def _resumed(protocol: PhasedProtocol, row: PhaseRow, stored: StoredTransfer | None) -> Place:
+    """What is to be done next with a transfer that is in this phase."""
+    phase = protocol.phase(row.phase)
+    event = protocol.orphaned.get(phase) or protocol.by_itself.get(phase)
+    task = Task.ADVANCE if event else Task.CALL
+    refusal = Refusal(Reason(row.reason), row.detail or "") if row.reason else None
+    lapsed = row.outcome == LAPSED
+    return Place(phase, task, event, refusal, row.destination_state, stored, lapsed)
+
+
+# --- what a visit needs ---------------------------------------------------------------------
+
+
+def wanted(courses: Sequence[Course]) -> Wanted:
+    """What a visit that takes these courses on is to lock and look up."""
+    needs = Wanted(set(), set(), set(), set())
+    for course in courses:
+        id_ = course.transfer.id
+        if course.account:
+            needs.accounts.add(course.account)
+        if course.place.task is Task.CALL:
+            needs.steps.add(id_)
+        elif course.place.task is not Task.BEGIN:
+            needs.phases.add(id_)
+        if course.place.task in (Task.BEGIN, Task.LOOK):
+            needs.transfers.add(id_)
+    return needs
+
+
+# --- what a visit does ----------------------------------------------------------------------
+
+
+class Visited(NamedTuple):
+    """A visit's plan: what it writes, and where its courses are after it; and those for which
+    something stood in the way, and why.
+    """
+
+    writes: VisitWrites
+    places: list[tuple[Course, Place]]
+    hindered: list[tuple[Course, str]]
+
+
+def begin(
+    courses: Sequence[Course], found: Found, now: int, expires_at: int
+) -> tuple[Visited, list[Refusal | None]]:
+    """Plan the visit in which transfers begin; and for each why it is refused without a record.
+
+    The caller holds the locks of the source accounts and has not found their ids.
+    """
+    visit = Visited(VisitWrites(), [], [])
+    refusals: list[Refusal | None] = []
+    writes = visit.writes
+    for course in courses:
+        transfer, protocol, first = course.transfer, course.protocol, course.protocol.first
+        assert first.source is not None
+        account = _account(transfer.source, writes, found)
+        result = move(first.source, transfer, account, now)
+        is_unrecorded = isinstance(result, Refusal) and not result.is_recorded
+        refusals.append(result if isinstance(result, Refusal) and is_unrecorded else None)
+        if isinstance(result, Refusal):
+            if is_unrecorded:
+                visit.places.append((course, Place(protocol.begin, Task.NONE)))
+                continue
+            stored = StoredTransfer(
+                transfer, course.gtrid, "rejected", result.reason.value, result.detail, now
+            )
+            writes.transfers.append(stored)
+            visit.places.append((course, Place(protocol.begin, Task.NONE, stored=stored)))
+            continue
+        _put(writes, result.account)
+        if result.entry:
+            writes.entries.append(result.entry)
+        row = PhaseRow(
+            transfer,
+            course.gtrid,
+            first.phase.value,
+            PENDING,
+            protocol.source_states[first.phase],
+            protocol.absent.value,
+            attempts=0,
+            next_attempt_at=now,
+            expires_at=expires_at,
+            updated_at=now,
+            reason=None,
+            detail=None,
+        )
+        writes.begun.append(row)
+        visit.places.append((course, Place(first.phase, Task.CALL)))
+    return visit, refusals
+
+
+def go_on(
+    courses: Sequence[Course], found: Found, absent: set[str], now: int, pause_us: int
+) -> Visited:
+    """Plan a visit that takes courses on. `absent` are accounts that are known not to exist; what
+    cannot be done now is noted in the phase table as to be tried again after a pause.
+    """
+    visit = Visited(VisitWrites(), [], [])
+    for course in courses:
+        slots = found.locked.slots
+        if not found.locked.is_writable or slot_of(course.where) not in slots:
+            visit.hindered.append((course, "its shard is read only, or its slot has moved"))
+            continue
+        account = course.account
+        if account and account not in found.locked.accounts and account not in absent:
+            visit.hindered.append((course, f"account {account} is locked by other transfers"))
+            continue
+        place: Place | None
+        if course.place.task is Task.CALL:
+            place = _call(course, visit.writes, found, now)
+        elif course.place.task is Task.ADVANCE:
+            place = _advance(course, visit, found, now, pause_us)
+        else:
+            place = _look(course, visit.writes, found)
+        if place:
+            visit.places.append((course, place))
+    return visit
+
+
+def _call(course: Course, writes: VisitWrites, found: Found, now: int) -> Place:
+    """Carry out a call on the destination's shard, or find that it was carried out."""
+    transfer, protocol = course.transfer, course.protocol
+    row = found.steps.get(course.attempt)
+    state = protocol.state(row.state) if row else protocol.absent
+    reaction = protocol.react(state, course.call)
+    refusal: Refusal | None = None
+    if reaction.move:
+        account = _account(transfer.destination, writes, found)
+        result = move(reaction.move, transfer, account, now)
+        if isinstance(result, Refusal):
+            reaction, refusal = protocol.refused, result
+        else:
+            _put(writes, result.account)
+            if result.entry:
+                writes.entries.append(result.entry)
+    elif row and row.reason:
+        refusal = Refusal(Reason(row.reason), row.detail or "")
+    step = StepRow(
+        *course.attempt,
+        transfer.destination,
+        transfer.amount,
+        reaction.state.value,
+        is_empty=int(row is None and reaction.move is None and refusal is None),
+        reason=refusal.reason.value if refusal else None,
+        detail=refusal.detail if refusal else None,
+        stamp=now,
+    )
+    if row is None:
+        writes.new_steps.append(step)
+    elif row.state != step.state:
+        writes.next_steps.append(step)
+    else:
+        writes.rests_on_reading = True
+    return course.place._replace(
+        task=Task.ADVANCE,
+        event=reaction.event,
+        refusal=refusal,
+        destination_state=reaction.state.value,
+    )
+
+
+def _advance(course: Course, visit: Visited, found: Found, now: int, pause_us: int) -> Place | None:
+    """Make a step durable on the source's shard; None if it has to be tried again."""
+    writes, transfer, place, protocol = visit.writes, course.transfer, course.place, course.protocol
+    row = found.phases.get(course.attempt)
+    assert place.phase is not None
+    if row is None or row.phase != place.phase:
+        # Somebody else has taken it further.
+        return place._replace(task=Task.LOOK)
+    step, stamp = course.step, now
+    if step.source:
+        result = move(step.source, transfer, _account(transfer.source, writes, found), now)
+        if isinstance(result, Refusal):
+            # Later, perhaps: it is not the outcome of the transfer, and the phase stays.
+            waiting = row._replace(
+                attempts=row.attempts + 1, next_attempt_at=now + pause_us, updated_at=now
+            )
+            writes.changed.append(PhaseChange(course.attempt, row.phase, waiting))
+            visit.hindered.append((course, result.detail))
+            return None
+        _put(writes, result.account)
+        if result.entry:
+            writes.entries.append(result.entry)
+            stamp = result.entry.stamp
+    stored, refusal = place.stored, place.refusal
+    if step.outcome:
+        stored = StoredTransfer(
+            transfer,
+            course.gtrid,
+            step.outcome.value,
+            refusal.reason.value if refusal else None,
+            refusal.detail if refusal else None,
+            stamp,
+        )
+        writes.transfers.append(stored)
+    # What is recorded may be known by the row alone, to whoever has taken it over.
+    is_open = stored is None and row.outcome in (PENDING, LAPSED)
+    is_lapsed = is_open and step.phase not in protocol.undecided
+    after = place._replace(
+        phase=step.phase, task=Task.NONE, event=None, stored=stored, is_lapsed=is_lapsed
+    )
+    if step.phase in protocol.final:
+        writes.changed.append(PhaseChange(course.attempt, row.phase, None))
+        return after
+    changed = row._replace(
+        phase=step.phase.value,
+        outcome=stored.status if stored else LAPSED if is_lapsed else row.outcome,
+        source_state=protocol.source_states[step.phase],
+        destination_state=place.destination_state or row.destination_state,
+        attempts=0,
+        next_attempt_at=now,
+        updated_at=now,
+        reason=refusal.reason.value if refusal else None,
+        detail=refusal.detail if refusal else None,
+    )
+    writes.changed.append(PhaseChange(course.attempt, row.phase, changed))
+    event = protocol.by_itself.get(step.phase)
+    return after._replace(task=Task.ADVANCE if event else Task.CALL, event=event)
+
+
+def _look(course: Course, writes: VisitWrites, found: Found) -> Place:
+    """Where a course stands, by what its source's shard has."""
+    writes.rests_on_reading = True
+    known = found.locked.known.get(course.transfer.id)
+    is_ours = known is not None and known.gtrid == course.gtrid and known.status != PENDING
+    stored = known if is_ours else None
+    row = found.phases.get(course.attempt)
+    if row:
+        return _resumed(course.protocol, row, stored)
+    return course.place._replace(
+        task=Task.NONE, event=None, stored=stored, is_lapsed=stored is None
+    )
+
+
+def _account(name: str, writes: VisitWrites, found: Found) -> Account | None:
+    return writes.accounts.get(name) or found.locked.accounts.get(name)
+
+
+def _put(writes: VisitWrites, account: Account) -> None:
+    writes.accounts[account.id] = account
+
+
+# --- one moment -----------------------------------------------------------------------------
+
+
+def as_whole(
+    accounts: Mapping[str, Account], rows: Iterable[PhaseRow], steps: Iterable[StepRow]
+) -> dict[str, Account]:
+    """Accounts that were read at one moment, without the one side of a transfer whose other side is
+    not there yet. `rows` are the unfinished transfers between them, `steps` how far these are on
+    their destinations' shards.
+    """
+    found = dict(accounts)
+    states = {step.attempt: step.state for step in steps}
+    for row in rows:
+        protocol = PROTOCOLS[row.transfer.protocol]
+        what = protocol.whole.get(protocol.phase(row.phase))
+        if what is None or states.get(row.attempt) == protocol.arrived:
+            continue
+        name = row.transfer.source if what is Move.REFUND else row.transfer.destination
+        if name in found:
+            account = found[name]
+            found[name] = account._replace(balance=account.balance + row.transfer.amount)
+    return found

@@ -1,0 +1,202 @@
+"""Finishes transfers by TC/C and Saga that are left open: by a shard that is away, or by a process
+that died. It goes on from where the phase table says, and tries for ever, with growing pauses.
+"""
+
+import logging
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from typing import NamedTuple
+
+from coordinator.courses import Course, Task
+from coordinator.queue import Queue, Settled, Ticket
+from coordinator.shards import FINISHING_CONNECTIONS, Shards
+from coordinator.telemetry.logs import few
+from coordinator.telemetry.tracing import GroupTrace
+from coordinator.visits import Visits
+from shard_client.errors import ConnectionLost, ShardUnavailable
+from shard_client.xid import Gtrid
+
+log = logging.getLogger(__name__)
+
+_PAUSE_MIN_S = 0.02
+_PAUSE_MAX_S = 5.0
+# Courses that one visit takes on at most.
+_PORTION_MAX = 500
+# Not all of them are at work on one shard: one that hangs leaves some to others.
+_THREADS = 6
+_JOIN_S = 3.0
+
+Attempt = tuple[str, str]
+
+
+class _Portion(NamedTuple):
+    shard: str
+    courses: list[Course]
+
+
+class PhasedFinisher:
+    """See the module."""
+
+    def __init__(self, shards: Shards, queue: Queue, visits: Visits) -> None:
+        self._shards = shards
+        self._queue = queue
+        self._visits = visits
+        self._courses: dict[Attempt, Course] = {}
+        self._busy: Counter[str] = Counter()
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._threads = [
+            threading.Thread(target=self._work, name=f"phased-finisher-{i}", daemon=True)
+            for i in range(_THREADS)
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        deadline = time.monotonic() + _JOIN_S
+        for thread in self._threads:
+            thread.join(max(deadline - time.monotonic(), 0))
+
+    def add(self, *courses: Course) -> None:
+        """Take courses to finish; one that is here already goes on as it is."""
+        with self._changed:
+            for course in courses:
+                known = self._courses.setdefault(course.attempt, course)
+                if known is not course and known.ticket is None:
+                    known.ticket, known.excuse = course.ticket, course.excuse
+            self._changed.notify_all()
+
+    def hurry(self, gtrid: Gtrid) -> None:
+        """Try the transfers of a group at once, however long the next pause was to be."""
+        with self._changed:
+            for course in self._courses.values():
+                if course.gtrid == str(gtrid):
+                    course.not_before = 0.0
+            self._changed.notify_all()
+
+    def unfinished(self) -> list[Course]:
+        with self._changed:
+            return list(self._courses.values())
+
+    def wait_for(self, done: Callable[[list[Course]], bool], deadline: float) -> bool:
+        """Wait until `done` says yes to what is unfinished, or the deadline."""
+        with self._changed:
+            return self._changed.wait_for(
+                lambda: done(list(self._courses.values())), max(deadline - time.monotonic(), 0)
+            )
+
+    # --- portions ---------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while portion := self._next():
+            try:
+                gtrid = Gtrid.parse(portion.courses[0].gtrid)
+                assert gtrid is not None
+                lost = self._visits.go_on(gtrid, portion.courses, GroupTrace(), waits=False)
+                error = lost.get(portion.shard)
+                is_away = isinstance(error, ShardUnavailable | ConnectionLost)
+                is_theirs = error is not None and not is_away
+            except Exception as bug:
+                log.exception(
+                    "finishing transfers met a bug; it is tried again",
+                    extra={
+                        "event": "phases.bug",
+                        "shard": portion.shard,
+                        "transfer_ids": few(c.transfer.id for c in portion.courses),
+                    },
+                )
+                for course in portion.courses:
+                    course.error = f"a fault of the service, see the log: {bug}"
+                    course.attempts += 1
+                is_theirs = True
+            if is_theirs:
+                # It failed because of one of them, perhaps.
+                for course in portion.courses:
+                    course.alone = True
+            self._release(portion)
+
+    def _next(self) -> _Portion | None:
+        """Wait for something whose time has come; None when the finisher stops."""
+        with self._changed:
+            while not self._stopping:
+                portion, wait = self._pick(time.monotonic())
+                if portion:
+                    self._busy[portion.shard] += 1
+                    for course in portion.courses:
+                        course.is_running = True
+                    return portion
+                self._changed.wait(wait)
+        return None
+
+    def _pick(self, now: float) -> tuple[_Portion | None, float | None]:
+        """What to do next; if nothing, how long to wait, at most."""
+        due: dict[str, list[Course]] = defaultdict(list)
+        later: float | None = None
+        for course in self._courses.values():
+            if course.is_running:
+                continue
+            if course.not_before > now:
+                later = min(later or course.not_before, course.not_before)
+                continue
+            shard = self._shards.shard_of(course.where)
+            if self._busy[shard] < FINISHING_CONNECTIONS:
+                due[shard].append(course)
+        if not due:
+            return None, later and later - now
+        shard = min(due, key=lambda name: self._busy[name])
+        together = [course for course in due[shard] if not course.alone][:_PORTION_MAX]
+        return _Portion(shard, together or due[shard][:1]), None
+
+    def _release(self, portion: _Portion) -> None:
+        now = time.monotonic()
+        again: list[Ticket] = []
+        with self._changed:
+            self._busy[portion.shard] -= 1
+            for course in portion.courses:
+                course.is_running = False
+                if course.error:
+                    pause = min(_PAUSE_MIN_S * 2 ** min(course.attempts, 10), _PAUSE_MAX_S)
+                    course.not_before = now + pause
+                if ticket := settle(self._queue, course, is_left=True):
+                    again.append(ticket)
+                if course.is_done:
+                    self._courses.pop(course.attempt, None)
+            self._changed.notify_all()
+        if again:
+            self._queue.put_back(again)
+        done = [course for course in portion.courses if course.is_done]
+        if done:
+            extra = {
+                "event": "phases.finished",
+                "count": len(done),
+                "transfer_ids": few(course.transfer.id for course in done),
+            }
+            log.info("%d transfers that were left open are finished", len(done), extra=extra)
+
+
+def settle(queue: Queue, course: Course, *, is_left: bool) -> Ticket | None:
+    """Answer a course's ticket, if its outcome is recorded and, unless it `is_left` to be finished
+    later, all that its client could see is done. Gives the ticket if it is to run again.
+    """
+    ticket, place = course.ticket, course.place
+    if ticket is None:
+        return None
+    if place.stored and (is_left or course.can_be_answered):
+        course.ticket = None
+        queue.settle([(ticket, Settled(place.stored, is_replay=False))])
+        return None
+    if place.is_lapsed and place.task is not Task.LOOK:
+        course.ticket = None
+        queue.reopen([ticket], course.gtrid)
+        if course.excuse:
+            queue.settle([(ticket, course.excuse)])
+            return None
+        return ticket
+    return None

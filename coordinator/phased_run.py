@@ -1,0 +1,292 @@
+"""Runs a group of transfers by TC/C or Saga.
+
+    queue -> [ begin -> call -> advance -> (call -> advance) ] -> answer
+
+All transfers of the group go through their phases together, so that each local transaction is
+shared by many. One that cannot go on here is given up, if its protocol can, or left to the
+finisher.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from coordinator.courses import Course, Task, begin, begin_of
+from coordinator.executor import Names, known_answer
+from coordinator.participants import Participants
+from coordinator.phased_finisher import PhasedFinisher, settle
+from coordinator.queue import (
+    Excuse,
+    Group,
+    NotDone,
+    Queue,
+    Refused,
+    Ticket,
+    pause_after,
+)
+from coordinator.shards import Shards
+from coordinator.telemetry import group_log
+from coordinator.telemetry.metrics import Metrics
+from coordinator.telemetry.tracing import Tracer
+from coordinator.visits import Visits
+from ledger.decide import refuse_reuse
+from ledger.ids import slot_of
+from shard_client.errors import ShardError, StatementRefused, TryAgain
+from shard_client.phases import PENDING, Found, Visit
+from shard_client.transfers import StoredTransfer, probe
+
+# After so many failures a course is not tried again here.
+_ATTEMPTS = 2
+
+
+class PhasedRun:
+    """One group on its way. Whatever happens, each of its tickets then is answered, or waits again,
+    or is with the finisher.
+    """
+
+    def __init__(
+        self,
+        group: Group,
+        *,
+        queue: Queue,
+        shards: Shards,
+        visits: Visits,
+        finisher: PhasedFinisher,
+        metrics: Metrics,
+        tracer: Tracer,
+        names: Names,
+        grace_s: float,
+    ) -> None:
+        self._group = group
+        self._queue = queue
+        self._shards = shards
+        self._visits = visits
+        self._finisher = finisher
+        self._metrics = metrics
+        self._grace_s = grace_s
+        self._gtrid = names.gtrid(group.tickets[0].shards[0])
+        self._trace = tracer.group(self._gtrid, group.tickets)
+        self._again: list[Ticket] = []
+        self._courses: list[Course] = []
+
+    def run(self) -> None:
+        """See the class."""
+        try:
+            self._metrics.group_size.observe(len(self._group.tickets))
+            self._begin()
+            self._go_on()
+        except Exception:
+            group_log.log_bug(self._gtrid, self._group.tickets, "on its way")
+            self._give_up_after_bug()
+        finally:
+            self._queue.finished(self._group, self._again)
+            self._metrics.deferred.inc(len(self._again))
+            self._trace.end(self._group.way)
+
+    def _give_up_after_bug(self) -> None:
+        """How far its courses are is not known: the phase table will say."""
+        begun = {id(course.ticket) for course in self._courses}
+        for course in self._courses:
+            if not course.is_done:
+                course.place = course.place._replace(task=Task.LOOK)
+        self._finisher.add(*(course for course in self._courses if not course.is_done))
+        self._again = [
+            ticket
+            for ticket in self._group.tickets
+            if ticket.answer is None and id(ticket) not in begun
+        ]
+        self._delay(self._again)
+
+    # --- begin ------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        """Make the first step of each transfer durable, on its source's shard."""
+        work: dict[str, list[Course]] = defaultdict(list)
+        for ticket in self._group.tickets:
+            course = begin_of(ticket, str(self._gtrid), time.monotonic())
+            work[ticket.shards[0]].append(course)
+        parties = Participants(self._shards, self._gtrid, self._metrics, self._trace, Visit)
+        known: dict[str, list[tuple[Ticket, StoredTransfer]]] = {}
+        try:
+            in_line = self._group.in_line
+            found = self._visits.enter(parties, work, waits=in_line is not None)
+            missing = {
+                shard: {course.transfer.source for course in work[shard]}
+                - answer.locked.accounts.keys()
+                for shard, answer in found.items()
+            }
+            absent = self._visits.absent(parties, missing)
+            ready = {}
+            for shard, answer in found.items():
+                if shard in parties.branches:
+                    sorted_ = self._sort(work[shard], answer, absent.get(shard, set()))
+                    ready[shard], known[shard] = sorted_
+            self._write_first(parties, ready, found)
+        except BaseException:
+            for branch in parties.branches.values():
+                branch.connection.close()
+            raise
+        finally:
+            parties.close()
+        for shard, courses in work.items():
+            if shard not in found or shard not in known:
+                self._put_again(course.ticket for course in courses if course.ticket)
+        if in_line and any(isinstance(error, TryAgain) for error in parties.lost.values()):
+            in_line.waits += 1
+            group_log.log_kept_waiting(self._gtrid, in_line)
+        self._answer_known(known)
+
+    def _sort(
+        self, courses: Sequence[Course], found: Found, absent: set[str]
+    ) -> tuple[list[Course], list[tuple[Ticket, StoredTransfer]]]:
+        """Those that can begin, and those that have an outcome from before; the others wait."""
+        locked = found.locked
+        ready: list[Course] = []
+        known: list[tuple[Ticket, StoredTransfer]] = []
+        seen: set[str] = set()
+        held: set[tuple[int, str]] = set()
+        for course in courses:
+            ticket, transfer = course.ticket, course.transfer
+            assert ticket is not None
+            is_owner = locked.is_writable and slot_of(transfer.source) in locked.slots
+            stored = locked.known.get(transfer.id) if is_owner else None
+            places = [(id(ticket.batch), name) for name in (transfer.source, transfer.destination)]
+            if stored and (stored.status != PENDING or refuse_reuse(stored.transfer, ticket.asked)):
+                known.append((ticket, stored))
+                continue
+            is_free = transfer.source in locked.accounts or transfer.source in absent
+            if not is_owner:
+                self._shards.look_again()
+            elif not stored and transfer.id not in seen and is_free and held.isdisjoint(places):
+                seen.add(transfer.id)
+                ready.append(course)
+                continue
+            else:
+                ticket.skips += 1
+            # Whatever waits holds back what comes after it in its batch on the same accounts (R9).
+            if ticket.batch is not None:
+                held.update(places)
+            self._put_again([ticket])
+        return ready, known
+
+    def _write_first(
+        self,
+        parties: Participants[Visit],
+        ready: dict[str, list[Course]],
+        found: dict[str, Found],
+    ) -> None:
+        every = [course for courses in ready.values() for course in courses]
+        claimed = self._queue.claim_for_writing(
+            [course.ticket for course in every if course.ticket], str(self._gtrid)
+        )
+        kept = set(map(id, claimed))
+        now = time.time_ns() // 1000
+        expires_at = now + round(self._grace_s * 1e6)
+        visits, refusals = {}, {}
+        for shard, courses in ready.items():
+            begun = [course for course in courses if id(course.ticket) in kept]
+            visits[shard], refusals[shard] = begin(begun, found[shard], now, expires_at)
+        done = self._visits.leave(parties, visits)
+        for shard, visit in visits.items():
+            courses = [course for course, _ in visit.places]
+            if shard in done:
+                self._visits.apply(visit)
+                answers = zip(courses, refusals[shard], strict=True)
+                self._queue.settle((c.ticket, Refused(r)) for c, r in answers if r and c.ticket)
+                self._courses += courses
+            else:
+                self._not_begun(courses, parties.lost[shard])
+
+    def _not_begun(self, courses: list[Course], error: ShardError) -> None:
+        """The visit in which these were to begin has failed, or was not answered."""
+        tickets = [course.ticket for course in courses if course.ticket]
+        if not isinstance(error, TryAgain | StatementRefused):
+            # They may have begun: the finisher looks, and what has not begun runs again.
+            for course in courses:
+                course.look_up()
+            self._finisher.add(*courses)
+            return
+        self._queue.reopen(tickets, str(self._gtrid))
+        if isinstance(error, StatementRefused):
+            group_log.log_refused(self._gtrid, tickets, error)
+            if len(tickets) == 1:
+                detail = f"the database refused it, nothing was written: {error}"
+                self._queue.settle([(tickets[0], NotDone(Excuse.INTERNAL_ERROR, detail))])
+                return
+            for ticket in tickets:
+                ticket.limit = len(tickets) // 2
+        self._put_again(tickets)
+
+    # --- go on ------------------------------------------------------------------------------
+
+    def _go_on(self) -> None:
+        """Take what has begun through its phases."""
+        active = self._settled(self._courses)
+        while active:
+            waits = any(course.attempts for course in active)
+            lost = self._visits.go_on(self._gtrid, active, self._trace, waits=waits)
+            late = [course for course in active if self._is_late(course, lost)]
+            given_up = {id(course) for course in late if not course.expire(self._excuse(course))}
+            left = [course for course in late if id(course) in given_up]
+            if left:
+                self._settled(left, is_left=True)
+                self._finisher.add(*left)
+            active = self._settled([c for c in active if id(c) not in given_up])
+
+    def _is_late(self, course: Course, lost: dict[str, ShardError]) -> bool:
+        if course.error is None:
+            return False
+        if course.attempts >= _ATTEMPTS or course.place.task is Task.LOOK:
+            return True
+        error = lost.get(self._shards.shard_of(course.where))
+        return error is not None and not isinstance(error, TryAgain)
+
+    def _excuse(self, course: Course) -> NotDone:
+        shard = self._shards.shard_of(course.where)
+        if self._shards.trouble_with(shard):
+            detail = f"shard {shard} does not answer: {course.error}; nothing has happened"
+            return NotDone(Excuse.SHARD_UNAVAILABLE, detail)
+        return NotDone(Excuse.ACCOUNT_BUSY, f"{course.error}; nothing has happened")
+
+    def _settled(self, courses: Iterable[Course], *, is_left: bool = False) -> list[Course]:
+        """Answer those that can be; gives those that are not done."""
+        active = []
+        for course in courses:
+            again = settle(self._queue, course, is_left=is_left)
+            if again:
+                self._put_again([again])
+            if not course.is_done:
+                active.append(course)
+        return active
+
+    # --- answers ----------------------------------------------------------------------------
+
+    def _answer_known(self, known: dict[str, list[tuple[Ticket, StoredTransfer]]]) -> None:
+        """Answer the tickets whose transfers have had their outcome before."""
+        for shard, pairs in known.items():
+            if not pairs:
+                continue
+            try:
+                deadline = self._visits.deadline()
+                with self._shards[shard].connection(deadline) as connection:
+                    asked = [stored.transfer.id for _, stored in pairs]
+                    there = probe(connection, asked, deadline)
+            except ShardError as error:
+                self._shards.note(error)
+                there = {}
+            for ticket, stored in pairs:
+                is_pending = stored.status == PENDING
+                if is_pending or there.get(stored.transfer.id) == stored:
+                    self._queue.settle([(ticket, known_answer(ticket, stored))])
+                else:
+                    self._put_again([ticket])
+
+    def _put_again(self, tickets: Iterable[Ticket]) -> None:
+        again = list(tickets)
+        self._delay(again)
+        self._again += again
+
+    def _delay(self, tickets: Iterable[Ticket]) -> None:
+        now = time.monotonic()
+        for ticket in tickets:
+            ticket.not_before = now + pause_after(ticket.skips, ticket.waits)

@@ -1,0 +1,140 @@
+"""Takes transfers by TC/C and Saga further: one local transaction on each shard that they need, all
+at once.
+"""
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+from coordinator.courses import Course, Task, Visited, go_on, wanted
+from coordinator.participants import Participants
+from coordinator.shards import Shards
+from coordinator.telemetry.metrics import Metrics
+from coordinator.telemetry.tracing import GroupTrace
+from ledger.ids import slot_of
+from shard_client.errors import ShardError
+from shard_client.phases import Found, Visit
+from shard_client.xid import Gtrid
+
+# The pause that is noted in the phase table for a step that cannot be made now.
+_PAUSE_US = 1_000_000
+
+
+class Visits:
+    """Makes visits; `call_s` is how long a shard may take for a packet, in seconds."""
+
+    def __init__(self, shards: Shards, metrics: Metrics, call_s: float) -> None:
+        self._shards = shards
+        self._metrics = metrics
+        self._call_s = call_s
+
+    def deadline(self) -> float:
+        return time.monotonic() + self._call_s
+
+    def enter(
+        self, parties: Participants[Visit], work: Mapping[str, Sequence[Course]], *, waits: bool
+    ) -> dict[str, Found]:
+        """Begin a visit on each of these shards; those that are lost are missing."""
+        deadline = self.deadline()
+        parties.open(work, deadline)
+        needs = {shard: wanted(courses) for shard, courses in work.items()}
+        return parties.ask(
+            list(work), lambda v: v.enter(needs[v.shard], deadline, waits=waits), "enter"
+        )
+
+    def absent(
+        self, parties: Participants[Visit], missing: Mapping[str, set[str]]
+    ) -> dict[str, set[str]]:
+        """Which of these accounts do not exist, on each shard, rather than being locked."""
+        deadline = self.deadline()
+        asked = {shard: names for shard, names in missing.items() if names}
+        existing = parties.ask(list(asked), lambda v: v.existing(asked[v.shard], deadline), "lock")
+        return {shard: asked[shard] - found for shard, found in existing.items()}
+
+    def leave(self, parties: Participants[Visit], visits: Mapping[str, Visited]) -> set[str]:
+        """Write and commit; says on which shards that was answered."""
+        deadline = self.deadline()
+        writing = [shard for shard, visit in visits.items() if not visit.writes.is_empty]
+        idle = [shard for shard in visits if shard not in writing]
+        parties.release(idle, deadline)
+        done = parties.ask(
+            writing, lambda v: v.leave(visits[v.shard].writes, deadline), "leave", releases=True
+        )
+        return {*done, *idle}
+
+    def go_on(
+        self, gtrid: Gtrid, courses: Iterable[Course], trace: GroupTrace, *, waits: bool
+    ) -> dict[str, ShardError]:
+        """Take courses a step further, each on the shard that it needs. One for which that failed
+        has an `error`, and one more attempt. Says which shards were lost.
+        """
+        began = time.monotonic()
+        work: dict[str, list[Course]] = defaultdict(list)
+        for course in courses:
+            course.error = None
+            work[self._shards.shard_of(course.where)].append(course)
+        parties = Participants(self._shards, gtrid, self._metrics, trace, Visit)
+        try:
+            visits = self._plan(parties, work, waits=waits)
+            done = self.leave(parties, visits)
+        except BaseException:
+            for branch in parties.branches.values():
+                branch.connection.close()
+            raise
+        finally:
+            parties.close()
+        self._metrics.phase("visiting", time.monotonic() - began)
+        trace.phase("visiting", began)
+        for shard, visit in visits.items():
+            if shard in done:
+                self.apply(visit)
+        for shard, error in parties.lost.items():
+            for course in work[shard]:
+                if shard in visits:
+                    course.look_up()
+                course.error = str(error)
+                course.attempts += 1
+        return parties.lost
+
+    def _plan(
+        self, parties: Participants[Visit], work: Mapping[str, list[Course]], *, waits: bool
+    ) -> dict[str, Visited]:
+        found = self.enter(parties, work, waits=waits)
+        missing = {
+            shard: {course.transfer.destination for course in courses if _calls(course)}
+            - found[shard].locked.accounts.keys()
+            for shard, courses in work.items()
+            if shard in found
+        }
+        absent = self.absent(parties, missing)
+        now = time.time_ns() // 1000
+        visits = {
+            shard: go_on(work[shard], answer, absent.get(shard, set()), now, _PAUSE_US)
+            for shard, answer in found.items()
+            if shard in parties.branches
+        }
+        for shard, visit in visits.items():
+            slots = found[shard].locked.slots
+            if any(slot_of(course.where) not in slots for course, _ in visit.hindered):
+                self._shards.look_again()
+        return visits
+
+    def apply(self, visit: Visited) -> None:
+        """The visit is committed: its courses are where it was planned."""
+        phases: Counter[tuple[str, str]] = Counter()
+        now = time.monotonic()
+        for course, place in visit.places:
+            if place.phase is not None and place.phase is not course.place.phase:
+                phases[course.protocol.name, place.phase.value] += 1
+            course.place = place
+            course.attempts, course.error = 0, None
+            if course.is_done:
+                self._metrics.course_ended(course.protocol.name, now - course.since)
+        self._metrics.phases_changed(phases)
+        for course, why in visit.hindered:
+            course.error = why
+            course.attempts += 1
+
+
+def _calls(course: Course) -> bool:
+    return course.place.task is Task.CALL
