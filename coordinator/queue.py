@@ -514,20 +514,21 @@ def _of_one_way(candidates: Sequence[Ticket], way: str) -> Sequence[Ticket]:
 
     By two-phase commit a group is decided as a whole, one transfer after the other. By the others
     all that leave an account are tried before any arrives: what an account receives in a group it
-    cannot pay on in the same one.
+    cannot pay on in the same one, as the order of a batch may promise.
     """
     if way == ALONE and all(ticket.way == ALONE for ticket in candidates):
         return candidates
     chosen: list[Ticket] = []
-    receiving: set[str] = set()
+    receiving: set[tuple[int, str]] = set()
     held: set[tuple[int, str]] = set()
     for ticket in candidates:
         transfer = ticket.transfer
         keys = [(id(ticket.batch), name) for name in (transfer.source, transfer.destination)]
-        can_pay = way == ALONE or transfer.source not in receiving
+        can_pay = way == ALONE or keys[0] not in receiving
         if ticket.way == way and can_pay and held.isdisjoint(keys):
             chosen.append(ticket)
-            receiving.add(transfer.destination)
+            if ticket.batch is not None:
+                receiving.add(keys[1])
         elif ticket.batch is not None:
             held.update(keys)
     return chosen

@@ -397,7 +397,7 @@ def account_view(state: AccountState, shard: str) -> AccountView:
 
 
 def balance_view(account: Account) -> BalanceView:
-    return BalanceView(account.id, account.currency, account.balance, account.balance)
+    return BalanceView(account.id, account.currency, account.balance, account.available)
 
 
 def entry_view(entry: Entry) -> EntryView:
