@@ -18,11 +18,14 @@ from typing import Any, NamedTuple, cast
 
 import pymysql.err
 
+from coordinator.courses import Task
+from coordinator.protocols import saga
 from coordinator.protocols.recovery import Verdict
 from faults.plan import Fault, FaultsError, Mode, Plan, Traits
 from shard_client.branch import Branch
 from shard_client.connection import Reply, Result, ShardConnection
 from shard_client.errors import ConnectionLost, ShardError, translate
+from shard_client.phases import VisitWrites
 
 log = logging.getLogger("faults")
 
@@ -42,6 +45,8 @@ class Point(NamedTuple):
     """A place in the product: `targets` are MODULE:CLASS.METHOD or MODULE:FUNCTION. The first
     argument of each is a branch or a connection to a shard, or else the point is on no shard.
 
+    With `deed` it is reached only by a visit that does this, see `_deeds`.
+
     With `fail` the server has answered with the error `code` to the statement of the packet that
     `statement` counts, from 0.
     """
@@ -53,6 +58,7 @@ class Point(NamedTuple):
     statement: int = 0
     has_shard: bool = True
     remote_only: bool = False
+    deed: str = ""
 
     @property
     def traits(self) -> Traits:
@@ -61,6 +67,7 @@ class Point(NamedTuple):
 
 
 _BRANCH = "shard_client.branch:Branch"
+_LEAVE = ("shard_client.phases:Visit.leave",)
 _COMMIT_POINT = (f"{_BRANCH}.decide", f"{_BRANCH}.commit_alone")
 _COLLECTING = ("shard_client.collect:drop_decisions", "shard_client.collect:drop_markers")
 
@@ -110,6 +117,36 @@ POINTS: Mapping[str, Point] = {
         When.BEFORE, _COLLECTING, "decisions, or markers after them, are about to be collected"
     ),
 }
+
+# What visits do for transfers by TC/C and Saga: each is a point before it is sent, and one when it
+# is committed and nobody knows it yet.
+DEEDS: Mapping[str, str] = {
+    "phase-trying": "the source's money is reserved, and the transfer is in the phase table",
+    "phase-crediting": "the source is debited, and the transfer is in the phase table",
+    "phase-confirming": "the transfer is decided, and the source has paid",
+    "phase-cancelling": "the source's money is released",
+    "phase-compensating": "the refusal is recorded, the source not given its money back yet",
+    "phase-over": "the last that a phase row was there for is done, and it goes",
+    "step-tried": "the destination expects the money",
+    "step-confirmed": "the destination has received what it expected",
+    "step-cancelled": "the destination expects nothing any more",
+    "step-credited": "the destination has received the money",
+    "step-refused": "the destination has said no",
+}
+POINTS = {
+    **POINTS,
+    **{f"before-{d}": Point(When.BEFORE, _LEAVE, f"not yet: {DEEDS[d]}", deed=d) for d in DEEDS},
+    **{f"after-{d}": Point(When.AFTER, _LEAVE, DEEDS[d], deed=d) for d in DEEDS},
+}
+
+
+def _deeds(writes: VisitWrites) -> set[str]:
+    """What a visit does."""
+    phases = {row.phase for row in writes.begun}
+    phases |= {c.row.phase for c in writes.changed if c.row and c.row.phase != c.was}
+    phases |= {"over" for change in writes.changed if change.row is None}
+    steps = {step.state for step in (*writes.new_steps, *writes.next_steps)}
+    return {*(f"phase-{phase}" for phase in phases), *(f"step-{state}" for state in steps)}
 
 
 class Plant(NamedTuple):
@@ -199,6 +236,10 @@ def _woven(point: Point, strike: Callable[[Any], None], real: Function) -> Funct
         return _through(parted, branch, real, *args, **kwargs)
 
     woven = {When.BEFORE: before, When.AFTER: after, When.BETWEEN: between}[point.when]
+    if point.deed:
+        return lambda visit, writes, *args, **kwargs: (
+            woven if point.deed in _deeds(writes) else real
+        )(visit, writes, *args, **kwargs)
     if not point.remote_only:
         return woven
     return lambda branch, *args, **kwargs: (real if branch.is_local else woven)(
@@ -358,6 +399,16 @@ def _now(_: object) -> int:
     return time.time_ns() // 1000
 
 
+def _refund_unasked(real: Function) -> Function:
+    def resumed(*args: Any) -> Any:
+        place = real(*args)
+        if place.phase is not saga.Phase.CREDITING:
+            return place
+        return place._replace(task=Task.ADVANCE, event=saga.Event.REFUSED)
+
+    return resumed
+
+
 PLANTS: Mapping[str, Plant] = {
     "commit-without-decision": Plant(
         "home commits its part of a group, but not the decision",
@@ -366,6 +417,10 @@ PLANTS: Mapping[str, Plant] = {
     "unknown-is-done": Plant(
         "a branch that its server does not know is taken for finished, without a look",
         {"coordinator.protocols.recovery:judge_unknown": lambda real: lambda *_: Verdict.DONE},
+    ),
+    "refund-unasked": Plant(
+        "whoever takes a Saga over gives the money back, without asking the destination",
+        {"coordinator.courses:_resumed": _refund_unasked},
     ),
     "collect-early": Plant(
         "decisions are collected as soon as they are there, whether branches are finished or not",

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from coordinator.following import Outcome, Way
 from ledger.ids import ACCOUNT_ID_PATTERN
@@ -79,7 +79,7 @@ class TransferRequest(Request):
     amount: Amount
     currency: Currency
     metadata: dict[str, Any] | None = None
-    protocol: Protocol | None = None
+    protocol: Protocol | UnsetType = UNSET
 
 
 class TransferItem(TransferRequest, kw_only=True):

@@ -85,7 +85,7 @@ def _transfer(asked: schemas.TransferRequest, key: str, now: int) -> Transfer:
         asked.amount,
         asked.currency,
         metadata,
-        asked.protocol or "",
+        "" if asked.protocol is msgspec.UNSET else asked.protocol,
         now,
     )
 

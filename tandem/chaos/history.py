@@ -19,6 +19,7 @@ class Order(NamedTuple):
     destination: str
     amount: int
     currency: str
+    protocol: str = "xa"
 
     @property
     def id(self) -> str:
@@ -32,6 +33,7 @@ class Order(NamedTuple):
             "destination": self.destination,
             "amount": self.amount,
             "currency": self.currency,
+            "protocol": self.protocol,
         }
 
     @property

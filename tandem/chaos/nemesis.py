@@ -118,6 +118,26 @@ _POINTS = (
     "before-arbitration",
     "before-finish",
     "before-cleaning-up",
+    "before-phase-trying",
+    "after-phase-trying",
+    "before-phase-crediting",
+    "after-phase-crediting",
+    "before-phase-confirming",
+    "after-phase-confirming",
+    "after-phase-cancelling",
+    "before-phase-compensating",
+    "after-phase-compensating",
+    "before-phase-over",
+    "after-phase-over",
+    "before-step-tried",
+    "after-step-tried",
+    "before-step-confirmed",
+    "after-step-confirmed",
+    "before-step-cancelled",
+    "after-step-cancelled",
+    "before-step-credited",
+    "after-step-credited",
+    "after-step-refused",
 )
 # How a point strikes, and how often. Under all these faults some ten groups a second pass each of
 # them, those about locks much oftener.
@@ -139,6 +159,8 @@ PLANTS = {
     # It is harmless as long as nobody takes branches away: what is not finished is listed, and
     # found again. So a hand takes some.
     "unknown-is-done": "",
+    # What dies behind the credit leaves a Saga that looks as if it had not arrived.
+    "refund-unasked": "after-step-credited=kill-worker%0.05;before-phase-over=kill-worker%0.05",
     # The decision is gone while a branch still waits for it.
     "collect-early": "before-commit=kill-worker%0.05;after-decision=cut%0.1",
 }

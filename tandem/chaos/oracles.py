@@ -195,7 +195,8 @@ def _check_effect(order: Order, told: Told, lines: list[Line]) -> list[Violation
     evidence = f"key {order.key} is {told.value} and has the entries {lines}"
     if told is not Told.COMMITTED:
         way = "refusal-changed-something"
-        return [Violation(way, order.id, evidence)] if found else []
+        is_whole = not found or (order.protocol == "saga" and found == _compensated(order))
+        return [] if is_whole else [Violation(way, order.id, evidence)]
     if found == wanted:
         return []
     if not found:
@@ -203,6 +204,14 @@ def _check_effect(order: Order, told: Told, lines: list[Line]) -> list[Violation
     is_repeated = found.keys() <= wanted.keys() and max(found.values()) > 1
     way = "key-has-two-effects" if is_repeated else "half-a-transfer"
     return [Violation(way, order.id, evidence)]
+
+
+def _compensated(order: Order) -> Counter[Line]:
+    """What a Saga leaves that was refused: the money has left its account and has come back."""
+    return Counter(
+        Line(order.id, order.source, amount, order.destination)
+        for amount in (-order.amount, order.amount)
+    )
 
 
 def check_books(balances: Mapping[str, int], lines: Iterable[Line]) -> list[Violation]:

@@ -47,6 +47,8 @@ class Plan(NamedTuple):
     again: str
     # With a planted bug: the first violation ends the run, there is no more to see.
     ends_when_found: bool = False
+    # By which the clients' transfers run, at random.
+    protocols: Sequence[str] = ("xa",)
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,15 @@ class Run:
     def _disturb(self, bank: Bank) -> dict[str, int]:
         """Load and faults together; gives what clients saw."""
         plan, urls, accounts = self._plan, self._target.urls, bank.accounts
-        clients = Load(plan.clients, plan.name, self._teller, urls, accounts, self._random())
+        clients = Load(
+            plan.clients,
+            plan.name,
+            self._teller,
+            urls,
+            accounts,
+            self._random(),
+            plan.protocols,
+        )
         watchers = Watchers(
             self._watching_wire,
             urls,

@@ -37,6 +37,8 @@ ANSWER_TIMEOUT_S = 10.0
 # Each client rests for up to so long between two transfers, so that it is the faults that the
 # service is measured with, not the processor.
 REST_MAX_S = 0.06
+# So often is the destination an account that there is not.
+NOBODY = 0.03
 # So likely does a client avoid the coordinator that gave it no answer last.
 AVOIDS = 0.8
 # A client that was told nothing final tries again after up to so long, at most so often.
@@ -187,7 +189,9 @@ class Client:
         accounts: Sequence[str],
         chance: random.Random,
         stop: threading.Event,
+        protocols: Sequence[str],
     ) -> None:
+        self._protocols = protocols
         self._name = name
         self._teller = teller
         self._urls = urls
@@ -207,7 +211,11 @@ class Client:
         source, destination = self._chance.sample(self._accounts, 2)
         key = f"{self._name}-{self._count}"
         self._count += 1
-        order = Order(key, source, destination, self._chance.randint(1, AMOUNT_MAX), CURRENCY)
+        if self._chance.random() < NOBODY:
+            # By Saga the money has left when that is found out.
+            destination = f"nobody-{destination}"
+        amount, protocol = self._chance.randint(1, AMOUNT_MAX), self._chance.choice(self._protocols)
+        order = Order(key, source, destination, amount, CURRENCY, protocol)
         self._latest = [*self._latest[-REMEMBERED:], order]
         return order
 
@@ -279,6 +287,7 @@ class Load:
         urls: Sequence[str],
         accounts: Sequence[str],
         chance: random.Random,
+        protocols: Sequence[str],
     ) -> None:
         self._stop = threading.Event()
         self._clients = [
@@ -289,6 +298,7 @@ class Load:
                 accounts,
                 random.Random(chance.getrandbits(64)),
                 self._stop,
+                protocols,
             )
             for index in range(count)
         ]

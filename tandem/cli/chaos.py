@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from coordinator.telemetry.metrics import PROTOCOLS
 from tandem.chaos import nemesis
 from tandem.chaos.faults import PointsEnvironment
 from tandem.chaos.report import Result, Screen, clock_since, summary
@@ -38,6 +39,15 @@ def _faults(ctx: click.Context, param: click.Parameter, value: str | None) -> fr
     if unknown := words - set(nemesis.FAULTS):
         allowed = ", ".join(nemesis.FAULTS)
         raise click.BadParameter(f"{', '.join(sorted(unknown))}; allowed: {allowed}")
+    return words
+
+
+def _protocols(ctx: click.Context, param: click.Parameter, value: str) -> frozenset[str]:
+    """Names of protocols, separated by commas."""
+    words = frozenset(word.strip() for word in value.split(",") if word.strip())
+    if not words or not words <= set(PROTOCOLS):
+        allowed = ", ".join(PROTOCOLS)
+        raise click.BadParameter(f"{value!r}; allowed: one or more of {allowed}")
     return words
 
 
@@ -77,6 +87,13 @@ def _faults(ctx: click.Context, param: click.Parameter, value: str | None) -> fr
     callback=_faults,
     help=f"A list out of: {', '.join(nemesis.FAULTS)}.  [default: all that can be had but "
     f"{nemesis.LOSSES}]",
+)
+@click.option(
+    "--protocols",
+    callback=_protocols,
+    default=",".join(PROTOCOLS),
+    show_default=True,
+    help="By which of these the transfers run, mixed at random.",
 )
 @click.option(
     "--plant",
@@ -125,6 +142,7 @@ def chaos(**options: Any) -> None:
             f"chaos-{time.time_ns() // 1_000_000:x}",
             again,
             ends_when_found=options["plant"] is not None,
+            protocols=sorted(options["protocols"]),
         )
         try:
             result = Run(plan, target, screen, clock).result()

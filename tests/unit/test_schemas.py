@@ -208,7 +208,7 @@ def test_a_good_transfer(changes: dict[str, object]) -> None:
         {"currency": "eur"},
         {"currency": "EUR\n"},
         {"currency": None},
-        {"protocol": "tcc"},
+        {"protocol": "2pc"},
         {"protocol": None},
     ],
 )

@@ -26,12 +26,12 @@ def test_rows_become_literals(rows: list[tuple[object, ...]], text: str) -> None
     assert insert("INSERT INTO t VALUES %s", rows) == f"INSERT INTO t VALUES {text}"
 
 
-LINES = "a\tEUR\t-5\t\topen\t2\t7\tchain\tall\nb\tEUR\t5\t10\tfrozen\t1\t8\tchain\tall"
+LINES = "a\tEUR\t-5\t\topen\t2\t7\tchain\t3\t0\tall\nb\tEUR\t5\t10\tfrozen\t1\t8\tchain\t0\t4\tall"
 
 
 def test_accounts_come_as_lines() -> None:
-    a = Account("a", "EUR", -5, None, "open", 2, 7, "chain")
-    b = Account("b", "EUR", 5, 10, "frozen", 1, 8, "chain")
+    a = Account("a", "EUR", -5, None, "open", 2, 7, "chain", held=3)
+    b = Account("b", "EUR", 5, 10, "frozen", 1, 8, "chain", expected=4)
     assert accounts_of(LINES) == {"a": a, "b": b}
     assert accounts_of("") == {}
 
