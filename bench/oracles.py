@@ -55,12 +55,18 @@ def violations(place: Place, prefix: str, committed: range) -> list[str]:
 
 
 def settle(servers: Iterable[Server]) -> list[str]:
-    """Wait until no branch is prepared on any shard; says where one stays."""
+    """Wait until nothing is unfinished on any shard: no branch prepared, no transfer in a phase
+    table; says where something stays.
+    """
     deadline = time.monotonic() + _SETTLE_S
     for server in servers:
         while branches := server.rows("XA RECOVER CONVERT XID"):
             if time.monotonic() > deadline:
                 return [f"{server.shard}: {len(branches)} branches stay prepared: {branches[0]}"]
+            time.sleep(_POLL_S)
+        while phases := server.rows("SELECT transfer_id, phase FROM phases LIMIT 10"):
+            if time.monotonic() > deadline:
+                return [f"{server.shard}: transfers stay unfinished, such as {phases[0]}"]
             time.sleep(_POLL_S)
     return []
 

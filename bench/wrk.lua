@@ -1,5 +1,5 @@
 -- One transfer for each request. Arguments: a file with a source and a destination in each line,
--- and what all idempotency keys begin with. Prints one line of JSON: how many answers had each
+-- what all idempotency keys begin with, and the protocol. Prints one line of JSON: how many answers had each
 -- status, and after how many microseconds the run ended.
 
 local threads = {}
@@ -14,7 +14,7 @@ function init(args)
   for line in io.lines(args[1]) do
     local source, destination = line:match("(%S+) (%S+)")
     pairs_[#pairs_ + 1] = '{"source":"' .. source .. '","destination":"' .. destination
-      .. '","amount":1,"currency":"EUR"}'
+      .. '","amount":1,"currency":"EUR","protocol":"' .. args[3] .. '"}'
   end
   prefix = args[2] .. "-" .. number .. "-"
   count = 0

@@ -40,11 +40,21 @@ _decode = msgspec.json.Decoder(_Results).decode
 
 class Batches:
     """The load; its accounts' ids begin with the name of the run. With `is_hot` every transfer pays
-    into one account.
+    into one account; all run by `protocol`.
     """
 
-    def __init__(self, place: Place, scale: Scale, run: str, *, is_hot: bool = False) -> None:
+    def __init__(
+        self,
+        place: Place,
+        scale: Scale,
+        run: str,
+        *,
+        is_hot: bool = False,
+        protocol: str | None = None,
+    ) -> None:
         self.title = f"this engine, batches of {scale.batch:,}" + ", one hot account" * is_hot
+        self.title += f", {protocol}" if protocol else ""
+        self._protocol = protocol
         self._is_hot = is_hot
         self._place = place
         self._scale = scale
@@ -87,7 +97,7 @@ class Batches:
         for number, url in enumerate(urls):
             name = f"{self._run}-{number}"
             pairs = draw(places, random.Random(name))
-            clients.append(Client(url, name, pairs, self._scale.batch))
+            clients.append(Client(url, name, pairs, self._scale.batch, self._protocol))
         return BatchesRunner(clients)
 
     def violations(self, total: Tally) -> list[str]:
@@ -112,7 +122,10 @@ class BatchesRunner:
 class Client:
     """Sends one batch after the other to one coordinator."""
 
-    def __init__(self, url: str, name: str, pairs: Iterator[Pair], batch: int) -> None:
+    def __init__(
+        self, url: str, name: str, pairs: Iterator[Pair], batch: int, protocol: str | None = None
+    ) -> None:
+        self._more = {"protocol": protocol} if protocol else {}
         self._url = url
         self._name = name
         self._pairs = pairs
@@ -142,7 +155,8 @@ class Client:
         for source, destination in islice(self._pairs, self._batch):
             self._count += 1
             amount = 1 + self._count % AMOUNT_MAX
-            transfers.append(_transfer(f"{self._name}-{self._count}", source, destination, amount))
+            transfer = _transfer(f"{self._name}-{self._count}", source, destination, amount)
+            transfers.append(transfer | self._more)
         return msgspec.json.encode({"transfers": transfers})
 
 

@@ -36,8 +36,17 @@ class Singles:
     """The load, with its own accounts; its pairs are those of `draw`, a function of a module."""
 
     def __init__(
-        self, place: Place, scale: Scale, run: str, *, wrk: Wrk, draw: Draw, how: str
+        self,
+        place: Place,
+        scale: Scale,
+        run: str,
+        *,
+        wrk: Wrk,
+        draw: Draw,
+        how: str,
+        protocol: str = "xa",
     ) -> None:
+        self._protocol = protocol
         self.title = f"this engine, one transfer for each request, {how}"
         self._accounts = Batches(place, scale, run)
         self._url = place.urls[0]
@@ -50,7 +59,8 @@ class Singles:
 
     def open(self) -> "SinglesRunner":
         pairs = self._draw(self._accounts.places(), random.Random(self._run))
-        return SinglesRunner(self._wrk, self._url, self._run, list(islice(pairs, _PAIRS)))
+        some = list(islice(pairs, _PAIRS))
+        return SinglesRunner(self._wrk, self._url, self._run, some, self._protocol)
 
     def violations(self, total: Tally) -> list[str]:
         return self._accounts.violations(total)
@@ -59,7 +69,8 @@ class Singles:
 class SinglesRunner:
     """Runs wrk, anew each time."""
 
-    def __init__(self, wrk: Wrk, url: str, run: str, pairs: list[Pair]) -> None:
+    def __init__(self, wrk: Wrk, url: str, run: str, pairs: list[Pair], protocol: str) -> None:
+        self._protocol = protocol
         self._wrk = wrk
         self._url = url
         self._run = run
@@ -74,7 +85,7 @@ class SinglesRunner:
         whole = max(round(seconds), 1)
         command = [self._wrk.program, "--threads=1", f"--connections={CONNECTIONS}"]
         command += [f"--duration={whole}s", "--timeout=30s", f"--script={SCRIPT}", self._url, "--"]
-        command += [str(self._file), f"{self._run}-{self._runs}"]
+        command += [str(self._file), f"{self._run}-{self._runs}", self._protocol]
         done = subprocess.run(
             command,
             env={**environ, **self._wrk.environment},

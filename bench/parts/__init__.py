@@ -5,12 +5,14 @@ from bench.parts.counts import counts
 from bench.parts.growth import growth
 from bench.parts.latency import latency
 from bench.parts.memory import memory
+from bench.parts.protocols import protocols
 from bench.parts.skew import hot_batches, singles
 from bench.parts.smallbank import smallbank
 
 PARTS: dict[str, Part] = {
     "singles": singles,
     "hot": hot_batches,
+    "protocols": protocols,
     "latency": latency,
     "growth": growth,
     "counts": counts,

@@ -15,7 +15,7 @@ from bench.parts.base import Finding, Outcome, Sizes
 from bench.place import cluster
 from tandem.local.progress import Report
 
-_THREADS = 8
+THREADS = 8
 _GOAL_SINGLE = 4.0
 _GOAL_SKEW = 0.9
 
@@ -25,7 +25,7 @@ def singles(sizes: Sizes, report: Report) -> Outcome:
     law as many as uniform draws.
     """
     program = wrk.find(report)
-    scale = Scale(sizes.few_accounts, _THREADS, sizes.clients, sizes.batch)
+    scale = Scale(sizes.few_accounts, THREADS, sizes.clients, sizes.batch)
     draws: dict[str, tuple[Draw, str]] = {
         "uniform": (uniform, "accounts drawn uniformly"),
         "hot": (hot, "into one hot account"),
@@ -33,7 +33,7 @@ def singles(sizes: Sizes, report: Report) -> Outcome:
         "zipf-2": (partial(zipf, s=2.0), "accounts drawn by Zipf's law, s = 2"),
     }
     outcome = Outcome(
-        f"One transfer for each request: {CONNECTIONS} connections, textbook XA {_THREADS} threads"
+        f"One transfer for each request: {CONNECTIONS} connections, textbook XA {THREADS} threads"
     )
     with cluster(sizes.data_dir, 1, sizes.single_workers, report) as place:
         outcome.measured_on(place)
@@ -42,18 +42,18 @@ def singles(sizes: Sizes, report: Report) -> Outcome:
         for key, (draw, how) in draws.items():
             run = f"{name}{key}"
             loads[key] = Singles(place, scale, run, wrk=program, draw=draw, how=how)
-        found = _measure(loads, sizes, outcome, report)
+        found = measure_all(loads, sizes, outcome, report)
         outcome.settings["workers"] = sizes.single_workers
-        outcome.findings.append(_finding(found["textbook"]))
-        outcome.findings.append(_finding(found["uniform"], found["textbook"], _GOAL_SINGLE))
+        outcome.findings.append(finding(found["textbook"]))
+        outcome.findings.append(finding(found["uniform"], found["textbook"], _GOAL_SINGLE))
         for key in list(draws)[1:]:
-            outcome.findings.append(_finding(found[key], found["uniform"], _GOAL_SKEW))
+            outcome.findings.append(finding(found[key], found["uniform"], _GOAL_SKEW))
     return outcome
 
 
 def hot_batches(sizes: Sizes, report: Report) -> Outcome:
     """Batches that all pay into one account, against batches between accounts drawn uniformly."""
-    scale = Scale(sizes.few_accounts, _THREADS, sizes.clients, sizes.batch)
+    scale = Scale(sizes.few_accounts, THREADS, sizes.clients, sizes.batch)
     outcome = Outcome("One hot account, batches")
     with cluster(sizes.data_dir, 1, sizes.workers, report) as place:
         outcome.measured_on(place)
@@ -62,13 +62,13 @@ def hot_batches(sizes: Sizes, report: Report) -> Outcome:
             "spread": Batches(place, scale, f"{name}spread"),
             "hot": Batches(place, scale, f"{name}hot", is_hot=True),
         }
-        found = _measure(loads, sizes, outcome, report)
-        outcome.findings.append(_finding(found["spread"]))
-        outcome.findings.append(_finding(found["hot"], found["spread"], _GOAL_SKEW))
+        found = measure_all(loads, sizes, outcome, report)
+        outcome.findings.append(finding(found["spread"]))
+        outcome.findings.append(finding(found["hot"], found["spread"], _GOAL_SKEW))
     return outcome
 
 
-def _measure(
+def measure_all(
     loads: Mapping[str, Load], sizes: Sizes, outcome: Outcome, report: Report
 ) -> dict[str, Figures]:
     for load in loads.values():
@@ -80,7 +80,7 @@ def _measure(
     return found
 
 
-def _finding(found: Figures, base: Figures | None = None, goal: float | None = None) -> Finding:
+def finding(found: Figures, base: Figures | None = None, goal: float | None = None) -> Finding:
     other = {name: float(n) for name, n in found.total.other.items() if name != "pending"}
     figures = {"transfers/s": found.rate} | other
     return Finding(found.title, figures, ratios(found, base) if base else [], goal)

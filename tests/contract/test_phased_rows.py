@@ -1,0 +1,362 @@
+"""What the literature says of Try-Confirm/Cancel and Saga, row by row, on both kinds of shards:
+calls that are repeated, late, or out of order; who takes over; compensation that fails for a while.
+
+Coordinators are played by courses: each is one coordinator's idea of the transfer, and goes on when
+the test says so. The rows of the shards decide.
+"""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from coordinator.courses import Course, Place, Task, begin, begin_of, taken_over
+from coordinator.participants import Participants
+from coordinator.protocols import saga
+from coordinator.protocols import try_confirm_cancel as tcc
+from coordinator.protocols.phased import IllegalStep
+from coordinator.queue import Latch, Ticket
+from coordinator.telemetry.tracing import GroupTrace
+from coordinator.wiring import Process
+from ledger.ids import transfer_id
+from ledger.model import Transfer
+from shard_client.phases import Visit, read_phases
+from shard_client.xid import Gtrid
+from tests.cluster import Cluster
+from tests.contract.http import Town, is_problem, visit
+
+AMOUNT = 40
+MOST = 2**63 - 1
+
+
+@pytest.fixture(scope="module", params=["mysql", "mariadb"])
+def cluster(request: pytest.FixtureRequest) -> Cluster:
+    return request.getfixturevalue(f"{request.param}_cluster")
+
+
+@pytest.fixture(scope="module")
+def process(cluster: Cluster) -> Iterator[Process]:
+    with cluster.process() as running:
+        yield running
+
+
+@pytest.fixture
+def stage(cluster: Cluster, process: Process) -> "Stage":
+    return Stage(visit(cluster), process)
+
+
+class Stage:
+    """One transfer from alice on s1 to bob on s2, and the coordinators that are at it."""
+
+    def __init__(self, town: Town, process: Process) -> None:
+        self.town = town
+        self.process = process
+        self.visits = process._visits
+        self.alice, self.bob = town.pair(funds=100)
+        self.gtrid = process._names.gtrid("s1")
+
+    def begin(self, protocol: str, destination: str = "") -> Course:
+        """A coordinator begins; it is about to call the destination."""
+        to = destination or self.bob
+        now = time.time_ns() // 1000
+        id_ = transfer_id(self.alice, "k")
+        transfer = Transfer(id_, "k", self.alice, to, AMOUNT, "EUR", None, protocol, now)
+        course = begin_of(Ticket(transfer, 0.0, Latch(1), None), str(self.gtrid), 0.0)
+        parties = Participants(
+            self.process.shards, self.gtrid, self.process.metrics, GroupTrace(), Visit
+        )
+        found = self.visits.enter(parties, {"s1": [course]}, waits=True)["s1"]
+        planned, _ = begin([course], found, now, now)
+        assert self.visits.leave(parties, {"s1": planned}) == {"s1"}
+        parties.close()
+        self.visits.apply(planned)
+        assert course.place.task is Task.CALL
+        return course
+
+    def another(self) -> Course:
+        """Another coordinator, which has just read the phase table."""
+        with self.process.shards["s1"].connection(time.monotonic() + 3) as connection:
+            (row,) = read_phases(connection, [str(self.gtrid)], time.monotonic() + 3)
+        return taken_over(row, 0.0)
+
+    def go(self, course: Course) -> Place:
+        """One visit."""
+        gtrid = Gtrid.parse(course.gtrid)
+        assert gtrid is not None
+        assert self.visits.go_on(gtrid, [course], GroupTrace(), waits=True) == {}
+        return course.place
+
+    def finish(self, course: Course) -> None:
+        for _ in range(6):
+            if course.is_done:
+                return
+            self.go(course)
+        raise AssertionError(f"it does not end: {course.place} {course.error}")
+
+    def sums(self, account: str) -> tuple[int, int, int]:
+        query = f"SELECT balance, held, expected FROM accounts WHERE id = '{account}'"
+        return self.town.rows(self.town.shard_of(account), query)[0]
+
+    def step(self) -> tuple[str, int]:
+        query = f"SELECT state, is_empty FROM steps WHERE gtrid = '{self.gtrid}'"
+        ((state, is_empty),) = self.town.rows("s2", query)
+        return state, is_empty
+
+    def phase(self) -> tuple[Any, ...] | None:
+        query = f"SELECT phase, outcome, attempts, reason FROM phases WHERE gtrid = '{self.gtrid}'"
+        rows = self.town.rows("s1", query)
+        return rows[0] if rows else None
+
+    def status(self) -> str | None:
+        answer = self.town.other.get(f"/v1/transfers/{transfer_id(self.alice, 'k')}")
+        return answer.json()["status"] if answer.status_code == 200 else None
+
+    def is_untouched(self) -> bool:
+        return (self.sums(self.alice), self.sums(self.bob)) == ((100, 0, 0), (0, 0, 0))
+
+    def is_moved(self) -> bool:
+        return (self.sums(self.alice), self.sums(self.bob)) == ((60, 0, 0), (40, 0, 0))
+
+
+# --- Try-Confirm/Cancel ---------------------------------------------------------------------
+
+
+def test_what_is_tried_is_reserved_on_both_sides(stage: Stage) -> None:
+    course = stage.begin("tcc")
+    assert stage.sums(stage.alice) == (100, 40, 0)
+    account = stage.town.api.get(f"/v1/accounts/{stage.alice}").json()
+    assert (account["balance"], account["available"]) == (100, 60)
+    is_problem(stage.town.transfer(stage.alice, stage.bob, 61), 422, "insufficient-funds", "40")
+    stage.go(course)
+    assert stage.sums(stage.bob) == (0, 0, 40)
+    assert stage.phase() == ("trying", "pending", 0, None)
+    assert stage.status() == "pending"
+    for account in (stage.alice, stage.bob):
+        shut = stage.town.api.patch(f"/v1/accounts/{account}", json={"status": "closed"})
+        is_problem(shut, 409, "account-not-empty")
+    stage.finish(course)
+    assert stage.is_moved()
+    assert stage.status() == "committed"
+
+
+def test_a_try_that_is_repeated_reserves_once(stage: Stage) -> None:
+    course = stage.begin("tcc")
+    place = course.place
+    stage.go(course)
+    course.place = place
+    stage.go(course)
+    assert stage.sums(stage.bob) == (0, 0, 40)
+    stage.finish(course)
+    assert stage.is_moved()
+
+
+def test_a_try_delayed_behind_two_cancels_reserves_nothing(stage: Stage) -> None:
+    late, first, second = stage.begin("tcc"), stage.another(), stage.another()
+    stage.go(first)
+    second.place = first.place
+    assert first.place.phase is tcc.Phase.CANCELLING
+    stage.go(first)
+    assert stage.step() == ("cancelled", 1)
+    stage.go(second)
+    assert stage.step() == ("cancelled", 1)
+    assert stage.go(late).event is tcc.Event.EXPIRED
+    assert stage.step() == ("cancelled", 1)
+    for course in (first, second, late):
+        stage.finish(course)
+        assert course.place.is_lapsed
+    assert stage.phase() is None
+    assert stage.is_untouched()
+    # Nothing has happened: the same key may be sent again, and is another attempt.
+    again = stage.town.transfer(stage.alice, stage.bob, AMOUNT, "k", protocol="tcc")
+    assert again.status_code == 201
+    assert stage.is_moved()
+
+
+@pytest.mark.parametrize("was_tried", [True, False])
+def test_whoever_finds_it_tried_by_nobody_cancels(stage: Stage, was_tried: bool) -> None:
+    gone = stage.begin("tcc")
+    if was_tried:
+        stage.go(gone)
+    heir = stage.another()
+    stage.go(heir)
+    assert stage.sums(stage.alice) == (100, 0, 0)
+    assert stage.phase() == ("cancelling", "lapsed", 0, None)
+    stage.finish(heir)
+    assert stage.step() == ("cancelled", 0 if was_tried else 1)
+    assert stage.is_untouched()
+    # The one that was taken for dead obeys.
+    stage.finish(gone)
+    assert gone.place.is_lapsed
+    assert stage.is_untouched()
+
+
+def test_whoever_finds_it_confirmed_confirms(stage: Stage) -> None:
+    gone = stage.begin("tcc")
+    stage.go(gone)
+    stage.go(gone)
+    assert stage.sums(stage.alice) == (60, 0, 0)
+    # It is decided: every coordinator says so, before the destination has heard of it.
+    assert stage.status() == "committed"
+    heir = stage.another()
+    stage.finish(heir)
+    assert stage.is_moved()
+    stage.finish(gone)
+    assert stage.is_moved()
+
+
+def test_a_confirm_that_is_repeated_moves_once(stage: Stage) -> None:
+    course = stage.begin("tcc")
+    stage.go(course)
+    place = stage.go(course)
+    stage.go(course)
+    for _ in range(2):
+        course.place = place
+        assert stage.go(course).event is tcc.Event.CONFIRMED
+    assert stage.sums(stage.bob) == (40, 0, 0)
+    stage.finish(course)
+    assert stage.is_moved()
+
+
+@pytest.mark.parametrize(
+    ("done", "wrong"), [("cancelled", tcc.Phase.CONFIRMING), ("confirmed", tcc.Phase.CANCELLING)]
+)
+def test_confirm_after_cancel_and_cancel_after_confirm(
+    stage: Stage, done: str, wrong: tcc.Phase
+) -> None:
+    """Nobody can be in both phases; a call that says so is refused, and changes nothing."""
+    course = stage.begin("tcc")
+    stage.go(course)
+    if done == "cancelled":
+        course = stage.another()
+    stage.go(course)
+    right = stage.go(course)
+    assert stage.step() == (done, 0)
+    course.place = Place(wrong, Task.CALL)
+    with pytest.raises(IllegalStep, match=f"cannot be called when {done}"):
+        stage.go(course)
+    assert stage.step() == (done, 0)
+    course.place = right
+    stage.finish(course)
+    assert stage.is_moved() if done == "confirmed" else stage.is_untouched()
+
+
+def test_a_decision_and_a_cancel_exclude_each_other(stage: Stage) -> None:
+    """Compare-and-set: of two who are about to decide differently one finds the other's phase."""
+    decides = stage.begin("tcc")
+    stage.go(decides)
+    cancels = stage.another()
+    assert cancels.place.event is tcc.Event.EXPIRED
+    stage.go(decides)
+    assert stage.go(cancels).task is Task.LOOK
+    stage.finish(cancels)
+    stage.finish(decides)
+    assert stage.is_moved()
+
+
+def test_a_refused_try_releases_the_source(stage: Stage) -> None:
+    course = stage.begin("tcc", stage.town.name("s2"))
+    stage.go(course)
+    assert stage.step() == ("refused", 0)
+    stage.go(course)
+    assert course.is_done
+    assert stage.sums(stage.alice) == (100, 0, 0)
+    assert stage.status() == "rejected"
+
+
+def test_what_is_expected_leaves_room(stage: Stage) -> None:
+    """A confirm is never refused: the room for it is taken when it is tried."""
+    course = stage.begin("tcc")
+    stage.go(course)
+    issuer = stage.town.account("s1", overdraft_limit=None)
+    is_problem(stage.town.transfer(issuer, stage.bob, MOST), 422, "balance-overflow")
+    assert stage.town.transfer(issuer, stage.bob, MOST - AMOUNT).status_code == 201
+    stage.finish(course)
+    assert stage.sums(stage.bob) == (MOST, 0, 0)
+
+
+def test_a_frozen_source_still_pays_what_it_has_reserved(stage: Stage) -> None:
+    course = stage.begin("tcc")
+    stage.town.api.patch(f"/v1/accounts/{stage.alice}", json={"status": "frozen"})
+    stage.finish(course)
+    assert stage.is_moved()
+
+
+# --- Saga -----------------------------------------------------------------------------------
+
+
+def test_between_debit_and_credit_the_phase_table_has_the_money(stage: Stage) -> None:
+    course = stage.begin("saga")
+    assert (stage.sums(stage.alice), stage.sums(stage.bob)) == ((60, 0, 0), (0, 0, 0))
+    assert stage.phase() == ("crediting", "pending", 0, None)
+    assert stage.status() == "pending"
+    # Who reads both at one moment does not see the half of it.
+    read = stage.town.api.get(f"/v1/balances?account={stage.alice}&account={stage.bob}").json()
+    assert [item["balance"] for item in read["balances"]] == [100, 0]
+    stage.go(course)
+    read = stage.town.api.get(f"/v1/balances?account={stage.alice}&account={stage.bob}").json()
+    assert [item["balance"] for item in read["balances"]] == [60, 40]
+    stage.finish(course)
+    assert stage.is_moved()
+
+
+def test_whoever_takes_a_saga_over_goes_forward(stage: Stage) -> None:
+    gone = stage.begin("saga")
+    heir, late = stage.another(), stage.another()
+    stage.finish(heir)
+    assert stage.is_moved()
+    assert stage.status() == "committed"
+    for course in (gone, late):
+        stage.finish(course)
+    assert stage.is_moved()
+
+
+def test_a_credit_that_is_repeated_credits_once(stage: Stage) -> None:
+    course = stage.begin("saga")
+    place = course.place
+    for _ in range(3):
+        course.place = place
+        assert stage.go(course).event is saga.Event.CREDITED
+    stage.finish(course)
+    assert stage.is_moved()
+
+
+def test_a_refused_credit_is_given_back(stage: Stage) -> None:
+    nobody = stage.town.name("s2")
+    course, late = stage.begin("saga", nobody), stage.another()
+    stage.go(course)
+    assert stage.step() == ("refused", 0)
+    stage.go(course)
+    assert stage.phase() == ("compensating", "rejected", 0, "account-not-found")
+    assert stage.status() == "rejected"
+    # Meanwhile the account is opened: the refusal stays.
+    stage.town.api.put(f"/v1/accounts/{nobody}", json={"currency": "EUR"})
+    assert stage.go(late).event is saga.Event.REFUSED
+    shut = stage.town.api.patch(f"/v1/accounts/{stage.alice}", json={"status": "closed"})
+    is_problem(shut, 409, "account-not-empty", "1 from it")
+    stage.finish(course)
+    stage.finish(late)
+    assert (stage.sums(stage.alice), stage.sums(nobody)) == ((100, 0, 0), (0, 0, 0))
+
+
+def test_compensation_is_retried_until_it_succeeds(stage: Stage) -> None:
+    """The account is locked for a while; then there is no room for the money for a while."""
+    course = stage.begin("saga", stage.town.name("s2"))
+    stage.go(course)
+    stage.go(course)
+    gtrid = stage.gtrid
+    with stage.town.locked(stage.alice):
+        stage.visits.go_on(gtrid, [course], GroupTrace(), waits=False)
+        assert course.error is not None
+        assert "locked" in course.error
+    issuer = stage.town.account("s1", overdraft_limit=None)
+    assert stage.town.transfer(issuer, stage.alice, MOST - 60).status_code == 201
+    for attempt in (1, 2):
+        stage.visits.go_on(gtrid, [course], GroupTrace(), waits=True)
+        assert course.error is not None
+        assert "beyond what can be kept" in course.error
+        assert stage.phase() == ("compensating", "rejected", attempt, "account-not-found")
+    assert stage.town.transfer(stage.alice, issuer, MOST - 60).status_code == 201
+    stage.finish(course)
+    assert stage.sums(stage.alice) == (100, 0, 0)
+    assert stage.phase() is None
