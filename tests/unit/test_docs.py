@@ -8,6 +8,8 @@ import pytest
 from prometheus_client.metrics import MetricWrapperBase
 
 from coordinator.http.problems import TITLES
+from coordinator.protocols.saga import SAGA
+from coordinator.protocols.try_confirm_cancel import TCC
 from coordinator.protocols.two_phase_commit import diagram
 from coordinator.settings import NOT_SETTINGS, SECTIONS
 from coordinator.telemetry.metrics import Metrics
@@ -24,7 +26,11 @@ FIELDS = [
 
 
 def test_diagram_is_the_generated_one() -> None:
-    assert f"```mermaid\n{diagram()}```" in (DOCS / "how-it-works.md").read_text()
+    text = (DOCS / "how-it-works.md").read_text()
+    assert f"```mermaid\n{diagram()}```" in text
+    for protocol in (TCC, SAGA):
+        for part in protocol.diagram().split("\n\n"):
+            assert f"```mermaid\n{part.rstrip()}\n```" in text
 
 
 @pytest.mark.parametrize(("section", "key", "default"), FIELDS)
