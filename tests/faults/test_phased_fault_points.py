@@ -116,7 +116,7 @@ class PhasedTrial(Trial):
         if self.course.outcome == "rejected":
 
             def is_refused() -> bool:
-                # Its own request may be pending still: it learns from the phase table how it stands.
+                # Its own request may be pending still, until the phase table has told it.
                 answer = self.pay(self.victim.url, self.key)
                 assert answer.status_code in (202, 409, 422), answer.text
                 return answer.status_code == 422
