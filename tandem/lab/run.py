@@ -185,5 +185,3 @@ def _settle(place: Place) -> None:
         if time.monotonic() > give_up:
             raise LocalError(f"{SETTLE_S:.0f} s after the last fault: {why}")
         time.sleep(POLL_S)
-
-

@@ -92,7 +92,9 @@ def rates(deals: Sequence[Deal], seconds: float, step_s: float) -> list[tuple[fl
 def distribution(seconds: Sequence[float], points: int) -> list[tuple[float, float]]:
     """(latency, share of the transfers that took no longer), at so many shares at most."""
     each = sorted(seconds)
-    places = sorted({round(i * (len(each) - 1) / points) for i in range(points + 1)}) if each else []
+    places = (
+        sorted({round(i * (len(each) - 1) / points) for i in range(points + 1)}) if each else []
+    )
     return [(each[place], (place + 1) / len(each)) for place in places]
 
 

@@ -84,7 +84,9 @@ class ShardPlace:
 
     def readers(self, accounts: Sequence[str]) -> dict[str, ReadSum]:
         return {
-            shard: SumReader(self.settings, address, [a for a in accounts if self.shard_of(a) == shard])
+            shard: SumReader(
+                self.settings, address, [a for a in accounts if self.shard_of(a) == shard]
+            )
             for shard, address in self._map.shards.items()
         }
 

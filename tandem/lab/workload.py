@@ -78,7 +78,9 @@ class Client:
 
     def _order(self) -> Order:
         """A transfer from one shard to another."""
-        ends = [self._chance.choice(self._held[s]) for s in self._chance.sample(list(self._held), 2)]
+        ends = [
+            self._chance.choice(self._held[s]) for s in self._chance.sample(list(self._held), 2)
+        ]
         amount = self._chance.randint(1, AMOUNT_MAX)
         return Order(f"{self._name}-{len(self.deals)}", ends[0], ends[1], amount, CURRENCY)
 
