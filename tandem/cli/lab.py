@@ -95,10 +95,10 @@ def lab(
     naive  balances in two Redis nodes, two plain updates, ZooKeeper for the map
     xa     two-phase commit         tcc  try, confirm or cancel         saga  and compensations
 
-    Each way gets new accounts on real servers of its own. While clients move money, coordinators
-    are killed, shards are away, and shards are slow: for each way at the same times. Another client
-    reads all balances. In the end the books are compared with what the clients were told. A table is
-    printed, and a page with plots is written that needs nothing but a browser.
+    Each way gets new accounts, on real servers. While clients move money, coordinators are killed,
+    shards are away, and shards are slow: for each way at the same times. Another client reads all
+    balances. In the end the books are compared with what the clients were told. A table is printed,
+    and a page with plots is written that needs nothing but a browser.
 
     \b
     Examples:
@@ -147,8 +147,9 @@ def _check_packages(ways: list[Way]) -> None:
             importlib.import_module(name)
         except ImportError as error:
             raise CommandError(
-                f"the laboratory needs {name}, which is not installed: pip install 'tandem[lab]', or "
-                "in a checkout call scripts/lab, which installs all that it needs. Nothing was started."
+                f"the laboratory needs {name}, which is not installed: pip install 'tandem[lab]', "
+                "or in a checkout call scripts/lab, which installs all that it needs. Nothing was "
+                "started."
             ) from error
 
 

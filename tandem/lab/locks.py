@@ -1,11 +1,11 @@
 """How long locks were held: a coordinator's histogram, looked at again and again.
 
-What a coordinator counts is gone when it is killed, so what has come since the last look is added up
-here. Pure.
+What a coordinator counts is gone when it is killed, so what has come since the last look is added
+up here. Pure.
 """
 
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
 
 from tandem.lab.result import Spread
@@ -17,9 +17,9 @@ _LINE = re.compile(rf'^{METRIC}_bucket\{{.*\ble="([^"]+)".*\}} (\S+)', re.MULTIL
 Buckets = Mapping[float, float]
 
 
-def buckets_of(metrics: str) -> Counter[float]:
+def buckets_of(metrics: str) -> Buckets:
     """Upper bound -> how often locks were held no longer, over all roles and shards."""
-    found: Counter[float] = Counter()
+    found: defaultdict[float, float] = defaultdict(float)
     for bound, count in _LINE.findall(metrics):
         found[float(bound)] += float(count)
     return found
@@ -30,7 +30,7 @@ class LockTimes:
 
     def __init__(self) -> None:
         self._last: dict[str, Buckets] = {}
-        self._sum: Counter[float] = Counter()
+        self._sum: defaultdict[float, float] = defaultdict(float)
 
     def begin(self, coordinator: str, metrics: str) -> None:
         """What it has counted so far is not of this run."""
@@ -40,7 +40,7 @@ class LockTimes:
         """A further look at it."""
         now = buckets_of(metrics)
         last = self._last.get(coordinator, {})
-        if any(now[bound] < count for bound, count in last.items()):
+        if any(now.get(bound, 0) < count for bound, count in last.items()):
             # It was started anew.
             last = {}
         for bound, count in now.items():

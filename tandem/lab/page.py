@@ -63,11 +63,11 @@ def _lead(comparison: Comparison) -> str:
     total = money(comparison.accounts * comparison.each)
     return (
         f'<p class="lead">{comparison.clients} clients moved money at random between '
-        f"{comparison.accounts} accounts on two shards, {total} in all, for {comparison.seconds:g} s in "
-        f"each way. Meanwhile {faults} faults struck, the same ones at the same times: coordinators "
-        "were killed, shards were away, shards were slow. A client without a clear answer sent its "
-        "request again. In the end everything was brought back, and the books were compared with "
-        "what the clients had been told.</p>"
+        f"{comparison.accounts} accounts on two shards, {total} in all, for "
+        f"{comparison.seconds:g} s in each way. Meanwhile {faults} faults struck, the same ones "
+        "at the same times: coordinators were killed, shards were away, shards were slow. A client "
+        "without a clear answer sent its request again. In the end everything was brought back, "
+        "and the books were compared with what the clients had been told.</p>"
     )
 
 
@@ -86,8 +86,8 @@ def _card(outcome: Outcome) -> str:
     else:
         kind, told = "bad", f"{outcome.verdict.accounts_wrong} accounts wrong"
     return (
-        f'<div class="card {kind}"><h3>{escape(outcome.title)}</h3><p class="big">{escape(told)}</p>'
-        f"<p>{outcome.rate:,.0f} transfers/s</p></div>"
+        f'<div class="card {kind}"><h3>{escape(outcome.title)}</h3>'
+        f'<p class="big">{escape(told)}</p><p>{outcome.rate:,.0f} transfers/s</p></div>'
     )
 
 
@@ -139,22 +139,23 @@ def _ways(outcomes: Sequence[Outcome]) -> str:
 def _method(comparison: Comparison) -> str:
     return _list(
         [
-            "Every shard is one server process on this machine; so everything shares its processors, "
-            "and figures of another machine are other figures. Compare the ways, not the numbers.",
+            "Every server and every client runs on this one machine and shares its processors. So "
+            "compare the ways, not the numbers: another machine has other numbers.",
             "MySQL makes each commit durable before it answers. Redis runs with appendonly yes and "
             "appendfsync everysec, its usual setting: a killed process loses nothing by that, a "
-            "machine that fails may lose a second. So the naive way is measured with less durability.",
+            "machine that fails may lose a second. So the naive way is measured with less "
+            "durability.",
             "A fault is over in the plots when its part is usable again. A slow shard stands still "
             "for a quarter of a second and goes on for a tenth, again and again.",
-            "The sum is what another client reads of each shard, of all shards at the same time but "
-            "with nothing that makes these reads one. A wrong sum in it is a transfer on its way, "
-            "or one that is lost. What a read shows is taken to hold until the next one.",
-            "How long locks were held is what the coordinators count themselves; what one counts in "
-            "the last second before it is killed is not in it.",
-            "The naive way keeps no record of transfers: whether one was lost or doubled is seen only "
-            "in balances, where a loss and a gain of one account hide each other.",
-            "One run is one run. The same seed gives the same faults and the same wishes again; what "
-            "they meet is up to time.",
+            "The sum is what another client reads of each shard, of both at the same time, but "
+            "with nothing that makes these reads one. A wrong sum is a transfer on its way, or one "
+            "that is lost. What a read shows is taken to hold until the next one.",
+            "How long locks were held is what the coordinators count themselves; what one counts "
+            "in the last second before it is killed is not in it.",
+            "The naive way keeps no record of transfers: whether one was lost or doubled is seen "
+            "only in balances, where a loss and a gain of one account hide each other.",
+            "One run is one run. The same seed gives the same faults and the same wishes again; "
+            "what they meet is up to time.",
         ]
     )
 

@@ -10,10 +10,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from redis import RedisError
+from redis import Redis, RedisError
 
 from shard_client.shard_map import ShardAddress, ShardMap
-from tandem.lab.naive.nodes import Redis, new_node, publish
+from tandem.lab.naive.nodes import new_node, publish
 from tandem.lab.naive.server import PORT, ZOOKEEPER
 from tandem.lab.parts import READ_TIMEOUT_S, ReadSum
 from tandem.lab.result import Deal
@@ -104,7 +104,7 @@ class RedisPlace:
     def __init__(self, parts: RedisParts, shard_map: ShardMap, version: str) -> None:
         self.parts = parts
         self._map = shard_map
-        self.versions: Mapping[str, str] = {name: f"Redis {version}" for name in SHARDS}
+        self.versions: Mapping[str, str] = dict.fromkeys(SHARDS, f"Redis {version}")
         self.urls = [coordinators.url(parts.parts[name].port) for name in COORDINATORS]
 
     def shard_of(self, account: str) -> str:

@@ -17,8 +17,8 @@ COORDINATORS = ("c1", "c2")
 QUIET_BEFORE, QUIET_AFTER = 0.08, 0.08
 # About so long is there for a fault and for what comes after it, until the next one.
 TURN_S = 5.0
-# A fault begins within the first part of its turn, and lasts for such a part of it, so that there is
-# time to come back from it.
+# A fault begins within the first part of its turn, and lasts for such a part of it, so that there
+# is time to come back from it.
 BEGINS_MAX, LASTS_MIN, LASTS_MAX = 0.2, 0.2, 0.45
 LASTS_MAX_S = 4.0
 # A slow shard stands still and goes on in turns: too short for a time limit to strike.
@@ -42,7 +42,7 @@ class Fault(NamedTuple):
 
 
 def schedule(seed: int, seconds: float) -> list[Fault]:
-    """The faults of a run that takes so long, in order; never two at a time, each kind at least once.
+    """The faults of a run that takes so long, in order: never two at a time, and every kind.
 
     The part and the times of a fault depend on the seed and on its place in the row alone.
     """

@@ -140,10 +140,10 @@ class ShardPlace:
         return found
 
     def _rows(self, shard: str, statement: str, values: object) -> Sequence[Any]:
-        with _connect(self.settings, self._map.shards[shard]) as session:
-            with session.cursor() as cursor:
-                cursor.execute(statement, values)
-                return cursor.fetchall()
+        address = self._map.shards[shard]
+        with _connect(self.settings, address) as session, session.cursor() as cursor:
+            cursor.execute(statement, values)
+            return list(cursor.fetchall())
 
 
 class SumReader:

@@ -23,9 +23,9 @@ WAYS = {
         Way(
             NAIVE,
             "Naive",
-            "Balances live in Redis nodes, one for each shard. A coordinator reads in ZooKeeper which "
-            "node has which account, looks at the payer's balance, takes the amount from one node "
-            "and gives it to the other: two plain updates, and nothing that ties them.",
+            "Balances live in Redis nodes, one for each shard. A coordinator reads in ZooKeeper "
+            "which node has which account, looks at the payer's balance, takes the amount from one "
+            "node and gives it to the other: two plain updates, and nothing that ties them.",
         ),
         Way(
             "xa",

@@ -22,8 +22,8 @@ def about_rates(outcomes: Sequence[Outcome]) -> str:
     gaps = joined([f"{seconds_text(o.gap_s)} ({o.title})" for o in outcomes])
     return (
         f"Transfers committed in a second, over the whole time with its faults: {figures}. "
-        f"The longest time in which no transfer at all was committed: {gaps}. While a shard is away "
-        "no way can pay across shards; what counts is how soon it goes on."
+        f"The longest time in which no transfer at all was committed: {gaps}. While a shard is "
+        "away no way can pay across shards; what counts is how soon it goes on."
     )
 
 
@@ -45,8 +45,8 @@ def about_latency(outcomes: Sequence[Outcome]) -> str:
             ]
         )
         text += (
-            f" A shard's locks were held for a group of transfers for at most, in half of the cases "
-            f"and in 99 of 100: {locks}. Whoever wants one of these accounts waits for as long."
+            " A shard's locks were held for no longer than this, in half of the cases and in 99 of "
+            f"100: {locks}. Whoever wants one of these accounts waits for as long."
         )
     return text
 
@@ -69,7 +69,8 @@ def _about_sum(outcome: Outcome) -> str:
             f"{share_text(outcome.service.wrong_share)} of the time."
         )
     if verdict.lost > 0:
-        return f"{text} In the end {money(verdict.lost)} of {money(verdict.before)} are gone, for ever."
+        gone = f"{money(verdict.lost)} of {money(verdict.before)}"
+        return f"{text} In the end {gone} are gone, for ever."
     if verdict.lost < 0:
         return f"{text} In the end there are {money(-verdict.lost)} that nobody has paid in."
     return f"{text} In the end the sum is right."
@@ -84,8 +85,8 @@ def _about_book(outcome: Outcome) -> str:
     verdict = outcome.verdict
     if outcome.is_right:
         return (
-            f"{outcome.title}: every one of the {outcome.committed:,} transfers that were answered as "
-            "committed is in the books once, and every account holds what the answers add up to."
+            f"{outcome.title}: every one of the {outcome.committed:,} transfers that were answered "
+            "as committed is in the books once, and every account holds what the answers add up to."
         )
     parts = []
     if verdict.accounts_wrong:
@@ -116,8 +117,8 @@ def when_to_take_which(outcomes: Sequence[Outcome]) -> list[str]:
         return [
             *told,
             f"{only.title} kept every cent: {only.rate:,.0f} transfers/s, 99 of 100 within "
-            f"{seconds_text(only.latency.p99)}. It is the only such way that ran, so it is compared "
-            "with none.",
+            f"{seconds_text(only.latency.p99)}. It is the only such way that ran, so it is "
+            "compared with none.",
         ]
     told.append(
         f"{joined([o.title for o in right])} kept every cent, so the choice is about the rest."
@@ -153,8 +154,8 @@ def _is_out(outcome: Outcome) -> str:
         else f"{verdict.accounts_wrong:,} accounts are wrong"
     )
     return (
-        f"{outcome.title} is not to be taken for money: after {len(outcome.faults)} faults {what}, and "
-        f"its {outcome.rate:,.0f} transfers/s do not make up for that."
+        f"{outcome.title} is not to be taken for money: after {len(outcome.faults)} faults "
+        f"{what}, and its {outcome.rate:,.0f} transfers/s do not make up for that."
     )
 
 

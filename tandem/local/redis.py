@@ -27,8 +27,8 @@ START_TIMEOUT_S = 30
 STOP_GRACE_S = 15
 # The first whose append-only file is kept in parts, as that of every later one.
 OLDEST = (7, 0, 0)
-# Every change is in the append-only file before it is answered, and flushed once a second: what Redis
-# itself advises. What only the process crashes with is all kept.
+# Every change is in the append-only file before it is answered, and flushed once a second: what
+# Redis itself advises. When only the process is killed, nothing is lost by that.
 DURABILITY = ("--appendonly", "yes", "--appendfsync", "everysec", "--save", "")
 
 

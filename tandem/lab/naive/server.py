@@ -86,7 +86,7 @@ def serve() -> None:
     _Server(address, application(nodes), log=None).serve_forever()
 
 
-class _Server(WSGIServer):
+class _Server(WSGIServer):  # type: ignore[misc]
     def handle(self, connection: socket.socket, address: object) -> None:
         """An answer is sent at once; otherwise it would wait for 40 ms for the client's kernel."""
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
