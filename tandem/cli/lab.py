@@ -23,7 +23,7 @@ from tandem.cli.local import guarded
 from tandem.cli.terminal import CommandError, console
 from tandem.lab.report import comparison_table
 from tandem.lab.result import Comparison, Machine, Outcome
-from tandem.lab.run import EACH, Wanted, run
+from tandem.lab.run import EACH, Wanted, check_known, run
 from tandem.lab.ways import NAIVE, WAYS, Way
 from tandem.local.progress import shown
 
@@ -109,6 +109,7 @@ def lab(
     A seed gives the same faults and the same wishes again; what they meet is up to time. Exits with
     1 if a way other than the naive one loses or doubles anything.
     """
+    check_known(ways)
     _check_packages(ways)
     _check_folders(report, json_file, data_dir)
     seed = random.SystemRandom().randrange(SEED_MAX) if seed is None else seed

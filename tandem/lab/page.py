@@ -6,7 +6,7 @@ from importlib.resources import files
 
 from tandem.lab import words
 from tandem.lab.plots import FAULT_COLOURS, plots
-from tandem.lab.report import Row, money, rows
+from tandem.lab.report import Row, groups, money
 from tandem.lab.result import Comparison, Outcome
 from tandem.lab.schedule import KINDS
 from tandem.lab.ways import WAYS
@@ -97,11 +97,13 @@ def _list(sentences: Sequence[str]) -> str:
 
 def _table(outcomes: Sequence[Outcome]) -> str:
     heads = "".join(f'<th scope="col">{escape(outcome.title)}</th>' for outcome in outcomes)
-    body = "".join(_table_row(row) for row in rows(outcomes))
-    return (
-        f'<div class="wide"><table><thead><tr><td></td>{heads}</tr></thead><tbody>{body}</tbody>'
-        "</table></div>"
-    )
+    body = "".join(_table_group(title, rows) for title, rows in groups(outcomes).items())
+    return f'<div class="wide"><table><thead><tr><td></td>{heads}</tr></thead>{body}</table></div>'
+
+
+def _table_group(title: str, rows: Sequence[Row]) -> str:
+    head = f'<tr><th scope="rowgroup" colspan="{len(rows[0].cells) + 1}">{escape(title)}</th></tr>'
+    return f"<tbody>{head}{''.join(_table_row(row) for row in rows)}</tbody>"
 
 
 def _table_row(row: Row) -> str:

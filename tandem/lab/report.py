@@ -19,67 +19,84 @@ class Row(NamedTuple):
     is_bad: list[bool]
 
 
-def rows(outcomes: Sequence[Outcome]) -> list[Row]:
-    """Every measure, one below the other."""
+class Measure(NamedTuple):
+    """How the row of a measure is made."""
 
-    def row(
-        title: str,
-        figure: Callable[[Outcome], str],
-        is_bad: Callable[[Outcome], bool] = lambda outcome: False,
-    ) -> Row:
-        return Row(title, [figure(o) for o in outcomes], [is_bad(o) for o in outcomes])
+    title: str
+    figure: Callable[[Outcome], str]
+    is_bad: Callable[[Outcome], bool] = lambda outcome: False
 
-    return [
-        row("transfers committed in a second", lambda o: f"{o.rate:,.0f}"),
-        row("transfers asked for", lambda o: f"{o.asked:,}"),
-        row("sent more than once", lambda o: f"{o.resent:,}"),
-        row("longest time without a committed one", lambda o: seconds_text(o.gap_s)),
-        row("latency: half take at most", lambda o: seconds_text(o.latency.p50)),
-        row("latency: 99 of 100 take at most", lambda o: seconds_text(o.latency.p99)),
-        row("latency: the longest", lambda o: seconds_text(o.latency.longest)),
-        row("locks held: half at most", lambda o: _lock(o, "p50")),
-        row("locks held: 99 of 100 at most", lambda o: _lock(o, "p99")),
-        row("others saw a wrong sum: of the time", lambda o: _share(o.plain), _is_off),
-        row("... at the longest for", lambda o: seconds_text(o.plain.longest_s), _is_off),
-        row("... most that was missing", lambda o: money(o.plain.missing_most), _is_off),
-        row("the service's own read saw a wrong sum: of the time", lambda o: _share(o.service)),
-        row("until nothing was unfinished", lambda o: seconds_text(o.settled_s)),
-        row(
-            "money gone in the end", lambda o: money(o.verdict.lost), lambda o: o.verdict.lost != 0
-        ),
-        row(
-            "accounts that are not what the answers say",
-            lambda o: f"{o.verdict.accounts_wrong:,}",
-            lambda o: o.verdict.accounts_wrong > 0,
-        ),
-        row(
-            "... too little",
-            lambda o: money(o.verdict.too_little),
-            lambda o: o.verdict.too_little > 0,
-        ),
-        row("... too much", lambda o: money(o.verdict.too_much), lambda o: o.verdict.too_much > 0),
-        row(
-            "transfers lost / doubled / by half",
-            _counted,
-            lambda o: any(
-                (o.verdict.missing, o.verdict.doubled, o.verdict.torn, o.verdict.unasked)
-            ),
-        ),
-        row(
-            "the audit of every row",
-            lambda o: NONE if o.violations is None else f"{len(o.violations)} violations",
-            lambda o: bool(o.violations),
-        ),
-        row(
-            "every cent is where the answers say",
-            lambda o: _yes(o.is_right),
-            lambda o: not o.is_right,
-        ),
-    ]
+
+SPEED = (
+    Measure("transfers committed in a second", lambda o: f"{o.rate:,.0f}"),
+    Measure("transfers asked for", lambda o: f"{o.asked:,}"),
+    Measure("of these sent more than once", lambda o: f"{o.resent:,}"),
+    Measure("longest time without a committed one", lambda o: seconds_text(o.gap_s)),
+    Measure("latency: half take at most", lambda o: seconds_text(o.latency.p50)),
+    Measure("latency: 99 of 100 take at most", lambda o: seconds_text(o.latency.p99)),
+    Measure("latency: the longest", lambda o: seconds_text(o.latency.longest)),
+    Measure("until nothing was unfinished", lambda o: seconds_text(o.settled_s)),
+)
+LOCKS = (
+    Measure("held by a group, half at most", lambda o: _lock(o, "p50")),
+    Measure("99 of 100 at most", lambda o: _lock(o, "p99")),
+)
+OTHERS = (
+    Measure("read by shard, the sum was wrong", lambda o: _share(o.plain), lambda o: _is_off(o)),
+    Measure("longest", lambda o: seconds_text(o.plain.longest_s), lambda o: _is_off(o)),
+    Measure("most missing", lambda o: money(o.plain.missing_most), lambda o: _is_off(o)),
+    Measure("by the service's own read it was wrong", lambda o: _share(o.service)),
+)
+BOOKS = (
+    Measure("money gone", lambda o: money(o.verdict.lost), lambda o: o.verdict.lost != 0),
+    Measure(
+        "accounts that are not as answered",
+        lambda o: f"{o.verdict.accounts_wrong:,}",
+        lambda o: o.verdict.accounts_wrong > 0,
+    ),
+    Measure(
+        "too little on them",
+        lambda o: money(o.verdict.too_little),
+        lambda o: o.verdict.too_little > 0,
+    ),
+    Measure(
+        "too much on them",
+        lambda o: money(o.verdict.too_much),
+        lambda o: o.verdict.too_much > 0,
+    ),
+    Measure("transfers lost, doubled, by half", lambda o: _counted(o), lambda o: _is_miscounted(o)),
+    Measure(
+        "violations that the audit names",
+        lambda o: NONE if o.violations is None else f"{len(o.violations):,}",
+        lambda o: bool(o.violations),
+    ),
+    Measure(
+        "every cent is where the answers say",
+        lambda o: "yes" if o.is_right else "NO",
+        lambda o: not o.is_right,
+    ),
+)
+GROUPS = {
+    "Speed": SPEED,
+    "Locks": LOCKS,
+    "What other clients see meanwhile": OTHERS,
+    "The books in the end": BOOKS,
+}
+
+
+def groups(outcomes: Sequence[Outcome]) -> dict[str, list[Row]]:
+    """Every measure, in groups."""
+    return {
+        title: [
+            Row(m.title, [m.figure(o) for o in outcomes], [m.is_bad(o) for o in outcomes])
+            for m in measures
+        ]
+        for title, measures in GROUPS.items()
+    }
 
 
 def _is_off(outcome: Outcome) -> bool:
-    return outcome.plain.is_wrong_at_end
+    return outcome.plain.wrong_since_s is not None
 
 
 def _lock(outcome: Outcome, which: str) -> str:
@@ -92,16 +109,16 @@ def _share(seen: Seen | None) -> str:
 
 def _counted(outcome: Outcome) -> str:
     """Who keeps no record of transfers cannot count them."""
-    v = outcome.verdict
-    return (
-        NONE
-        if v.missing is None
-        else f"{v.missing} / {(v.doubled or 0) + (v.unasked or 0)} / {v.torn}"
-    )
+    verdict = outcome.verdict
+    if verdict.missing is None:
+        return NONE
+    doubled = (verdict.doubled or 0) + (verdict.unasked or 0)
+    return f"{verdict.missing:,}, {doubled:,}, {verdict.torn:,}"
 
 
-def _yes(is_so: bool) -> str:
-    return "yes" if is_so else "NO"
+def _is_miscounted(outcome: Outcome) -> bool:
+    verdict = outcome.verdict
+    return any((verdict.missing, verdict.doubled, verdict.torn, verdict.unasked))
 
 
 def seconds_text(seconds: float) -> str:
@@ -127,6 +144,9 @@ def comparison_table(comparison: Comparison) -> Table:
     titles = [outcome.title for outcome in comparison.outcomes]
     made = table("", *titles, right=tuple(titles))
     made.title = f"seed {comparison.seed}, {comparison.seconds:g} s for each way"
-    for row in rows(comparison.outcomes):
-        made.add_row(row.title, *row.cells)
+    for title, rows in groups(comparison.outcomes).items():
+        made.add_section()
+        made.add_row(title)
+        for row in rows:
+            made.add_row(f"  {row.title}", *row.cells)
     return made

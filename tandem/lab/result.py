@@ -53,8 +53,8 @@ class Seen(msgspec.Struct, frozen=True):
     # The most that was missing, and the most that was there too much, in one read.
     missing_most: int
     extra_most: int
-    # Whether the last sum was wrong.
-    is_wrong_at_end: bool
+    # Since when the sum has never been right again; None: the last one was right.
+    wrong_since_s: float | None
 
 
 class Verdict(msgspec.Struct, frozen=True):

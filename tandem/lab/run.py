@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
+from coordinator.http import schemas
 from tandem.chaos.history import longest_gap_s
 from tandem.chaos.tasks import Task
 from tandem.chaos.workload import Wire, account_names
@@ -53,6 +55,17 @@ def run(wanted: Wanted, folder: Path, report: Report, tell: Callable[[str], None
                 tell(f"{way.title}: {wanted.seconds:g} s of load and faults")
                 outcomes.append(_run_way(way, place, wanted, f"lab-{way.name}-{stamp}", tell))
     return outcomes
+
+
+def check_known(ways: Sequence[Way]) -> None:
+    """Raises LocalError for a way that Tandem does not have, before anything is started."""
+    known = get_args(schemas.Protocol)
+    for way in ways:
+        if not way.is_naive and way.name not in known:
+            raise LocalError(
+                f'this Tandem does not know the protocol "{way.name}" (it knows '
+                f"{', '.join(known)}); leave it out of --ways. Nothing was started"
+            )
 
 
 class _Places:

@@ -44,7 +44,7 @@ def seen(reads: Sequence[Read], total: int, until: float) -> Seen:
         longest_s=longest_s,
         missing_most=max(0, -min(offs, default=0)),
         extra_most=max(0, *offs, 0),
-        is_wrong_at_end=bool(offs and offs[-1]),
+        wrong_since_s=wrong_since,
     )
 
 

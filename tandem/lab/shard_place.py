@@ -56,7 +56,8 @@ class ShardPlace:
         self.settings: Settings = load(environ={}, defaults=local.environment())
         self._map = read_map(self.settings)
         self.versions: Mapping[str, str] = {
-            name: str(self._rows(name, "SELECT VERSION()", None)[0][0]) for name in self._map.shards
+            name: f"MySQL {self._rows(name, 'SELECT VERSION()', None)[0][0]}"
+            for name in self._map.shards
         }
 
     def shard_of(self, account: str) -> str:

@@ -68,6 +68,8 @@ def _about_sum(outcome: Outcome) -> str:
             " The service's own read of all balances saw it wrong for "
             f"{share_text(outcome.service.wrong_share)} of the time."
         )
+    if plain.wrong_since_s is not None:
+        text += f" From second {plain.wrong_since_s:.1f} on it was never right again."
     if verdict.lost > 0:
         gone = f"{money(verdict.lost)} of {money(verdict.before)}"
         return f"{text} In the end {gone} are gone, for ever."
