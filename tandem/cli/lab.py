@@ -25,6 +25,7 @@ from tandem.lab.report import comparison_table
 from tandem.lab.result import Comparison, Machine, Outcome
 from tandem.lab.run import EACH, Wanted, check_known, run
 from tandem.lab.ways import NAIVE, WAYS, Way
+from tandem.lab.words import when_to_take_which
 from tandem.local.progress import shown
 
 SEED_MAX = 10**9
@@ -124,6 +125,8 @@ def lab(
     found = Comparison(seed, seconds, clients, accounts, EACH, at, again, _machine(), outcomes)
     _write(found, report, json_file)
     console().print(comparison_table(found))
+    for sentence in when_to_take_which(outcomes):
+        click.echo(sentence)
     click.echo(f"The page with the comparison: {report}")
     _complain(outcomes)
 

@@ -25,11 +25,12 @@ def page(comparison: Comparison) -> str:
         _list(words.when_to_take_which(outcomes)),
         "<h2>All figures</h2>",
         _table(outcomes),
-        f"<p>{escape(words.about_books(outcomes))}</p>",
+        _list(words.about_books(outcomes)),
         "<h2>The sum of all balances</h2>",
         _figure(
             drawn["sums"], "How far the sum of all balances is off", words.about_sums(outcomes)
         ),
+        _closer(drawn),
         "<h2>Throughput</h2>",
         _figure(drawn["rates"], "Committed transfers over time", words.about_rates(outcomes)),
         "<h2>Latency</h2>",
@@ -114,11 +115,16 @@ def _table_row(row: Row) -> str:
     return f'<tr><th scope="row">{escape(row.title)}</th>{cells}</tr>'
 
 
-def _figure(svg: str, label: str, text: str, has_faults: bool = True) -> str:
+def _closer(drawn: Mapping[str, str]) -> str:
+    svg = drawn.get("closer_sums")
+    return _figure(svg, "The same, closer", words.about_closer_sums()) if svg else ""
+
+
+def _figure(svg: str, label: str, told: Sequence[str], has_faults: bool = True) -> str:
     legend = _legend() if has_faults else ""
     return (
         f'<figure><div class="wide" role="img" aria-label="{escape(label)}">{svg}</div>{legend}'
-        f"<figcaption>{escape(text)}</figcaption></figure>"
+        f"<figcaption>{_list(told)}</figcaption></figure>"
     )
 
 

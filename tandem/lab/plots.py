@@ -34,14 +34,27 @@ _SETTINGS: dict[str, Any] = {
 
 
 def plots(comparison: Comparison) -> dict[str, str]:
-    """SVG of each plot by name: rates, latencies, sums. Raises ImportError without matplotlib."""
+    """SVG of each plot by name: rates, latencies, sums, and closer_sums if there is what to see.
+
+    Raises ImportError without matplotlib.
+    """
     outcomes = comparison.outcomes
-    height = _PANEL * len(outcomes) + 0.5
-    return {
+    closer = [outcome for outcome in outcomes if outcome.plain.wrong_since_s is None]
+    height = _height(outcomes)
+    made = {
         "rates": _drawn("rates", height, lambda figure: _rates(figure, outcomes)),
         "latencies": _drawn("latencies", _SINGLE, lambda figure: _latencies(figure, outcomes)),
-        "sums": _drawn("sums", height, lambda figure: _sums(figure, outcomes)),
+        "sums": _drawn("sums", height, lambda figure: _sums(figure, outcomes, sharey=True)),
     }
+    if closer:
+        made["closer_sums"] = _drawn(
+            "closer_sums", _height(closer), lambda figure: _sums(figure, closer, sharey=False)
+        )
+    return made
+
+
+def _height(outcomes: Sequence[Outcome]) -> float:
+    return _PANEL * len(outcomes) + 0.5
 
 
 def _drawn(name: str, height: float, draw: Callable[[Any], None]) -> str:
@@ -116,8 +129,8 @@ def _latencies(figure: Any, outcomes: Sequence[Outcome]) -> None:
     panel.legend(loc="lower right")
 
 
-def _sums(figure: Any, outcomes: Sequence[Outcome]) -> None:
-    panels = _panels(figure, outcomes, sharey=True)
+def _sums(figure: Any, outcomes: Sequence[Outcome], *, sharey: bool) -> None:
+    panels = _panels(figure, outcomes, sharey=sharey)
     for panel, outcome in zip(panels, outcomes, strict=True):
         if outcome.sums:
             times, offs = zip(*outcome.sums, strict=True)
@@ -127,4 +140,4 @@ def _sums(figure: Any, outcomes: Sequence[Outcome]) -> None:
             )
             panel.plot(times, money, color=WAY_COLOURS[outcome.way], linewidth=1.2)
         panel.axhline(0, color=_TEXT, linewidth=0.8)
-    figure.supylabel("EUR too much (above) or missing (below)", fontsize=9)
+    figure.supylabel("EUR missing (below zero)", fontsize=9)

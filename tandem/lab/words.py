@@ -1,6 +1,7 @@
 """What the figures of a run say, in sentences: made from the figures alone. Pure."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from tandem.lab.report import money, seconds_text, share_text
 from tandem.lab.result import Outcome
@@ -16,44 +17,46 @@ def joined(parts: Sequence[str], word: str = "and") -> str:
     )
 
 
-def about_rates(outcomes: Sequence[Outcome]) -> str:
+def about_rates(outcomes: Sequence[Outcome]) -> list[str]:
     """Under the plot of throughput."""
     figures = joined([f"{o.title} {o.rate:,.0f}" for o in outcomes])
-    gaps = joined([f"{seconds_text(o.gap_s)} ({o.title})" for o in outcomes])
-    return (
-        f"Transfers committed in a second, over the whole time with its faults: {figures}. "
+    gaps = joined([f"{o.title} {seconds_text(o.gap_s)}" for o in outcomes])
+    return [
+        f"Transfers committed in a second, over the whole time with its faults: {figures}.",
         f"The longest time in which no transfer at all was committed: {gaps}. While a shard is "
-        "away no way can pay across shards; what counts is how soon it goes on."
-    )
+        "away no way can pay across shards; what counts is how soon it goes on.",
+    ]
 
 
-def about_latency(outcomes: Sequence[Outcome]) -> str:
+def about_latency(outcomes: Sequence[Outcome]) -> list[str]:
     """Under the plot of latencies."""
-    halves = joined([f"{seconds_text(o.latency.p50)} ({o.title})" for o in outcomes])
-    late = joined([f"{seconds_text(o.latency.p99)} ({o.title})" for o in outcomes])
-    held = [o for o in outcomes if o.locks]
-    text = (
-        "What a client waits, with all that it had to send again. "
-        f"Half of the transfers took no longer than {halves}; 99 of 100 no longer than {late}."
-    )
+    halves = joined([f"{o.title} {seconds_text(o.latency.p50)}" for o in outcomes])
+    late = joined([f"{o.title} {seconds_text(o.latency.p99)}" for o in outcomes])
+    told = [
+        "What a client waits, with all that it had to send again. Half of the transfers took no "
+        f"longer than: {halves}. 99 of 100 no longer than: {late}."
+    ]
+    held = [(o.title, o.locks) for o in outcomes if o.locks]
     if held:
-        locks = joined(
-            [
-                f"{seconds_text(o.locks.p50)} and {seconds_text(o.locks.p99)} ({o.title})"
-                for o in held
-                if o.locks
-            ]
-        )
-        text += (
-            " A shard's locks were held for no longer than this, in half of the cases and in 99 of "
+        locks = joined([f"{t} {seconds_text(k.p50)} and {seconds_text(k.p99)}" for t, k in held])
+        told.append(
+            "A shard's locks were held for no longer than this, in half of the cases and in 99 of "
             f"100: {locks}. Whoever wants one of these accounts waits for as long."
         )
-    return text
+    return told
 
 
-def about_sums(outcomes: Sequence[Outcome]) -> str:
+def about_sums(outcomes: Sequence[Outcome]) -> list[str]:
     """Under the plot of the sum of all balances."""
-    return " ".join(_about_sum(outcome) for outcome in outcomes)
+    return [_about_sum(outcome) for outcome in outcomes]
+
+
+def about_closer_sums() -> list[str]:
+    """Under the same plot of those whose sum came right again."""
+    return [
+        "The same, each in a scale of its own. What is off here is money on its way: taken from "
+        "one shard, and not given to the other yet. Who adds up what the shards hold meets it."
+    ]
 
 
 def _about_sum(outcome: Outcome) -> str:
@@ -64,10 +67,7 @@ def _about_sum(outcome: Outcome) -> str:
         f"{seconds_text(plain.longest_s)}, with up to {money(plain.missing_most)} missing."
     )
     if outcome.service and outcome.service.reads > outcome.service.unanswered:
-        text += (
-            " The service's own read of all balances saw it wrong for "
-            f"{share_text(outcome.service.wrong_share)} of the time."
-        )
+        text += f" The service's own read of all balances {_when(outcome.service.wrong_share)}."
     if plain.wrong_since_s is not None:
         text += f" From second {plain.wrong_since_s:.1f} on it was never right again."
     if verdict.lost > 0:
@@ -78,9 +78,13 @@ def _about_sum(outcome: Outcome) -> str:
     return f"{text} In the end the sum is right."
 
 
-def about_books(outcomes: Sequence[Outcome]) -> str:
+def _when(wrong_share: float) -> str:
+    return f"was wrong for {share_text(wrong_share)} of it" if wrong_share else "was never wrong"
+
+
+def about_books(outcomes: Sequence[Outcome]) -> list[str]:
     """Under the table: what was lost or doubled."""
-    return " ".join(_about_book(outcome) for outcome in outcomes)
+    return [_about_book(outcome) for outcome in outcomes]
 
 
 def _about_book(outcome: Outcome) -> str:
@@ -125,26 +129,7 @@ def when_to_take_which(outcomes: Sequence[Outcome]) -> list[str]:
     told.append(
         f"{joined([o.title for o in right])} kept every cent, so the choice is about the rest."
     )
-    told.append(_best("throughput counts most", right, lambda o: -o.rate, _rate))
-    told.append(_best("the slowest answers count most", right, lambda o: o.latency.p99, _p99))
-    if all(outcome.locks for outcome in right):
-        told.append(_best("many transfers want the same account", right, _locked, _locks))
-    told.append(
-        _best(
-            "other programs read the shards directly and must not see money missing",
-            right,
-            lambda o: o.plain.wrong_share,
-            lambda o: f"a wrong sum for {share_text(o.plain.wrong_share)} of the time",
-        )
-    )
-    told.append(
-        _best(
-            "going on soon after a crash counts most",
-            right,
-            lambda o: o.gap_s,
-            lambda o: f"at most {seconds_text(o.gap_s)} without a committed transfer",
-        )
-    )
+    told += [_best(wish, right) for wish in WISHES if all(map(wish.is_measured, right))]
     return told
 
 
@@ -161,36 +146,58 @@ def _is_out(outcome: Outcome) -> str:
     )
 
 
-def _best(
-    wish: str,
-    outcomes: Sequence[Outcome],
-    cost: Callable[[Outcome], float],
-    figure: Callable[[Outcome], str],
-) -> str:
+class Wish(NamedTuple):
+    """What a team may want most, and by which figure it is seen."""
+
+    text: str
+    measure: str
+    # The less, the better.
+    cost: Callable[[Outcome], float]
+    figure: Callable[[Outcome], str]
+    is_measured: Callable[[Outcome], bool] = lambda outcome: True
+
+
+WISHES = (
+    Wish(
+        "throughput counts most",
+        "Transfers in a second",
+        lambda o: -o.rate,
+        lambda o: f"{o.rate:,.0f}",
+    ),
+    Wish(
+        "the slowest answers count most",
+        "99 of 100 answered within",
+        lambda o: o.latency.p99,
+        lambda o: seconds_text(o.latency.p99),
+    ),
+    Wish(
+        "many transfers want the same accounts",
+        "Locks held, in 99 of 100 cases at most",
+        lambda o: o.locks.p99 if o.locks else 0.0,
+        lambda o: seconds_text(o.locks.p99) if o.locks else "",
+        lambda o: o.locks is not None,
+    ),
+    Wish(
+        "other programs read the shards by themselves and should not see money missing",
+        "A wrong sum, of the time",
+        lambda o: o.plain.wrong_share,
+        lambda o: share_text(o.plain.wrong_share),
+    ),
+    Wish(
+        "it has to go on soon after a fault",
+        "Longest time without a committed transfer",
+        lambda o: o.gap_s,
+        lambda o: seconds_text(o.gap_s),
+    ),
+)
+
+
+def _best(wish: Wish, outcomes: Sequence[Outcome]) -> str:
     """What to take for a wish; ways that are close to the best are named with it."""
-    ranked = sorted(outcomes, key=cost)
-    least, most = cost(ranked[0]), cost(ranked[-1])
-    room = CLOSE * max(abs(least), abs(most))
-    near = [outcome for outcome in ranked if cost(outcome) - least <= room]
-    rest = [outcome for outcome in ranked if outcome not in near]
-    figures = joined([f"{outcome.title} {figure(outcome)}" for outcome in near])
-    if not rest:
-        return f"If {wish}: no clear difference here ({figures})."
-    others = joined([f"{outcome.title} {figure(outcome)}" for outcome in rest])
-    return f"If {wish}: {joined([o.title for o in near], 'or')} ({figures}; {others})."
-
-
-def _rate(outcome: Outcome) -> str:
-    return f"{outcome.rate:,.0f} transfers/s"
-
-
-def _p99(outcome: Outcome) -> str:
-    return f"99 of 100 within {seconds_text(outcome.latency.p99)}"
-
-
-def _locked(outcome: Outcome) -> float:
-    return outcome.locks.p99 if outcome.locks else 0.0
-
-
-def _locks(outcome: Outcome) -> str:
-    return f"locks held for {seconds_text(_locked(outcome))} in 99 of 100 cases"
+    ranked = sorted(outcomes, key=wish.cost)
+    costs = [wish.cost(outcome) for outcome in ranked]
+    room = CLOSE * max(map(abs, costs))
+    near = [o.title for o, cost in zip(ranked, costs, strict=True) if cost - costs[0] <= room]
+    best = joined(near, "or") if len(near) < len(ranked) else "no clear difference in this run"
+    figures = ", ".join(f"{outcome.title} {wish.figure(outcome)}" for outcome in ranked)
+    return f"If {wish.text}: {best}. {wish.measure}: {figures}."

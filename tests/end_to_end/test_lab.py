@@ -106,7 +106,7 @@ def test_it_prints_a_table_and_leaves_nothing_behind(ran: Ran) -> None:
 
 def test_the_page_stands_alone_and_has_the_figures(ran: Ran) -> None:
     told = (ran.folder / "page.html").read_text()
-    assert told.count("<svg") == 3
+    assert told.count("<svg") == 4
     assert f"{ran.ways['xa']['rate']:,.0f} transfers/s" in told
     assert f"--seed={SEED}" in told
     assert re.findall(r"https?:|//\w|@import|\bsrc=|<link|<script|url\((?!#)", told) == []
