@@ -121,7 +121,14 @@ def lab(
     screen_console.print(f"seed {seed}; the same again: {again}")
     at = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     with named_errors(), _folder(data_dir) as folder, shown(screen_console) as progress:
-        outcomes = run(wanted, folder, progress, screen.tell)
+
+        def tell(text: str) -> None:
+            screen.tell(text)
+            if screen_console.is_terminal:
+                # The line that moves says it too, or it would say what was waited for before.
+                progress(text)
+
+        outcomes = run(wanted, folder, progress, tell)
     found = Comparison(seed, seconds, clients, accounts, EACH, at, again, _machine(), outcomes)
     _write(found, report, json_file)
     console().print(comparison_table(found))

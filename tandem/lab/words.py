@@ -108,7 +108,7 @@ def _about_book(outcome: Outcome) -> str:
     }
     parts += [f"{count:,} transfers are {name}" for name, count in named.items() if count]
     if outcome.violations:
-        parts.append(f"the audit names {len(outcome.violations):,} violations")
+        parts.append(f"violations that the audit names: {len(outcome.violations):,}")
     return f"{outcome.title}: {joined(parts)}."
 
 
@@ -135,11 +135,12 @@ def when_to_take_which(outcomes: Sequence[Outcome]) -> list[str]:
 
 def _is_out(outcome: Outcome) -> str:
     verdict = outcome.verdict
-    what = (
-        f"{money(verdict.lost)} are gone"
-        if verdict.lost > 0
-        else f"{verdict.accounts_wrong:,} accounts are wrong"
-    )
+    if verdict.lost > 0:
+        what = f"{money(verdict.lost)} are gone"
+    elif verdict.accounts_wrong:
+        what = f"{verdict.accounts_wrong:,} of its accounts are wrong"
+    else:
+        what = "its books are not right"
     return (
         f"{outcome.title} is not to be taken for money: after {len(outcome.faults)} faults "
         f"{what}, and its {outcome.rate:,.0f} transfers/s do not make up for that."

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -143,7 +143,9 @@ class Load:
 
     def end(self) -> None:
         """No new transfers; those that have no clear answer yet are tried on."""
-        self._pipe.send(None)
+        # Whether they are still there shows when they are asked for their answers.
+        with suppress(OSError):
+            self._pipe.send(None)
 
     def tally(self) -> Tally:
         """After `end`: wait until each client has its answer. Raises LocalError."""
