@@ -119,6 +119,7 @@ def lab(
     screen_console = console(stderr=True)
     screen = Screen(screen_console, clock_since(time.monotonic()))
     screen_console.print(f"seed {seed}; the same again: {again}")
+    load_average = round(os.getloadavg()[0], 2)
     at = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     with named_errors(), _folder(data_dir) as folder, shown(screen_console) as progress:
 
@@ -129,7 +130,8 @@ def lab(
                 progress(text)
 
         outcomes = run(wanted, folder, progress, tell)
-    found = Comparison(seed, seconds, clients, accounts, EACH, at, again, _machine(), outcomes)
+    machine = _machine(load_average)
+    found = Comparison(seed, seconds, clients, accounts, EACH, at, again, machine, outcomes)
     _write(found, report, json_file)
     console().print(comparison_table(found))
     for sentence in when_to_take_which(outcomes):
@@ -192,11 +194,12 @@ def _folder(data_dir: Path | None) -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _machine() -> Machine:
+def _machine(load_average: float) -> Machine:
     return Machine(
         cores=os.cpu_count() or 1,
         memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         cpu=_cpu(),
+        load_average=load_average,
         python=platform.python_version(),
         tandem=version("tandem"),
     )

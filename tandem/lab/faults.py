@@ -66,7 +66,8 @@ class Disturber:
 
     def _slow(self, fault: Fault) -> None:
         try:
-            while self._clock() < fault.until_s and not self._over.is_set():
+            until_s = self._clock() + fault.for_s
+            while self._clock() < until_s and not self._over.is_set():
                 self._parts.freeze(fault.part)
                 time.sleep(STANDS_S)
                 self._parts.thaw(fault.part)

@@ -153,8 +153,9 @@ def _method(comparison: Comparison) -> str:
             "appendfsync everysec, its usual setting: a killed process loses nothing by that, a "
             "machine that fails may lose a second. So the naive way is measured with less "
             "durability.",
-            "A fault is over in the plots when its part is usable again. A slow shard stands still "
-            "for a quarter of a second and goes on for a tenth, again and again.",
+            "A fault is over in the plots when its part is usable again; where that takes long, "
+            "the next one comes late. A slow shard stands still for a quarter of a second and goes "
+            "on for a tenth, again and again.",
             "The sum is what another client reads of each shard, of both at the same time, but "
             "with nothing that makes these reads one. A wrong sum is a transfer on its way, or one "
             "that is lost. What a read shows is taken to hold until the next one.",
@@ -174,6 +175,7 @@ def _settings(comparison: Comparison) -> str:
         "when": comparison.at,
         "the same again": comparison.again,
         "machine": f"{machine.cores} cores, {machine.memory_gib} GiB, {machine.cpu}",
+        "load average before it began": machine.load_average,
         "Tandem": machine.tandem,
         "Python": machine.python,
         "servers": "; ".join(

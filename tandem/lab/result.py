@@ -128,6 +128,8 @@ class Machine(msgspec.Struct, frozen=True):
     cores: int
     memory_gib: float
     cpu: str
+    # Before anything was started: what else the machine was doing.
+    load_average: float
     python: str
     tandem: str
 

@@ -290,7 +290,7 @@ SAGA = outcome("saga", "Saga", rate=300.0, locks=Spread(0.001, 0.002, 0.003, 0.0
 
 
 def comparison(outcomes: Sequence[Outcome]) -> Comparison:
-    machine = Machine(2, 24.0, "a processor", "3.11", "0.1.0")
+    machine = Machine(2, 24.0, "a processor", 0.1, "3.11", "0.1.0")
     return Comparison(7, 32.0, 16, 200, 1000, "now", "tandem lab", machine, list(outcomes))
 
 
