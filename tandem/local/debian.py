@@ -97,6 +97,22 @@ BUNDLES = {
             with_dependencies=False,
         ),
         Bundle("java", "Java", (("default-jre-headless",),), without=("libc6",)),
+        # The program of redis-server is in redis-tools. What it needs besides these every Debian
+        # has; the service and its scripts are not used.
+        Bundle(
+            "redis",
+            "Redis",
+            (
+                ("redis-server",),
+                ("redis-tools",),
+                ("libjemalloc2",),
+                ("liblzf1", ""),
+                ("libatomic1", ""),
+                ("libssl3t64", "libssl3"),
+                ("libsystemd0", ""),
+            ),
+            with_dependencies=False,
+        ),
     )
 }
 

@@ -70,13 +70,13 @@ def download_folder() -> Path:
 def find_database(engine: Engine, report: Report) -> Database:
     """The server to run shards with. Raises LocalError if there is none and none can be fetched."""
     wrong: list[str] = []
-    for prefix in _named_prefixes(engine):
+    for prefix in named_prefixes(engine):
         if found := _database_in(prefix, engine, wrong):
             return found
-    for program in _on_path(PROGRAMS[engine]):
+    for program in on_path(PROGRAMS[engine]):
         if version := _right_version(engine, (str(program),), wrong):
             return Database(engine, version, (str(program),), share=_share(program.parents[1]))
-    fetched = _fetched(engine, TITLES[engine], wrong, report)
+    fetched = fetch_missing(engine, TITLES[engine], wrong, report)
     if found := _database_in(fetched, engine, wrong):
         return found
     raise LocalError(
@@ -94,13 +94,13 @@ def find_zookeeper(report: Report) -> ZooKeeper:
 def find_prometheus(report: Report) -> Prometheus:
     """Prometheus with promtool. Raises LocalError if it is missing and cannot be fetched."""
     wrong: list[str] = []
-    for prefix in _named_prefixes("prometheus"):
+    for prefix in named_prefixes("prometheus"):
         if found := _prometheus_in(prefix, wrong):
             return found
-    for program in _on_path(("prometheus",)):
+    for program in on_path(("prometheus",)):
         if found := _prometheus_at(program, wrong):
             return found
-    fetched = _fetched("prometheus", "Prometheus", wrong, report)
+    fetched = fetch_missing("prometheus", "Prometheus", wrong, report)
     if found := _prometheus_in(fetched, wrong):
         return found
     raise LocalError(
@@ -226,15 +226,15 @@ def parse_version(text: str) -> tuple[int, int, int] | None:
 def _find_java(report: Report) -> tuple[str, dict[str, str]]:
     home = os.environ.get("JAVA_HOME")
     candidates = [
-        *(java for prefix in _named_prefixes("java") for java in _java_in(prefix)),
+        *(java for prefix in named_prefixes("java") for java in _java_in(prefix)),
         *([(str(Path(home) / "bin/java"), {})] if home else []),
-        *((str(program), {}) for program in _on_path(("java",))),
+        *((str(program), {}) for program in on_path(("java",))),
     ]
     wrong: list[str] = []
     for java, environment in candidates:
         if _java_runs(java, environment, wrong):
             return java, environment
-    fetched = _fetched("java", "Java", wrong, report)
+    fetched = fetch_missing("java", "Java", wrong, report)
     for java, environment in _java_in(fetched):
         if _java_runs(java, environment, wrong):
             return java, environment
@@ -269,16 +269,16 @@ def _java_runs(java: str, environment: dict[str, str], wrong: list[str]) -> bool
 
 def _find_jars(report: Report) -> str:
     folders: list[Path] = []
-    for prefix in _named_prefixes("zookeeper"):
+    for prefix in named_prefixes("zookeeper"):
         folders += [prefix / "usr/share/java", prefix / "share/java", prefix / "lib"]
-    for script in _on_path(("zkServer.sh", "zkServer")):
+    for script in on_path(("zkServer.sh", "zkServer")):
         root = script.resolve().parents[1]
         folders += [root / "lib", root / "libexec/lib"]
     folders.append(Path("/usr/share/java"))
     for folder in folders:
         if path := class_path(folder):
             return path
-    fetched = _fetched("zookeeper", "ZooKeeper", [], report)
+    fetched = fetch_missing("zookeeper", "ZooKeeper", [], report)
     if path := class_path(fetched / "usr/share/java"):
         return path
     raise LocalError(
@@ -302,7 +302,7 @@ def class_path(folder: Path) -> str | None:
     return ":".join(str(jar) for jar in (*needed, *sorted(netty)))
 
 
-def _named_prefixes(name: str) -> Iterator[Path]:
+def named_prefixes(name: str) -> Iterator[Path]:
     """Where TANDEM_SERVERS says that servers are: there, or in a folder of theirs below it."""
     named = os.environ.get("TANDEM_SERVERS")
     if not named:
@@ -318,7 +318,7 @@ def _named_prefixes(name: str) -> Iterator[Path]:
     )
 
 
-def _on_path(names: Iterable[str]) -> Iterator[Path]:
+def on_path(names: Iterable[str]) -> Iterator[Path]:
     folders = [Path(folder) for folder in os.environ.get("PATH", "").split(os.pathsep) if folder]
     for name in names:
         for folder in dict.fromkeys((*folders, *SYSTEM_FOLDERS)):
@@ -326,7 +326,7 @@ def _on_path(names: Iterable[str]) -> Iterator[Path]:
                 yield folder / name
 
 
-def _fetched(name: str, title: str, wrong: list[str], report: Report) -> Path:
+def fetch_missing(name: str, title: str, wrong: list[str], report: Report) -> Path:
     if shutil.which("apt-get") is None or not debian.is_debian():
         found = f" ({'; '.join(wrong)})" if wrong else ""
         raise LocalError(

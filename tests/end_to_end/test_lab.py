@@ -1,0 +1,165 @@
+"""The laboratory: the naive way loses money, two-phase commit does not, and the page says so."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tandem.chaos.history import Order
+from tandem.chaos.workload import Wire, account_names
+from tandem.lab.redis_place import RedisPlace, redis_place
+from tandem.lab.schedule import schedule
+from tandem.lab.shard_place import ShardPlace
+from tandem.local.errors import LocalError
+from tandem.local.progress import silent
+from tandem.local.redis import is_ready
+from tests.cluster import Cluster, wait_until
+
+pytestmark = pytest.mark.alone
+
+TANDEM = [sys.executable, "-c", "from tandem.cli import main; main()"]
+TIMEOUT_S = 200
+SEED, SECONDS = 1, 8.0
+
+
+class Ran:
+    """One short run."""
+
+    def __init__(self, folder: Path) -> None:
+        variables = {k: v for k, v in os.environ.items() if not k.startswith("TANDEM_")}
+        kept = {k: v for k, v in os.environ.items() if k == "TANDEM_SERVERS"}
+        (folder / "tmp").mkdir()
+        done = subprocess.run(
+            [
+                *(*TANDEM, "lab", "--ways", "naive,xa", "--seed", f"{SEED}"),
+                *("--seconds", f"{SECONDS}", "--report", "page.html", "--json", "found.json"),
+            ],
+            env={**variables, **kept, "TMPDIR": str(folder / "tmp")},
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        self.folder = folder
+        self.printed = done.stdout
+        self.found = json.loads((folder / "found.json").read_text())
+        self.ways: dict[str, Any] = {o["way"]: o for o in self.found["outcomes"]}
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    return Ran(tmp_path_factory.mktemp("lab"))
+
+
+def test_the_naive_way_loses_or_doubles_money(ran: Ran) -> None:
+    naive = ran.ways["naive"]
+    assert naive["verdict"]["accounts_wrong"] > 0
+    assert naive["verdict"]["too_little"] + naive["verdict"]["too_much"] > 0
+    assert naive["unanswered"] == 0
+    assert naive["locks"] is naive["violations"] is naive["service"] is None
+
+
+def test_two_phase_commit_loses_nothing(ran: Ran) -> None:
+    xa = ran.ways["xa"]
+    total = ran.found["accounts"] * ran.found["each"]
+    assert xa["verdict"] == {
+        "before": total,
+        "after": total,
+        **dict.fromkeys(("accounts_wrong", "too_much", "too_little"), 0),
+        **dict.fromkeys(("missing", "doubled", "torn", "unasked"), 0),
+    }
+    assert xa["violations"] == []
+    assert xa["unanswered"] == 0
+    assert xa["service"]["reads"] > xa["service"]["unanswered"]
+    assert xa["service"]["missing_most"] == xa["service"]["extra_most"] == 0
+    assert xa["plain"]["wrong_since_s"] is None
+    assert xa["locks"]["count"] > 0
+
+
+@pytest.mark.parametrize("way", ["naive", "xa"])
+def test_money_moved_and_the_faults_were_done(ran: Ran, way: str) -> None:
+    found = ran.ways[way]
+    assert found["committed"] > 100
+    assert found["rate"] > 0
+    done = [(fault["kind"], fault["part"]) for fault in found["faults"]]
+    planned = [(fault.kind, fault.part) for fault in schedule(SEED, SECONDS)]
+    # Where a part takes long to come back, no time is left for the later ones.
+    assert done
+    assert done == planned[: len(done)]
+    assert found["answers"]["201"] >= found["committed"]
+    assert found["plain"]["reads"] > found["plain"]["unanswered"]
+
+
+def test_it_prints_a_table_and_leaves_nothing_behind(ran: Ran) -> None:
+    assert re.search(r"every cent is where the answers say +NO +yes", ran.printed)
+    assert "page.html" in ran.printed
+    assert sorted(path.name for path in ran.folder.iterdir()) == ["found.json", "page.html", "tmp"]
+    assert list((ran.folder / "tmp").iterdir()) == []
+
+
+def test_the_page_stands_alone_and_has_the_figures(ran: Ran) -> None:
+    told = (ran.folder / "page.html").read_text()
+    assert told.count("<svg") == 4
+    assert f"{ran.ways['xa']['rate']:,.0f} transfers/s" in told
+    assert f"--seed={SEED}" in told
+    assert re.findall(r"https?:|//\w|@import|\bsrc=|<link|<script|url\((?!#)", told) == []
+
+
+# The naive way by itself
+
+
+@pytest.fixture
+def naive(tmp_path: Path) -> Iterator[RedisPlace]:
+    with redis_place(tmp_path / "naive", silent) as place:
+        yield place
+
+
+@pytest.fixture
+def wire() -> Iterator[Wire]:
+    with closing(Wire(2)) as made:
+        yield made
+
+
+def send(wire: Wire, place: RedisPlace, order: Order) -> int:
+    headers = {"Idempotency-Key": order.key}
+    return wire.send("POST", f"{place.urls[0]}/v1/transfers", order.body, headers).status
+
+
+def test_two_plain_updates(naive: RedisPlace, wire: Wire) -> None:
+    """The money moves; the same request again moves it again; a lost node takes it away."""
+    first, second = account_names("lab", 2)
+    assert (naive.shard_of(first), naive.shard_of(second)) == ("s1", "s2")
+    naive.fund([first, second], 100)
+    order = Order("rent", first, second, 30, "EUR")
+    assert send(wire, naive, order) == 201
+    assert naive.balances([first, second]) == {first: 70, second: 130}
+    assert send(wire, naive, order) == 201
+    assert naive.balances([first, second]) == {first: 40, second: 160}
+    assert send(wire, naive, order._replace(amount=41)) == 422
+
+    reads = naive.readers([first, second])
+    naive.parts.kill("s2")
+    assert send(wire, naive, order) == 500
+    assert (reads["s1"](), reads["s2"]()) == (10, None)
+    # Its own side first: nothing has happened.
+    assert send(wire, naive, Order("back", second, first, 1, "EUR")) == 503
+
+    naive.parts.start("s2")
+    wait_until(lambda: is_ready(naive.parts.parts["s2"].port) is None, 30, "s2 does not come back")
+    # The node has kept what it had; the 30 are nowhere.
+    assert naive.balances([first, second]) == {first: 10, second: 160}
+
+
+def test_a_protocol_that_the_coordinators_refuse(mysql_cluster: Cluster, wire: Wire) -> None:
+    place = ShardPlace(mysql_cluster.local, wire)
+    place.check_protocol("xa")
+    with pytest.raises(LocalError, match="leave it out of --ways"):
+        place.check_protocol("barter")
