@@ -10,25 +10,29 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum, StrEnum
 from typing import NamedTuple
 
-from coordinator.protocols.phased import PhasedProtocol, Step
+from coordinator.protocols.phased import Outcome, PhasedProtocol, Step
 from coordinator.protocols.saga import SAGA
 from coordinator.protocols.try_confirm_cancel import TCC
 from coordinator.queue import NotDone, Ticket
 from ledger.decide import Move, move
-from ledger.ids import slot_of
+from ledger.ids import SLOT_COUNT, slot_of
 from ledger.model import Account, Reason, Refusal, Transfer
+from shard_client.branch import Locked
 from shard_client.phases import (
     LAPSED,
     PENDING,
     Found,
     PhaseChange,
     PhaseRow,
+    PhaseState,
     StepRow,
     VisitWrites,
     Wanted,
 )
 from shard_client.transfers import StoredTransfer
 
+# Of a visit that has nothing to lock or look up: compare-and-set is all that it needs.
+NOTHING_FOUND = Found(Locked(frozenset(range(SLOT_COUNT)), True, {}, {}), {}, {}, {})
 PROTOCOLS: Mapping[str, PhasedProtocol] = {protocol.name: protocol for protocol in (TCC, SAGA)}
 
 
@@ -45,8 +49,8 @@ class Task(Enum):
 class Place(NamedTuple):
     """Where a course is.
 
-    `event` is what was heard, to be made durable, and `refusal` why it was a no. `stored` is the
-    transfer's outcome, once it is recorded; `is_lapsed` when it is certain that there will be none.
+    `event` is what was heard, to be made durable, and `refusal` why it was a no. `outcome` is that
+    of the phase table; `stored` is the record, if it was made or seen by this course.
     """
 
     phase: StrEnum | None
@@ -55,7 +59,12 @@ class Place(NamedTuple):
     refusal: Refusal | None = None
     destination_state: str = ""
     stored: StoredTransfer | None = None
-    is_lapsed: bool = False
+    outcome: str = PENDING
+
+    @property
+    def is_lapsed(self) -> bool:
+        """Whether it is certain that nothing comes of this attempt."""
+        return self.outcome == LAPSED
 
 
 class Course:
@@ -175,8 +184,7 @@ def _resumed(protocol: PhasedProtocol, row: PhaseRow, stored: StoredTransfer | N
     event = protocol.orphaned.get(phase) or protocol.by_itself.get(phase)
     task = Task.ADVANCE if event else Task.CALL
     refusal = Refusal(Reason(row.reason), row.detail or "") if row.reason else None
-    lapsed = row.outcome == LAPSED
-    return Place(phase, task, event, refusal, row.destination_state, stored, lapsed)
+    return Place(phase, task, event, refusal, row.destination_state, stored, row.outcome)
 
 
 # --- what a visit needs ---------------------------------------------------------------------
@@ -184,15 +192,17 @@ def _resumed(protocol: PhasedProtocol, row: PhaseRow, stored: StoredTransfer | N
 
 def wanted(courses: Sequence[Course]) -> Wanted:
     """What a visit that takes these courses on is to lock and look up."""
-    needs = Wanted(set(), set(), set(), set())
+    needs = Wanted(set(), set(), set(), set(), set())
     for course in courses:
         id_ = course.transfer.id
         if course.account:
             needs.accounts.add(course.account)
         if course.place.task is Task.CALL:
             needs.steps.add(id_)
-        elif course.place.task is not Task.BEGIN:
+        elif course.place.task is Task.LOOK:
             needs.phases.add(id_)
+        elif course.account and course.place.task is Task.ADVANCE:
+            needs.standing.add(id_)
         if course.place.task in (Task.BEGIN, Task.LOOK):
             needs.transfers.add(id_)
     return needs
@@ -232,9 +242,7 @@ def begin(
             if is_unrecorded:
                 visit.places.append((course, Place(protocol.begin, Task.NONE)))
                 continue
-            stored = StoredTransfer(
-                transfer, course.gtrid, "rejected", result.reason.value, result.detail, now
-            )
+            stored = _record(course, Outcome.REJECTED.value, result, now)
             writes.transfers.append(stored)
             visit.places.append((course, Place(protocol.begin, Task.NONE, stored=stored)))
             continue
@@ -260,11 +268,17 @@ def begin(
     return visit, refusals
 
 
+def has_to_enter(courses: Iterable[Course]) -> bool:
+    """Whether a visit that takes these courses on has to lock or look up anything."""
+    return any(course.account or course.place.task is Task.LOOK for course in courses)
+
+
 def go_on(
     courses: Sequence[Course], found: Found, absent: set[str], now: int, pause_us: int
 ) -> Visited:
-    """Plan a visit that takes courses on. `absent` are accounts that are known not to exist; what
-    cannot be done now is noted in the phase table as to be tried again after a pause.
+    """Plan a visit that takes courses on. `found` is NOTHING_FOUND if nothing was looked for,
+    `absent` are accounts that are known not to exist; what cannot be done now is noted in the phase
+    table as to be tried again after a pause.
     """
     visit = Visited(VisitWrites(), [], [])
     for course in courses:
@@ -312,9 +326,9 @@ def _call(course: Course, writes: VisitWrites, found: Found, now: int) -> Place:
         transfer.amount,
         reaction.state.value,
         is_empty=int(row is None and reaction.move is None and refusal is None),
+        stamp=now,
         reason=refusal.reason.value if refusal else None,
         detail=refusal.detail if refusal else None,
-        stamp=now,
     )
     if row is None:
         writes.new_steps.append(step)
@@ -333,60 +347,61 @@ def _call(course: Course, writes: VisitWrites, found: Found, now: int) -> Place:
 def _advance(course: Course, visit: Visited, found: Found, now: int, pause_us: int) -> Place | None:
     """Make a step durable on the source's shard; None if it has to be tried again."""
     writes, transfer, place, protocol = visit.writes, course.transfer, course.place, course.protocol
-    row = found.phases.get(course.attempt)
     assert place.phase is not None
-    if row is None or row.phase != place.phase:
-        # Somebody else has taken it further.
-        return place._replace(task=Task.LOOK)
-    step, stamp = course.step, now
+    was, step, stamp = place.phase.value, course.step, now
     if step.source:
+        if found.standing.get(course.attempt) != was:
+            # Somebody else has taken it further.
+            return place._replace(task=Task.LOOK)
         result = move(step.source, transfer, _account(transfer.source, writes, found), now)
         if isinstance(result, Refusal):
             # Later, perhaps: it is not the outcome of the transfer, and the phase stays.
-            waiting = row._replace(
-                attempts=row.attempts + 1, next_attempt_at=now + pause_us, updated_at=now
-            )
-            writes.changed.append(PhaseChange(course.attempt, row.phase, waiting))
+            waiting = _state(course, place, course.attempts + 1, now + pause_us, now)
+            writes.changed.append(PhaseChange(course.attempt, was, waiting))
             visit.hindered.append((course, result.detail))
             return None
         _put(writes, result.account)
         if result.entry:
             writes.entries.append(result.entry)
             stamp = result.entry.stamp
-    stored, refusal = place.stored, place.refusal
+    stored, outcome = place.stored, place.outcome
     if step.outcome:
-        stored = StoredTransfer(
-            transfer,
-            course.gtrid,
-            step.outcome.value,
-            refusal.reason.value if refusal else None,
-            refusal.detail if refusal else None,
-            stamp,
-        )
+        stored, outcome = _record(course, step.outcome.value, place.refusal, stamp), step.outcome
         writes.transfers.append(stored)
-    # What is recorded may be known by the row alone, to whoever has taken it over.
-    is_open = stored is None and row.outcome in (PENDING, LAPSED)
-    is_lapsed = is_open and step.phase not in protocol.undecided
+    elif outcome == PENDING:
+        outcome = LAPSED
     after = place._replace(
-        phase=step.phase, task=Task.NONE, event=None, stored=stored, is_lapsed=is_lapsed
+        phase=step.phase, task=Task.NONE, event=None, stored=stored, outcome=outcome
     )
     if step.phase in protocol.final:
-        writes.changed.append(PhaseChange(course.attempt, row.phase, None))
+        writes.changed.append(PhaseChange(course.attempt, was, None))
         return after
-    changed = row._replace(
-        phase=step.phase.value,
-        outcome=stored.status if stored else LAPSED if is_lapsed else row.outcome,
-        source_state=protocol.source_states[step.phase],
-        destination_state=place.destination_state or row.destination_state,
-        attempts=0,
-        next_attempt_at=now,
-        updated_at=now,
-        reason=refusal.reason.value if refusal else None,
-        detail=refusal.detail if refusal else None,
-    )
-    writes.changed.append(PhaseChange(course.attempt, row.phase, changed))
+    writes.changed.append(PhaseChange(course.attempt, was, _state(course, after, 0, now, now)))
     event = protocol.by_itself.get(step.phase)
     return after._replace(task=Task.ADVANCE if event else Task.CALL, event=event)
+
+
+def _state(course: Course, place: Place, attempts: int, next_at: int, now: int) -> PhaseState:
+    """What the phase table has of a course at a place."""
+    assert place.phase is not None
+    refusal = place.refusal
+    return PhaseState(
+        place.phase.value,
+        str(place.outcome),
+        course.protocol.source_states[place.phase],
+        place.destination_state or course.protocol.absent.value,
+        attempts,
+        next_at,
+        now,
+        refusal.reason.value if refusal else None,
+        refusal.detail if refusal else None,
+    )
+
+
+def _record(course: Course, status: str, refusal: Refusal | None, stamp: int) -> StoredTransfer:
+    """What is recorded of a transfer, for good."""
+    reason, detail = (refusal.reason.value, refusal.detail) if refusal else (None, None)
+    return StoredTransfer(course.transfer, course.gtrid, status, reason, detail, stamp)
 
 
 def _look(course: Course, writes: VisitWrites, found: Found) -> Place:
@@ -398,9 +413,8 @@ def _look(course: Course, writes: VisitWrites, found: Found) -> Place:
     row = found.phases.get(course.attempt)
     if row:
         return _resumed(course.protocol, row, stored)
-    return course.place._replace(
-        task=Task.NONE, event=None, stored=stored, is_lapsed=stored is None
-    )
+    outcome = stored.status if stored else LAPSED
+    return course.place._replace(task=Task.NONE, event=None, stored=stored, outcome=outcome)
 
 
 def _account(name: str, writes: VisitWrites, found: Found) -> Account | None:

@@ -236,7 +236,7 @@ class PhasedRun:
     def _is_late(self, course: Course, lost: dict[str, ShardError]) -> bool:
         if course.error is None:
             return False
-        if course.attempts >= _ATTEMPTS or course.place.task is Task.LOOK:
+        if course.attempts >= _ATTEMPTS:
             return True
         error = lost.get(self._shards.shard_of(course.where))
         return error is not None and not isinstance(error, TryAgain)

@@ -6,7 +6,15 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from coordinator.courses import Course, Task, Visited, go_on, wanted
+from coordinator.courses import (
+    NOTHING_FOUND,
+    Course,
+    Task,
+    Visited,
+    go_on,
+    has_to_enter,
+    wanted,
+)
 from coordinator.participants import Participants
 from coordinator.shards import Shards
 from coordinator.telemetry.metrics import Metrics
@@ -99,7 +107,11 @@ class Visits:
     def _plan(
         self, parties: Participants[Visit], work: Mapping[str, list[Course]], *, waits: bool
     ) -> dict[str, Visited]:
-        found = self.enter(parties, work, waits=waits)
+        entering = {shard: courses for shard, courses in work.items() if has_to_enter(courses)}
+        found = self.enter(parties, entering, waits=waits)
+        straight = [shard for shard in work if shard not in entering]
+        parties.open(straight, self.deadline())
+        found |= dict.fromkeys(straight, NOTHING_FOUND)
         missing = {
             shard: {course.transfer.destination for course in courses if _calls(course)}
             - found[shard].locked.accounts.keys()

@@ -143,8 +143,8 @@ POINTS = {
 def _deeds(writes: VisitWrites) -> set[str]:
     """What a visit does."""
     phases = {row.phase for row in writes.begun}
-    phases |= {c.row.phase for c in writes.changed if c.row and c.row.phase != c.was}
-    phases |= {"over" for change in writes.changed if change.row is None}
+    phases |= {c.state.phase for c in writes.changed if c.state and c.state.phase != c.was}
+    phases |= {"over" for change in writes.changed if change.state is None}
     steps = {step.state for step in (*writes.new_steps, *writes.next_steps)}
     return {*(f"phase-{phase}" for phase in phases), *(f"step-{state}" for state in steps)}
 

@@ -86,6 +86,8 @@ _MEANING: dict[int, type[ShardError]] = {
     1613: TryAgain,
     1614: TryAgain,
     1402: TryAgain,
+    # What was to be found was not (`EXPECT_FOUND`): somebody else has been faster.
+    1242: TryAgain,
     1062: DuplicateRow,
     1397: UnknownBranch,
     1398: ProtocolBug,

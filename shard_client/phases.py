@@ -4,7 +4,8 @@ those that end here, and the local transactions that take both further.
 What a phase and a state mean, the protocol knows; here they are text.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from ledger.model import Account, Entry, Transfer
@@ -60,23 +61,53 @@ class StepRow(NamedTuple):
     amount: int
     state: str
     is_empty: int
+    stamp: int
     reason: str | None
     detail: str | None
-    stamp: int
 
     @property
     def attempt(self) -> Attempt:
         return self.transfer, self.gtrid
 
 
+def standing_of(text: str) -> dict[Attempt, str]:
+    """The phases that LOCK_STANDING has brought. A text that was cut raises ValueError."""
+    found = {}
+    for line in text.split("\n") if text else ():
+        id_, gtrid, phase, _ = line.split("\t")
+        found[id_, gtrid] = phase
+    return found
+
+
+def steps_of(text: str) -> dict[Attempt, StepRow]:
+    """The steps that LOCK_STEPS has brought. A text that was cut raises ValueError."""
+    found = {}
+    for line in text.split("\n") if text else ():
+        id_, gtrid, account, amount, state, is_empty, stamp, reason, *rest = line.split("\t")
+        detail, _ = rest
+        found[id_, gtrid] = StepRow(
+            id_,
+            gtrid,
+            account,
+            int(amount),
+            state,
+            int(is_empty),
+            int(stamp),
+            reason or None,
+            detail or None,
+        )
+    return found
+
+
 class Wanted(NamedTuple):
     """What a visit locks and looks up: accounts, and by the ids of transfers their outcomes, their
-    phases and their steps.
+    rows in the phase table, just the phases there, and their steps.
     """
 
     accounts: set[str]
     transfers: set[str]
     phases: set[str]
+    standing: set[str]
     steps: set[str]
 
 
@@ -85,15 +116,32 @@ class Found(NamedTuple):
 
     locked: Locked
     phases: dict[Attempt, PhaseRow]
+    standing: dict[Attempt, str]
     steps: dict[Attempt, StepRow]
 
 
+class PhaseState(NamedTuple):
+    """What changes in a line of the phase table."""
+
+    phase: str
+    outcome: str
+    source_state: str
+    destination_state: str
+    attempts: int
+    next_attempt_at: int
+    updated_at: int
+    reason: str | None
+    detail: str | None
+
+
 class PhaseChange(NamedTuple):
-    """A phase row as it is to be, and the phase in which it was found; `row` None takes it away."""
+    """A phase row that is found in the phase `was` comes to a new state; None takes it away. If it
+    is in another phase by now, nothing of the visit happens (TryAgain).
+    """
 
     attempt: Attempt
     was: str
-    row: PhaseRow | None
+    state: PhaseState | None
 
 
 class VisitWrites:
@@ -125,25 +173,26 @@ class Visit(Branch):
         `waits`, waited for, for up to a second.
         """
         lock = sql.LOCK_ACCOUNTS_WAITING if waits else sql.LOCK_ACCOUNTS
-        packet = [
-            *self._opening(),
-            sql.listing(self.connection, sql.READ_SLOTS, ()),
-            sql.listing(self.connection, lock, sorted(wanted.accounts)),
-            sql.listing(self.connection, sql.LOCK_PHASES, sorted(wanted.phases)),
-            sql.listing(self.connection, sql.LOCK_STEPS, sorted(wanted.steps)),
-            sql.listing(self.connection, sql.FIND_TRANSFERS, sorted(wanted.transfers)),
-        ]
-        return self.connection.call(packet, deadline, _found)
+        asked = {
+            "accounts": (lock, wanted.accounts),
+            "phases": (sql.LOCK_PHASES, wanted.phases),
+            "standing": (sql.LOCK_STANDING, wanted.standing),
+            "steps": (sql.LOCK_STEPS, wanted.steps),
+            "transfers": (sql.FIND_TRANSFERS, wanted.transfers),
+        }
+        kept = {name: pair for name, pair in asked.items() if pair[1]}
+        packet = [*self._opening(), sql.listing(self.connection, sql.READ_SLOTS, ())]
+        packet += [sql.listing(self.connection, text, sorted(ids)) for text, ids in kept.values()]
+
+        def parse(results: list[Result]) -> Found:
+            slots, *rest = results[-len(kept) - 1 :]
+            return _found(slots, dict(zip(kept, rest, strict=True)))
+
+        return self.connection.call(packet, deadline, parse)
 
     def leave(self, writes: VisitWrites, deadline: float) -> Reply[None]:
         """Write everything and commit; nothing of it, unless every row was found (rule R8)."""
-        packet: list[str] = []
-
-        def add(statement: str, rows: Sequence[Sequence[object]]) -> None:
-            if rows:
-                packet.append(sql.join(statement, rows))
-                packet.append(sql.EXPECT_FOUND.format(count=len(rows)))
-
+        packet = [*self._opening()]
         if writes.transfers:
             transfers = [
                 (*row.transfer, row.gtrid, row.status, row.reason, row.detail, row.decided_at)
@@ -157,13 +206,30 @@ class Visit(Branch):
             packet.append(sql.insert(sql.INSERT_PHASES, rows))
         if writes.new_steps:
             packet.append(sql.insert(sql.INSERT_STEPS, writes.new_steps))
-        add(sql.UPDATE_STEPS, [(*row.attempt, row.state, row.stamp) for row in writes.next_steps])
-        add(sql.UPDATE_HOLDINGS, [_holding(row) for row in writes.accounts.values()])
-        add(sql.UPDATE_PHASES, [_change(c.was, c.row) for c in writes.changed if c.row])
-        add(sql.DROP_PHASES, [(*c.attempt, c.was) for c in writes.changed if c.row is None])
+        if writes.accounts:
+            packet.append(sql.join(sql.UPDATE_HOLDINGS, map(_holding, writes.accounts.values())))
+            packet.append(sql.EXPECT_FOUND.format(count=len(writes.accounts)))
+        packet += self._changes(writes)
         if writes.rests_on_reading and not self.connection.is_durable_before_visible:
             packet.append(sql.TOUCH)
         return self.connection.call([*packet, "COMMIT"], deadline, lambda _: None)
+
+    def _changes(self, writes: VisitWrites) -> list[str]:
+        """Changed rows, many with one statement: those of a group change alike."""
+        alike: dict[tuple[str, tuple[object, ...]], list[str]] = defaultdict(list)
+        for step in writes.next_steps:
+            alike[sql.UPDATE_STEPS, (step.state, step.stamp, step.gtrid)].append(step.transfer)
+        for (transfer, gtrid), was, state in writes.changed:
+            if state:
+                alike[sql.UPDATE_PHASES, (*state, gtrid, was)].append(transfer)
+            else:
+                alike[sql.DROP_PHASES, (gtrid, was)].append(transfer)
+        packet = []
+        for (statement, values), ids in alike.items():
+            filled = sql.fill(self.connection, statement, *values)
+            packet.append(sql.listing(self.connection, filled, sorted(ids)))
+            packet.append(sql.EXPECT_FOUND.format(count=len(ids)))
+        return packet
 
 
 def _holding(account: Account) -> tuple[object, ...]:
@@ -171,35 +237,27 @@ def _holding(account: Account) -> tuple[object, ...]:
     return id_, balance, count, floor, chain, held, expected
 
 
-def _change(was: str, row: PhaseRow) -> tuple[object, ...]:
-    return (
-        *row.attempt,
-        was,
-        row.phase,
-        row.outcome,
-        row.source_state,
-        row.destination_state,
-        row.attempts,
-        row.next_attempt_at,
-        row.updated_at,
-        row.reason,
-        row.detail,
-    )
-
-
-def _found(results: list[Result]) -> Found:
-    slots, ((accounts,),), phases, steps, known = (result.rows for result in results[-5:])
+def _found(slots: Result, rest: dict[str, Result]) -> Found:
+    ranges = tuple((first, last) for first, last, _ in slots.rows)
+    known = rest["transfers"].rows if "transfers" in rest else ()
+    phases = rest["phases"].rows if "phases" in rest else ()
     locked = Locked(
-        slots=slots_of(tuple((first, last) for first, last, _ in slots)),
-        is_writable=not any(read_only for _, _, read_only in slots),
-        accounts=accounts_of(accounts or ""),
+        slots=slots_of(ranges),
+        is_writable=not any(read_only for _, _, read_only in slots.rows),
+        accounts=accounts_of(_text(rest.get("accounts"))),
         known={row[0]: StoredTransfer.from_row(row) for row in known},
     )
-    phase_rows = map(PhaseRow.from_row, phases)
-    step_rows = (StepRow(*row) for row in steps)
+    rows = map(PhaseRow.from_row, phases)
     return Found(
-        locked, {row.attempt: row for row in phase_rows}, {row.attempt: row for row in step_rows}
+        locked,
+        {row.attempt: row for row in rows},
+        standing_of(_text(rest.get("standing"))),
+        steps_of(_text(rest.get("steps"))),
     )
+
+
+def _text(result: Result | None) -> str:
+    return result.rows[0][0] or "" if result else ""
 
 
 # --- looking on -----------------------------------------------------------------------------
@@ -238,7 +296,7 @@ def read_steps(
     """How far transfers are on this shard, their destination's; see `make_durable`."""
     statement = sql.listing(connection, sql.READ_STEPS, transfers)
     return connection.call(
-        [statement], deadline, lambda results: [StepRow(*row) for row in results[0].rows]
+        [statement], deadline, lambda results: list(steps_of(_text(results[0])).values())
     )
 
 

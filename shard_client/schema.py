@@ -181,8 +181,8 @@ steps = _table(
     Column("amount", BigInteger, nullable=False),
     Column("state", _ascii(16), nullable=False),
     Column("is_empty", TINYINT, nullable=False, comment="1: it was cancelled before it was tried"),
+    Column("stamp", BigInteger, nullable=False, comment="of the last change"),
     Column("reason", _ascii(32), nullable=True),
     Column("detail", VARCHAR(512), nullable=True),
-    Column("stamp", BigInteger, nullable=False, comment="of the last change"),
     comment="On the destination's shard: how far transfers by TC/C or Saga are; kept for ever",
 )

@@ -148,49 +148,38 @@ STEP_COLUMNS = (
     "amount",
     "state",
     "is_empty",
+    "stamp",
     "reason",
     "detail",
-    "stamp",
 )
 READ_PHASES = f"SELECT {', '.join(PHASE_COLUMNS)} FROM phases"
 LOCK_PHASES = f"{READ_PHASES} FORCE INDEX (PRIMARY) WHERE transfer_id IN ({{ids}}) FOR UPDATE"
-READ_STEPS = (
-    f"SELECT {', '.join(STEP_COLUMNS)} FROM steps FORCE INDEX (PRIMARY)"
-    " WHERE transfer_id IN ({ids})"
+# As one text, see LOCK_ACCOUNTS.
+LOCK_STANDING = (
+    "SELECT GROUP_CONCAT(CONCAT_WS('\t', transfer_id, gtrid, phase, 'all') SEPARATOR '\n')"
+    " FROM phases FORCE INDEX (PRIMARY) WHERE transfer_id IN ({ids}) FOR UPDATE"
 )
-LOCK_STEPS = f"{READ_STEPS} FOR UPDATE"
+LOCK_STEPS = (
+    "SELECT GROUP_CONCAT(CONCAT_WS('\t', transfer_id, gtrid, account, amount, state, is_empty,"
+    " stamp, IFNULL(reason, ''), IFNULL(detail, ''), 'all') SEPARATOR '\n')"
+    " FROM steps FORCE INDEX (PRIMARY) WHERE transfer_id IN ({ids}) FOR UPDATE"
+)
+READ_STEPS = LOCK_STEPS.removesuffix(" FOR UPDATE")
 INSERT_PHASES = _insert("phases", *PHASE_COLUMNS)
 INSERT_STEPS = _insert("steps", *STEP_COLUMNS)
-_ATTEMPT = "given.transfer_id = {0}.transfer_id AND given.gtrid = {0}.gtrid"
-_PHASE_CHANGES = {
-    "transfer_id": _ID,
-    "gtrid": _SHORT,
-    "was": _SHORT,
-    "phase": _SHORT,
-    "outcome": _SHORT,
-    "source_state": _SHORT,
-    "destination_state": _SHORT,
-    "attempts": "BIGINT",
-    "next_attempt_at": "BIGINT",
-    "updated_at": "BIGINT",
-    "reason": _SHORT,
-    "detail": "VARCHAR(512) CHARACTER SET utf8mb4",
-}
-# Compare and set: a phase that is another by now is not found.
+# Compare and set: a phase, or a state, that is another by now is not found.
 UPDATE_PHASES = (
-    f"UPDATE {_rows(_PHASE_CHANGES)} STRAIGHT_JOIN phases FORCE INDEX (PRIMARY)"
-    f" ON {_ATTEMPT.format('phases')} AND phases.phase = given.was SET "
-    + ", ".join(f"phases.{name} = given.{name}" for name in list(_PHASE_CHANGES)[3:])
+    "UPDATE phases FORCE INDEX (PRIMARY) SET phase = %s, outcome = %s, source_state = %s,"
+    " destination_state = %s, attempts = %s, next_attempt_at = %s, updated_at = %s, reason = %s,"
+    " detail = %s WHERE gtrid = %s AND phase = %s AND transfer_id IN ({ids})"
 )
-_PHASE_ENDS = {name: _PHASE_CHANGES[name] for name in ("transfer_id", "gtrid", "was")}
 DROP_PHASES = (
-    f"DELETE phases FROM {_rows(_PHASE_ENDS)} STRAIGHT_JOIN phases FORCE INDEX (PRIMARY)"
-    f" ON {_ATTEMPT.format('phases')} AND phases.phase = given.was"
+    "DELETE phases FROM phases FORCE INDEX (PRIMARY)"
+    " WHERE gtrid = %s AND phase = %s AND transfer_id IN ({ids})"
 )
-_STEP_CHANGES = {"transfer_id": _ID, "gtrid": _SHORT, "state": _SHORT, "stamp": "BIGINT"}
 UPDATE_STEPS = (
-    f"UPDATE {_rows(_STEP_CHANGES)} STRAIGHT_JOIN steps FORCE INDEX (PRIMARY)"
-    f" ON {_ATTEMPT.format('steps')} SET steps.state = given.state, steps.stamp = given.stamp"
+    "UPDATE steps FORCE INDEX (PRIMARY) SET state = %s, stamp = %s"
+    " WHERE gtrid = %s AND transfer_id IN ({ids})"
 )
 UPDATE_HOLDINGS = (
     f"UPDATE {_rows(_CHANGES | {'held': 'BIGINT', 'expected': 'BIGINT'})}"

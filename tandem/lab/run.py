@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
-from coordinator.http import schemas
+from coordinator.telemetry.metrics import PROTOCOLS
 from tandem.chaos.history import longest_gap_s
 from tandem.chaos.tasks import Task
 from tandem.chaos.workload import Wire, account_names
@@ -59,12 +58,11 @@ def run(wanted: Wanted, folder: Path, report: Report, tell: Callable[[str], None
 
 def check_known(ways: Sequence[Way]) -> None:
     """Raises LocalError for a way that Tandem does not have, before anything is started."""
-    known = get_args(schemas.Protocol)
     for way in ways:
-        if not way.is_naive and way.name not in known:
+        if not way.is_naive and way.name not in PROTOCOLS:
             raise LocalError(
                 f'this Tandem does not know the protocol "{way.name}" (it knows '
-                f"{', '.join(known)}); leave it out of --ways. Nothing was started"
+                f"{', '.join(PROTOCOLS)}); leave it out of --ways. Nothing was started"
             )
 
 

@@ -211,6 +211,13 @@ class Phased:
         course = self._course(actor)
         absent = set() if state.destination.account else {DESTINATION}
         visit = go_on([course], self._found(state, course), absent, NOW, 1)
+        phases = {row.attempt: row.phase for row in state.source.phases}
+        if any(phases.get(attempt) != was for attempt, was, _ in visit.writes.changed):
+            # Somebody else has taken it further: nothing of the visit happens.
+            course.look_up()
+            passed = actor._replace(place=course.place)
+            yield Move(f"{number} comes too late", _with(state, number, passed), False)
+            return
         what = f"makes a visit ({course.place.task.name.lower()})"
         yield from self._outcomes(state, number, actor, course, visit, what)
         if actor.is_client and course.expire(EXCUSE):
@@ -272,6 +279,7 @@ class Phased:
         return Found(
             Locked(SLOTS, True, accounts, known),
             {row.attempt: row for row in state.source.phases},
+            {row.attempt: row.phase for row in state.source.phases},
             {step.attempt: step for step in state.destination.steps},
         )
 
@@ -280,14 +288,15 @@ class Phased:
         writes = visit.writes
         if at_source:
             account, rows, stored = state.source
-            for change in writes.changed:
-                rows = tuple(row for row in rows if row.attempt != change.attempt)
-                rows += (change.row,) if change.row else ()
+            for attempt, _, new in writes.changed:
+                (old,) = (row for row in rows if row.attempt == attempt)
+                rows = tuple(row for row in rows if row.attempt != attempt)
+                rows += (old._replace(**new._asdict()),) if new else ()
             rows += tuple(writes.begun)
-            for new in writes.transfers:
+            for record in writes.transfers:
                 if stored:
-                    return state._replace(wrong=f"a second outcome: {new.status}")
-                stored = new
+                    return state._replace(wrong=f"a second outcome: {record.status}")
+                stored = record
             account = writes.accounts.get(SOURCE, account)
             return state._replace(source=Source(account, rows, stored))
         there, steps = state.destination
