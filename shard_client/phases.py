@@ -192,7 +192,8 @@ class Visit(Branch):
 
     def leave(self, writes: VisitWrites, deadline: float) -> Reply[None]:
         """Write everything and commit; nothing of it, unless every row was found (rule R8)."""
-        packet = [*self._opening()]
+        # First what may not be found: then somebody else has been faster.
+        packet = [*self._opening(), *self._changes(writes)]
         if writes.transfers:
             transfers = [
                 (*row.transfer, row.gtrid, row.status, row.reason, row.detail, row.decided_at)
@@ -209,7 +210,6 @@ class Visit(Branch):
         if writes.accounts:
             packet.append(sql.join(sql.UPDATE_HOLDINGS, map(_holding, writes.accounts.values())))
             packet.append(sql.EXPECT_FOUND.format(count=len(writes.accounts)))
-        packet += self._changes(writes)
         if writes.rests_on_reading and not self.connection.is_durable_before_visible:
             packet.append(sql.TOUCH)
         return self.connection.call([*packet, "COMMIT"], deadline, lambda _: None)
