@@ -76,6 +76,7 @@ class Course:
         "error",
         "excuse",
         "gtrid",
+        "hindered_at",
         "is_running",
         "not_before",
         "place",
@@ -96,7 +97,9 @@ class Course:
         # What its client is told if it lapses; without, it runs again.
         self.excuse: NotDone | None = None
         self.since = since
+        # How often its next visit has failed, and since when it does.
         self.attempts = 0
+        self.hindered_at = 0.0
         self.not_before = 0.0
         self.error: str | None = None
         self.is_running = False
@@ -151,6 +154,13 @@ class Course:
             return False
         return self.step.phase in self.protocol.final and self.step.source is None
 
+    def failed(self, why: str, now: float) -> None:
+        """Its visit has failed, at `now` by the monotonic clock."""
+        self.error = why
+        self.attempts += 1
+        if self.attempts == 1:
+            self.hindered_at = now
+
     def expire(self, excuse: NotDone | None) -> bool:
         """Give it up, if its protocol can at this place; says whether it can."""
         phase = self.place.phase
@@ -159,6 +169,7 @@ class Course:
             return False
         self.place = self.place._replace(task=Task.ADVANCE, event=event)
         self.excuse = excuse
+        self.attempts, self.error = 0, None
         return True
 
     def look_up(self) -> None:

@@ -99,7 +99,7 @@ class PhasedFinisher:
             try:
                 gtrid = Gtrid.parse(portion.courses[0].gtrid)
                 assert gtrid is not None
-                lost = self._visits.go_on(gtrid, portion.courses, GroupTrace(), waits=False)
+                lost = self._visits.go_on(gtrid, portion.courses, GroupTrace())
                 error = lost.get(portion.shard)
                 is_away = isinstance(error, ShardUnavailable | ConnectionLost)
                 is_theirs = error is not None and not is_away
@@ -113,8 +113,8 @@ class PhasedFinisher:
                     },
                 )
                 for course in portion.courses:
-                    course.error = f"a fault of the service, see the log: {bug}"
-                    course.attempts += 1
+                    text = f"a fault of the service, see the log: {bug}"
+                    course.failed(text, time.monotonic())
                 is_theirs = True
             if is_theirs:
                 # It failed because of one of them, perhaps.

@@ -35,8 +35,8 @@ from shard_client.errors import ShardError, StatementRefused, TryAgain
 from shard_client.phases import PENDING, Found, Visit
 from shard_client.transfers import StoredTransfer, probe
 
-# After so many failures a course is not tried again here.
-_ATTEMPTS = 2
+# So long is a course tried whose accounts others have locked, or whose shard has undone the visit.
+_PATIENCE_S = 1.0
 
 
 class PhasedRun:
@@ -220,11 +220,12 @@ class PhasedRun:
     # --- go on ------------------------------------------------------------------------------
 
     def _go_on(self) -> None:
-        """Take what has begun through its phases."""
+        """Take what has begun through its phases. Those whose accounts others have locked are tried
+        again beside those that go on.
+        """
         active = self._settled(self._courses)
         while active:
-            waits = any(course.attempts for course in active)
-            lost = self._visits.go_on(self._gtrid, active, self._trace, waits=waits)
+            lost = self._visits.go_on(self._gtrid, active, self._trace)
             late = [course for course in active if self._is_late(course, lost)]
             given_up = {id(course) for course in late if not course.expire(self._excuse(course))}
             left = [course for course in late if id(course) in given_up]
@@ -232,14 +233,17 @@ class PhasedRun:
                 self._settled(left, is_left=True)
                 self._finisher.add(*left)
             active = self._settled([c for c in active if id(c) not in given_up])
+            if active and all(course.error for course in active):
+                time.sleep(pause_after(min(course.attempts for course in active)))
 
     def _is_late(self, course: Course, lost: dict[str, ShardError]) -> bool:
+        """Whether a course cannot go on here."""
         if course.error is None:
             return False
-        if course.attempts >= _ATTEMPTS:
-            return True
         error = lost.get(self._shards.shard_of(course.where))
-        return error is not None and not isinstance(error, TryAgain)
+        if error is not None and not isinstance(error, TryAgain):
+            return True
+        return time.monotonic() - course.hindered_at > _PATIENCE_S
 
     def _excuse(self, course: Course) -> NotDone:
         shard = self._shards.shard_of(course.where)

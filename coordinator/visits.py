@@ -71,10 +71,11 @@ class Visits:
         return {*done, *idle}
 
     def go_on(
-        self, gtrid: Gtrid, courses: Iterable[Course], trace: GroupTrace, *, waits: bool
+        self, gtrid: Gtrid, courses: Iterable[Course], trace: GroupTrace
     ) -> dict[str, ShardError]:
         """Take courses a step further, each on the shard that it needs. One for which that failed
-        has an `error`, and one more attempt. Says which shards were lost.
+        has an `error`, and one more attempt; it is not waited for any account that somebody else
+        has locked. Says which shards were lost.
         """
         began = time.monotonic()
         work: dict[str, list[Course]] = defaultdict(list)
@@ -83,7 +84,7 @@ class Visits:
             work[self._shards.shard_of(course.where)].append(course)
         parties = Participants(self._shards, gtrid, self._metrics, trace, Visit)
         try:
-            visits = self._plan(parties, work, waits=waits)
+            visits = self._plan(parties, work)
             done = self.leave(parties, visits)
         except BaseException:
             for branch in parties.branches.values():
@@ -100,15 +101,14 @@ class Visits:
             for course in work[shard]:
                 if shard in visits:
                     course.look_up()
-                course.error = str(error)
-                course.attempts += 1
+                course.failed(str(error), time.monotonic())
         return parties.lost
 
     def _plan(
-        self, parties: Participants[Visit], work: Mapping[str, list[Course]], *, waits: bool
+        self, parties: Participants[Visit], work: Mapping[str, list[Course]]
     ) -> dict[str, Visited]:
         entering = {shard: courses for shard, courses in work.items() if has_to_enter(courses)}
-        found = self.enter(parties, entering, waits=waits)
+        found = self.enter(parties, entering, waits=False)
         straight = [shard for shard in work if shard not in entering]
         parties.open(straight, self.deadline())
         found |= dict.fromkeys(straight, NOTHING_FOUND)
@@ -144,8 +144,7 @@ class Visits:
                 self._metrics.course_ended(course.protocol.name, now - course.since)
         self._metrics.phases_changed(phases)
         for course, why in visit.hindered:
-            course.error = why
-            course.attempts += 1
+            course.failed(why, now)
 
 
 def _calls(course: Course) -> bool:

@@ -85,7 +85,7 @@ class Stage:
         """One visit; one that comes too late is undone, and has to look where the transfer is."""
         gtrid = Gtrid.parse(course.gtrid)
         assert gtrid is not None
-        lost = self.visits.go_on(gtrid, [course], GroupTrace(), waits=True)
+        lost = self.visits.go_on(gtrid, [course], GroupTrace())
         if lost:
             assert {type(error) for error in lost.values()} == {TryAgain}
             assert course.place.task is Task.LOOK
@@ -350,13 +350,13 @@ def test_compensation_is_retried_until_it_succeeds(stage: Stage) -> None:
     stage.go(course)
     gtrid = stage.gtrid
     with stage.town.locked(stage.alice):
-        stage.visits.go_on(gtrid, [course], GroupTrace(), waits=False)
+        stage.visits.go_on(gtrid, [course], GroupTrace())
         assert course.error is not None
         assert "locked" in course.error
     issuer = stage.town.account("s1", overdraft_limit=None)
     assert stage.town.transfer(issuer, stage.alice, MOST - 60).status_code == 201
     for attempt in (2, 3):
-        stage.visits.go_on(gtrid, [course], GroupTrace(), waits=True)
+        stage.visits.go_on(gtrid, [course], GroupTrace())
         assert course.error is not None
         assert "beyond what can be kept" in course.error
         assert stage.phase() == ("compensating", "rejected", attempt, "account-not-found")
