@@ -14,7 +14,7 @@ from shard_client import accounts as on_shard
 from shard_client.accounts import AccountState, Terms
 from shard_client.connection import ShardConnection
 from shard_client.errors import ALL_SHARDS, ShardError, ShardUnavailable, SlotMoved, TryAgain
-from shard_client.phases import read_steps
+from shard_client.phases import StepRow, read_steps
 from shard_client.shard import Shard
 
 T = TypeVar("T")
@@ -218,15 +218,29 @@ class Accounts:
         connections: dict[str, ShardConnection],
         deadline: float,
     ) -> dict[str, Account]:
-        """All accounts, showing no transfer between them on one side only."""
+        """All accounts, showing no transfer on one side only."""
         found = {name: account for some in held for name, account in some.accounts.items()}
-        rows = [row for some in held for row in some.phases if row.transfer.destination in found]
+        rows = [row for some in held for row in some.phases]
         asked: dict[str, list[str]] = defaultdict(list)
         for row in rows:
             asked[self._shards.shard_of(row.transfer.destination)].append(row.transfer.id)
-        replies = [read_steps(connections[name], ids, deadline) for name, ids in asked.items()]
+        held_too = [name for name in asked if name in connections]
+        replies = [read_steps(connections[name], asked[name], deadline) for name in held_too]
         steps = [step for reply in replies for step in reply.get()]
+        for name in asked.keys() - held_too:
+            steps += self._steps_beside(name, asked[name], deadline)
         return as_whole(found, rows, steps)
+
+    def _steps_beside(self, shard: str, transfers: list[str], deadline: float) -> list[StepRow]:
+        """How far transfers are on a shard of which nothing else is read. If it cannot be asked they
+        count as not there: nobody sees here that they are.
+        """
+        try:
+            with self._shards[shard].connection(deadline) as connection:
+                return read_steps(connection, transfers, deadline).get()
+        except ShardError as error:
+            self._shards.note(error)
+            return []
 
     def _is_complete(
         self,

@@ -443,8 +443,8 @@ def as_whole(
     accounts: Mapping[str, Account], rows: Iterable[PhaseRow], steps: Iterable[StepRow]
 ) -> dict[str, Account]:
     """Accounts that were read at one moment, without the one side of a transfer whose other side is
-    not there yet. `rows` are the unfinished transfers between them, `steps` how far these are on
-    their destinations' shards.
+    not there yet. `rows` are the unfinished transfers from them, `steps` how far these are on their
+    destinations' shards.
     """
     found = dict(accounts)
     states = {step.attempt: step.state for step in steps}

@@ -364,3 +364,17 @@ def test_compensation_is_retried_until_it_succeeds(stage: Stage) -> None:
     stage.finish(course)
     assert stage.sums(stage.alice) == (100, 0, 0)
     assert stage.phase() is None
+
+
+def test_money_on_its_way_to_nobody_is_not_missing(stage: Stage) -> None:
+    """Whoever reads all accounts at one moment sees all of the money, wherever it is going."""
+    course = stage.begin("saga", stage.town.name("s2"))
+
+    def read() -> list[int]:
+        answer = stage.town.api.get(f"/v1/balances?account={stage.alice}&account={stage.bob}")
+        return [item["balance"] for item in answer.json()["balances"]]
+
+    while not course.is_done:
+        assert read() == [100, 0]
+        stage.go(course)
+    assert read() == [100, 0]
