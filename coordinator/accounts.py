@@ -232,8 +232,8 @@ class Accounts:
         return as_whole(found, rows, steps)
 
     def _steps_beside(self, shard: str, transfers: list[str], deadline: float) -> list[StepRow]:
-        """How far transfers are on a shard of which nothing else is read. If it cannot be asked they
-        count as not there: nobody sees here that they are.
+        """How far transfers are on a shard of which nothing else is read. If it cannot be asked,
+        they count as not there: nobody sees here that they are.
         """
         try:
             with self._shards[shard].connection(deadline) as connection:
