@@ -17,6 +17,8 @@ from ledger.audit import Violation
 ABSENT, TRIED, REFUSED, CANCELLED = "absent", "tried", "refused", "cancelled"
 # The state of the destination's step, once the money has arrived.
 ARRIVED = {"tcc": "confirmed", "saga": "credited"}
+# Where an amount is reserved on the source.
+RESERVING = ("tcc", "trying")
 _PENDING, _COMMITTED, _REJECTED, _LAPSED = "pending", "committed", "rejected", "lapsed"
 
 
@@ -91,7 +93,7 @@ class Stage(NamedTuple):
 
 
 STAGES = {
-    ("tcc", "trying"): Stage(_PENDING, False, frozenset({ABSENT, TRIED, REFUSED})),
+    RESERVING: Stage(_PENDING, False, frozenset({ABSENT, TRIED, REFUSED})),
     ("tcc", "confirming"): Stage(_COMMITTED, True, frozenset({TRIED, ARRIVED["tcc"]})),
     ("tcc", "cancelling"): Stage(_LAPSED, False, frozenset({ABSENT, TRIED, REFUSED, CANCELLED})),
     ("saga", "crediting"): Stage(_PENDING, True, frozenset({ABSENT, REFUSED, ARRIVED["saga"]})),

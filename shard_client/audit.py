@@ -14,7 +14,7 @@ import pymysql
 from pymysql.cursors import Cursor, SSCursor
 
 from ledger.model import Account, Entry
-from ledger.transfer_audit import Line, PhaseLine, Record, StepLine, Traces
+from ledger.transfer_audit import RESERVING, Line, PhaseLine, Record, StepLine, Traces
 from shard_client.audit_statements import (
     ACCOUNTS,
     BEGIN,
@@ -25,10 +25,8 @@ from shard_client.audit_statements import (
     PAGE_OF,
     PHASES,
     REFUNDED,
-    RESERVED,
     STEPS,
     TRANSFERS,
-    TRIED,
 )
 from shard_client.connection import Address, Row
 from shard_client.errors import translate
@@ -64,6 +62,11 @@ class PhaseOf(NamedTuple):
     phase: str
     source: str
     amount: int
+
+    @property
+    def is_reserving(self) -> bool:
+        """Whether its amount is held on the source."""
+        return (self.protocol, self.phase) == RESERVING
 
 
 class StepOf(NamedTuple):
@@ -167,13 +170,20 @@ class Snapshot:
         """Every transfer's row, in the order of their ids."""
         return self._paged("transfers", TRANSFERS, ["id"], TransferRow)
 
-    def phases(self) -> Iterator[PhaseOf]:
-        """Every row of the phase table, in the order of its key."""
-        return self._paged("phases", PHASES, ["transfer_id", "gtrid"], PhaseOf)
+    def phases(self, source: str | None = None) -> Iterator[PhaseOf]:
+        """Every row of the phase table, in the order of its key; or those of one source."""
+        here = "TRUE" if source is None else f"source = {self._connection.escape(source)}"
+        return self._paged("phases", PHASES, ["transfer_id", "gtrid"], PhaseOf, here)
 
-    def steps(self) -> Iterator[StepOf]:
-        """Every step, in the order of its key."""
-        return self._paged("steps", STEPS, ["transfer_id", "gtrid"], StepOf)
+    def steps(self, account: str | None = None, state: str = "") -> Iterator[StepOf]:
+        """Every step, in the order of its key; or those of one account in a state. The table has
+        no index by account: the others are passed over.
+        """
+        escape = self._connection.escape
+        here = "TRUE"
+        if account is not None:
+            here = f"account = {escape(account)} AND state = {escape(state)}"
+        return self._paged("steps", STEPS, ["transfer_id", "gtrid"], StepOf, here)
 
     def _paged(
         self,
@@ -223,15 +233,6 @@ class Snapshot:
         """Those of these transfers that are rejected Sagas: they alone may have a refund."""
         rows = self._rows(REFUNDED.format(ids=self._listed(transfers)))
         return {id_: Terms(*terms) for id_, *terms in rows}
-
-    def holdings(self, account: str) -> tuple[int, int]:
-        """What unfinished transfers have reserved on an account, and what is tried on it. There is
-        no index for the latter: all steps are read.
-        """
-        place = self._connection.escape(account)
-        ((reserved,),) = self._rows(RESERVED.format(account=place))
-        ((tried,),) = self._rows(TRIED.format(account=place))
-        return int(reserved), int(tried)
 
     def by_transfer(self, parts: Iterable[int], of: int) -> Iterator[Traces]:
         """What this shard holds of each transfer whose id's crc32 modulo `of` is in `parts`, in

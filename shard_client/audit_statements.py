@@ -96,11 +96,6 @@ REFUNDED = """
     SELECT id, source, destination, amount, currency FROM transfers FORCE INDEX (PRIMARY)
      WHERE id IN ({ids}) AND status = 'rejected' AND protocol = 'saga'
 """
-RESERVED = """
-    SELECT COALESCE(SUM(amount), 0) FROM phases FORCE INDEX (source)
-     WHERE source = {account} AND protocol = 'tcc' AND phase = 'trying'
-"""
-TRIED = "SELECT COALESCE(SUM(amount), 0) FROM steps WHERE account = {account} AND state = 'tried'"
 GROUPS = """
     SELECT gtrid, 'decision' AS kind, branches FROM decisions WHERE outcome = 'committed'
     UNION ALL

@@ -141,7 +141,7 @@ class ShardAudit:
     def _phases_and_steps(self) -> Iterator[Iterable[_Wrong]]:
         for phase in self._snapshot.phases():
             self._adding.phase(phase)
-            if phase.protocol == "tcc" and phase.phase == "trying":
+            if phase.is_reserving:
                 self._reserved[phase.source] += phase.amount
             yield self._misplaced("phase-on-its-shard", phase.transfer, phase.source)
         steps = self._snapshot.steps()
