@@ -21,14 +21,22 @@ _ACCOUNTS = (
     "   OR a.balance <> COALESCE(l.balance, 0) OR a.entry_count <> COALESCE(e.count, 0)"
     f"   OR a.entry_count <> COALESCE(e.last, 0)) LIMIT {_SHOWN_MAX}"
 )
+# What is held or expected when nothing is unfinished any more.
+_HELD = (
+    "SELECT id, held, expected FROM accounts WHERE id LIKE %s AND (held <> 0 OR expected <> 0)"
+    f" LIMIT {_SHOWN_MAX}"
+)
 # Debits, credits and committed transfers are compared across shards in 4,096 parts, by the slot
 # in front of the transfer's id. Ids are digests, so the exclusive or of their first 64 bits tells
 # whether two sets of equal size are the same.
 _DIGEST = "BIT_XOR(CAST(CONV(SUBSTRING({id}, 5, 16), 16, 10) AS UNSIGNED))"
+# A Saga that was refused has a debit and a refund, both where its row is.
 _ENTRIES = (
     "SELECT LEFT(transfer_id, 3) AS part, IF(amount < 0, 'debits', 'credits') AS side, COUNT(*),"
     f" {_DIGEST.format(id='transfer_id')}, SUM(ABS(amount))"
-    " FROM entries WHERE account_id LIKE %s GROUP BY part, side"
+    " FROM entries WHERE account_id LIKE %s"
+    " AND transfer_id NOT IN (SELECT id FROM transfers WHERE status = 'rejected')"
+    " GROUP BY part, side"
 )
 _TRANSFERS = (
     f"SELECT LEFT(id, 3) AS part, 'transfers' AS side, COUNT(*), {_DIGEST.format(id='id')},"
@@ -51,6 +59,8 @@ def violations(place: Place, prefix: str, committed: range) -> list[str]:
                 f"{server.shard}: account {id_} has {balance} and counts {count} entries; there "
                 f"are {entries}, which add up to {total}; the last, {last}, says {last_balance}"
             )
+        for id_, held, expected in server.rows(_HELD, f"{prefix}%"):
+            found.append(f"{server.shard}: account {id_} holds {held} and expects {expected}")
     return found + _halved(place.servers, f"{prefix}%", committed)
 
 

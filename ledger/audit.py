@@ -1,9 +1,10 @@
-"""What must hold of books that are closed for a moment: the invariants, as pure functions.
+"""What must hold of an account at every moment: the invariants, as pure functions.
 
-Each gives the ways in which it is violated, as (rule, detail).
+Each gives the ways in which it is violated, as (rule, detail). What must hold of a transfer is in
+`transfer_audit.py`.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import chain as one_after_the_other
 from itertools import pairwise
 from typing import NamedTuple
@@ -12,31 +13,6 @@ from ledger.chain import first_link, next_link
 from ledger.model import Account, Entry
 
 Violation = tuple[str, str]
-
-
-class Line(NamedTuple):
-    """One entry as the audit of transfers needs it; `shard` is where it stands, `currency` is its
-    account's, or "" if that is not there.
-    """
-
-    shard: str
-    account: str
-    amount: int
-    counterparty: str
-    stamp: int
-    currency: str
-
-
-class Record(NamedTuple):
-    """One transfer's row as the audit of transfers needs it."""
-
-    shard: str
-    status: str
-    source: str
-    destination: str
-    amount: int
-    currency: str
-    gtrid: str
 
 
 class Checked(NamedTuple):
@@ -186,33 +162,29 @@ def _as_written(account: Account, before: Entry, entry: Entry, after: Entry | No
     return mended if _leads_on(account, mended, after) else entry
 
 
-# --- one transfer ---------------------------------------------------------------------------
+# --- what is reserved -----------------------------------------------------------------------
 
 
-def check_transfer(records: Sequence[Record], lines: Sequence[Line]) -> list[Violation]:
-    """A transfer is there once, with both its entries if it is committed and none if it is not."""
-    if not records:
-        shards = ", ".join(sorted({line.shard for line in lines}))
-        return [("entry-has-transfer", f"there are entries on {shards}, but no transfer")]
-    if len(records) > 1:
-        places = ", ".join(record.shard for record in records)
-        return [("one-transfer-per-id", f"it stands {len(records)} times: on {places}")]
-    record = records[0]
-    wanted = []
-    if record.status == "committed":
-        wanted = [
-            (record.source, -record.amount, record.destination),
-            (record.destination, record.amount, record.source),
-        ]
-    found = [(line.account, line.amount, line.counterparty) for line in lines]
-    if sorted(wanted) != sorted(found):
-        detail = f"it is {record.status} with entries {found}, not {wanted}"
-        return [("all-entries-or-none", detail)]
-    if len({line.stamp for line in lines}) > 1:
-        stamps = ", ".join(str(line.stamp) for line in lines)
-        return [("entries-at-one-time", f"its entries carry the times {stamps}")]
-    others = {line.currency for line in lines} - {record.currency, ""}
-    if others:
-        detail = f"it is of {record.currency}, its accounts of {', '.join(sorted(others))}"
-        return [("transfer-in-its-currency", detail)]
-    return []
+def check_holdings(account: Account, reserved: int, tried: int) -> list[Violation]:
+    """What an account holds is what its unfinished transfers have `reserved`, and what it expects
+    is what was `tried` on it; neither is below zero, and what is held is there.
+
+    All of this stands on one shard and changes in one local transaction: it holds at every moment.
+    """
+    found = []
+    for name, value in (("held", account.held), ("expected", account.expected)):
+        if value < 0:
+            found.append(("held-not-negative", f"{value} is {name}"))
+    if account.held != reserved:
+        detail = f"the account holds {account.held}, its transfers that are trying {reserved}"
+        found.append(("held-as-phases-say", detail))
+    if account.expected != tried:
+        detail = f"the account expects {account.expected}, the steps that are tried {tried}"
+        found.append(("expected-as-steps-say", detail))
+    if account.available < account.lowest_balance:
+        detail = (
+            f"{account.balance} without {account.held} held is {account.available}, below "
+            f"{account.lowest_balance}"
+        )
+        found.append(("held-within-limit", detail))
+    return found

@@ -13,87 +13,34 @@ import msgspec
 import pymysql
 from pymysql.cursors import Cursor, SSCursor
 
-from ledger.audit import Line, Record
 from ledger.model import Account, Entry
+from ledger.transfer_audit import RESERVING, Line, PhaseLine, Record, StepLine, Traces
+from shard_client.audit_statements import (
+    ACCOUNTS,
+    BEGIN,
+    BY_TRANSFER,
+    ENDS,
+    ENTRIES,
+    GROUPS,
+    PAGE_OF,
+    PHASES,
+    REFUNDED,
+    STEPS,
+    TRANSFERS,
+)
 from shard_client.connection import Address, Row
 from shard_client.errors import translate
 
 T = TypeVar("T")
 
-# A reader that waits for a slower shard must not be hung up on by the server.
-_PATIENCE_S = 3600
 # Some 700 kB, below the packet that any server takes by default; larger pages are not faster.
 _PAGE = 2000
 
-_BEGIN = (
-    "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",
-    f"SET SESSION net_write_timeout={_PATIENCE_S}, wait_timeout={_PATIENCE_S},"
-    f" group_concat_max_len={64 * 2**20}",
-    "START TRANSACTION WITH CONSISTENT SNAPSHOT",
-)
-# Both the order of the rows in a page and that of the pages are that of the primary key; the
-# aggregate does not promise the first, so it is made sure of here.
-_PAGE_OF = (
-    "SELECT CONCAT('[', GROUP_CONCAT(CONCAT('[', {values}, ']')), ']') FROM"
-    " (SELECT {columns} FROM {table} FORCE INDEX (PRIMARY) WHERE {where} ORDER BY {key}"
-    " LIMIT {limit}) AS page"
-)
-# How a column is written as JSON.
-_TEXT, _NUMBER, _NUMBER_OR_NULL = "JSON_QUOTE({0})", "{0}", "IFNULL({0}, 'null')"
-_ACCOUNTS = {
-    "id": _TEXT,
-    "currency": _TEXT,
-    "balance": _NUMBER,
-    "overdraft_limit": _NUMBER_OR_NULL,
-    "status": _TEXT,
-    "entry_count": _NUMBER,
-    "stamp_floor": _NUMBER,
-    "chain": _TEXT,
-    "held": _NUMBER,
-    "expected": _NUMBER,
-}
-_ENTRIES = {
-    "account_id": _TEXT,
-    "number": _NUMBER,
-    "transfer_id": _TEXT,
-    "amount": _NUMBER,
-    "balance": _NUMBER,
-    "counterparty": _TEXT,
-    "stamp": _NUMBER,
-    "chain": _TEXT,
-}
-_TRANSFERS = {
-    "id": _TEXT,
-    "status": _TEXT,
-    "source": _TEXT,
-    "destination": _TEXT,
-    "amount": _NUMBER,
-    "currency": _TEXT,
-    "decided_at": _NUMBER,
-}
-
-# Entries and transfers in one stream, in the order of the transfers' ids.
-_BY_TRANSFER = """
-    SELECT transfer_id AS id, 0 AS is_record, account_id AS a, counterparty AS b, amount, stamp,
-           '' AS status,
-           COALESCE((SELECT currency FROM accounts WHERE accounts.id = account_id), '') AS currency,
-           '' AS gtrid
-      FROM entries WHERE {entries}
-    UNION ALL
-    SELECT id, 1, source, destination, amount, decided_at, status, currency, gtrid
-      FROM transfers WHERE {transfers}
-     ORDER BY id
-"""
-_GROUPS = """
-    SELECT gtrid, 'decision' AS kind, branches FROM decisions WHERE outcome = 'committed'
-    UNION ALL
-    SELECT gtrid, 'marker', shard FROM markers
-     ORDER BY gtrid
-"""
-
 
 class TransferRow(NamedTuple):
-    """A transfer as the audit of a shard needs it; `stamp` is when it was decided."""
+    """A transfer as the audit of a shard needs it; `stamp` is when it was decided. `gtrid` is ""
+    for one by two-phase commit.
+    """
 
     id: str
     status: str
@@ -102,14 +49,43 @@ class TransferRow(NamedTuple):
     amount: int
     currency: str
     stamp: int
+    protocol: str
+    gtrid: str
 
 
-class TransferLines(NamedTuple):
-    """What one shard holds of one transfer."""
+class PhaseOf(NamedTuple):
+    """A row of the phase table as the audit of a shard needs it."""
 
-    id: str
-    records: list[Record]
-    lines: list[Line]
+    transfer: str
+    gtrid: str
+    protocol: str
+    phase: str
+    source: str
+    amount: int
+
+    @property
+    def is_reserving(self) -> bool:
+        """Whether its amount is held on the source."""
+        return (self.protocol, self.phase) == RESERVING
+
+
+class StepOf(NamedTuple):
+    """A step as the audit of a shard needs it."""
+
+    transfer: str
+    gtrid: str
+    account: str
+    amount: int
+    state: str
+
+
+class Terms(NamedTuple):
+    """What a transfer says that it moves."""
+
+    source: str
+    destination: str
+    amount: int
+    currency: str
 
 
 class GroupRow(NamedTuple):
@@ -139,7 +115,7 @@ class Snapshot:
                 connect_timeout=5,
                 autocommit=True,
             )
-            for statement in _BEGIN:
+            for statement in BEGIN:
                 with self._connection.cursor() as cursor:
                     cursor.execute(statement)
         except pymysql.err.MySQLError as error:
@@ -152,11 +128,11 @@ class Snapshot:
 
     def accounts(self) -> Iterator[Account]:
         """Every account, in the order of their ids."""
-        return self._paged("accounts", _ACCOUNTS, ["id"], Account)
+        return self._paged("accounts", ACCOUNTS, ["id"], Account)
 
     def account(self, id_: str) -> Account | None:
         here = f"id = {self._connection.escape(id_)}"
-        return next(self._paged("accounts", _ACCOUNTS, ["id"], Account, here), None)
+        return next(self._paged("accounts", ACCOUNTS, ["id"], Account, here), None)
 
     def entries(self, account: str | None = None, stamps: range | None = None) -> Iterator[Entry]:
         """Every entry, in the order of accounts and numbers; those of one account; those stamped
@@ -168,7 +144,7 @@ class Snapshot:
         if stamps is not None:
             where.append(f"stamp >= {stamps.start} AND stamp < {stamps.stop}")
         key = ["account_id", "number"]
-        return self._paged("entries", _ENTRIES, key, Entry, " AND ".join(where))
+        return self._paged("entries", ENTRIES, key, Entry, " AND ".join(where))
 
     def histories(
         self, stamps: range | None = None
@@ -192,7 +168,22 @@ class Snapshot:
 
     def transfers(self) -> Iterator[TransferRow]:
         """Every transfer's row, in the order of their ids."""
-        return self._paged("transfers", _TRANSFERS, ["id"], TransferRow)
+        return self._paged("transfers", TRANSFERS, ["id"], TransferRow)
+
+    def phases(self, source: str | None = None) -> Iterator[PhaseOf]:
+        """Every row of the phase table, in the order of its key; or those of one source."""
+        here = "TRUE" if source is None else f"source = {self._connection.escape(source)}"
+        return self._paged("phases", PHASES, ["transfer_id", "gtrid"], PhaseOf, here)
+
+    def steps(self, account: str | None = None, state: str = "") -> Iterator[StepOf]:
+        """Every step, in the order of its key; or those of one account in a state. The table has
+        no index by account: the others are passed over.
+        """
+        escape = self._connection.escape
+        here = "TRUE"
+        if account is not None:
+            here = f"account = {escape(account)} AND state = {escape(state)}"
+        return self._paged("steps", STEPS, ["transfer_id", "gtrid"], StepOf, here)
 
     def _paged(
         self,
@@ -207,7 +198,7 @@ class Snapshot:
         decode = msgspec.json.Decoder(list[kind]).decode  # type: ignore[valid-type]
         position: tuple[Any, ...] | None = None
         while True:
-            statement = _PAGE_OF.format(
+            statement = PAGE_OF.format(
                 values=values,
                 columns=", ".join(columns),
                 table=table,
@@ -238,37 +229,54 @@ class Snapshot:
         rows = self._rows("SELECT first_slot, last_slot FROM slots ORDER BY first_slot")
         return [(first, last) for first, last in rows]
 
-    def by_transfer(self, parts: Iterable[int], of: int) -> Iterator[TransferLines]:
+    def refunded(self, transfers: Collection[str]) -> dict[str, Terms]:
+        """Those of these transfers that are rejected Sagas: they alone may have a refund."""
+        rows = self._rows(REFUNDED.format(ids=self._listed(transfers)))
+        return {id_: Terms(*terms) for id_, *terms in rows}
+
+    def by_transfer(self, parts: Iterable[int], of: int) -> Iterator[Traces]:
         """What this shard holds of each transfer whose id's crc32 modulo `of` is in `parts`, in
         the order of the ids.
         """
         listed = ",".join(map(str, parts))
         where = f"CRC32({{0}}) MOD {of} IN ({listed})"
-        return self._by_transfer(where.format("transfer_id"), where.format("id"))
+        others = where.format("transfer_id")
+        return self._by_transfer(others, where.format("id"), others)
 
     def of_transfers(
         self, transfers: Collection[str], accounts: Collection[str]
-    ) -> Iterator[TransferLines]:
+    ) -> Iterator[Traces]:
         """What this shard holds of some transfers, as far as it is on some accounts."""
         ids, places = self._listed(transfers), self._listed(accounts)
         lines = f"account_id IN ({places}) AND transfer_id IN ({ids})"
-        return self._by_transfer(lines, f"id IN ({ids})")
+        return self._by_transfer(lines, f"id IN ({ids})", f"transfer_id IN ({ids})")
+
+    def ends_of(self, transfers: Collection[str]) -> set[str]:
+        """The accounts that transfers name in their rows and their rows of the phase table."""
+        rows = self._rows(ENDS.format(ids=self._listed(transfers)))
+        return {account for ends in rows for account in ends}
 
     def groups(self) -> Iterator[GroupRow]:
         """Committed decisions and markers, in the order of their gtrids."""
-        for gtrid, kind, shards in self._stream(_GROUPS):
+        for gtrid, kind, shards in self._stream(GROUPS):
             names = tuple(shards.split(",")) if shards else ()
             yield GroupRow(gtrid, kind == "decision", names, self.shard)
 
-    def _by_transfer(self, entries: str, transfers: str) -> Iterator[TransferLines]:
-        statement = _BY_TRANSFER.format(entries=entries, transfers=transfers)
+    def _by_transfer(self, entries: str, transfers: str, others: str) -> Iterator[Traces]:
+        statement = BY_TRANSFER.format(entries=entries, transfers=transfers, others=others)
         for id_, rows in groupby(self._stream(statement), key=lambda row: row[0]):
-            found = TransferLines(id_, [], [])
-            for _, is_record, a, b, amount, stamp, status, currency, gtrid in rows:
-                if is_record:
-                    found.records.append(Record(self.shard, status, a, b, amount, currency, gtrid))
-                else:
+            found = Traces(id_, [], [], [], [])
+            for _, kind, a, b, amount, stamp, status, currency, gtrid, protocol, phase in rows:
+                if kind == "line":
                     found.lines.append(Line(self.shard, a, amount, b, stamp, currency))
+                    continue
+                terms = (status, a, b, amount, currency, gtrid, protocol)
+                if kind == "record":
+                    found.records.append(Record(self.shard, *terms))
+                elif kind == "phase":
+                    found.phases.append(PhaseLine(self.shard, *terms, phase))
+                else:
+                    found.steps.append(StepLine(self.shard, a, amount, gtrid, status))
             yield found
 
     def _listed(self, ids: Collection[str]) -> str:

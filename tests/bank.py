@@ -25,8 +25,11 @@ class Bank:
         self.prefix = uuid.uuid4().hex[:8]
         self.issuer = f"{self.prefix}-bank"
         self._map = read_map(cluster.settings)
-        self.accounts = [self._name(index) for index in range(accounts)]
+        self.accounts = [self.name(index) for index in range(accounts)]
         self.total = funds * accounts
+        # By which protocols random items are, and where they go that does not exist.
+        self.protocols = ["xa"]
+        self.strangers: list[str] = []
         with client(cluster.urls[0]) as http:
             terms = [{"id": name, "currency": "EUR"} for name in self.accounts]
             terms.append({"id": self.issuer, "currency": "EUR", "overdraft_limit": None})
@@ -43,7 +46,7 @@ class Bank:
     def shard_of(self, account: str) -> str:
         return self._map.shard_of(account)
 
-    def _name(self, index: int) -> str:
+    def name(self, index: int) -> str:
         """A name on the next shard: they are dealt out in turn."""
         shards = sorted(self._map.shards)
         names = (f"{self.prefix}-{index}-{salt}" for salt in itertools.count())
@@ -58,7 +61,10 @@ class Bank:
 
     def random_item(self, chance: random.Random, most: int = 5) -> dict:
         source, destination = chance.sample(self.accounts, 2)
-        return transfer(source, destination, chance.randint(1, most), uuid.uuid4().hex)
+        if self.strangers and not chance.randrange(5):
+            destination = chance.choice(self.strangers)
+        item = transfer(source, destination, chance.randint(1, most), uuid.uuid4().hex)
+        return item | {"protocol": chance.choice(self.protocols)}
 
     def check(self) -> None:
         """The oracles: nothing is lost or made, and every invariant of the audit holds."""

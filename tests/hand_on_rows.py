@@ -44,12 +44,17 @@ class Books:
     @contextmanager
     def restored(self) -> Iterator[None]:
         """What the block does to both accounts and their transfers is undone."""
-        accounts, tables = (self.victim, self.other), ("accounts", "transfers")
-        where = {"accounts": "id = '@'", "transfers": "source = '@'"}
+        accounts = (self.victim, self.other)
+        where = {
+            "accounts": "id = '@'",
+            "transfers": "source = '@'",
+            "phases": f"source IN {accounts}",
+            "steps": f"account IN {accounts}",
+        }
         kept = {
             (account, table): self.sql(f"SELECT * FROM {table} WHERE {where[table]}", account)
             for account in accounts
-            for table in tables
+            for table in where
         }
         entries = {account: self.entries(account) for account in accounts}
         try:

@@ -1,18 +1,19 @@
 """Checks every invariant across all shards, on a system that is in use.
 
 Each shard is read at one moment of its own, so a group that commits just then may show on one
-shard and not yet on another. What looks one-sided is therefore looked at again until it is whole;
-the sums of the balances are corrected by exactly these transfers. What stays one-sided is a
-violation, unless a prepared branch that waits for its decision explains it.
+shard and not yet on another. What looks one-sided is therefore looked at again until it is whole,
+or until a row of the phase table says that it is unfinished; the sums of the balances are corrected
+by exactly these transfers. What stays one-sided is a violation, unless a prepared branch that waits
+for its decision explains it.
 
 Memory stays bounded however much there is to read: each shard is checked as a stream, transfers
-are compared by sums (see `shard_audit`), and what is wrong is named up to a limit, then counted.
+are compared by sums (see `sums.py`), and what is wrong is named up to a limit, then counted.
 """
 
 import heapq
 import secrets
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
 from contextlib import ExitStack, closing, contextmanager
@@ -22,17 +23,19 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from coordinator.auditing.anchors import Anchor, BrokenAnchors, Footer, check_anchors, write_anchors
-from coordinator.auditing.shard_audit import PARTS, Page, ShardAudit, ShardAuditor, Violation
+from coordinator.auditing.second_look import SecondLook, merged
+from coordinator.auditing.shard_audit import Page, ShardAudit, Violation
+from coordinator.auditing.shard_process import Pages, ShardAuditor
+from coordinator.auditing.sums import Sums, united
 from coordinator.cluster import read_map
 from coordinator.provision import audit_address, service_address
 from coordinator.settings import Settings
-from ledger.audit import check_transfer
-from shard_client.audit import GroupRow, Snapshot, TransferLines
+from ledger.transfer_audit import Traces, check_transfer
+from shard_client.audit import GroupRow, Snapshot
 from shard_client.connection import Address, ShardConnection
 from shard_client.errors import ShardError
-from shard_client.prepared import list_prepared
 from shard_client.shard_map import ShardMap
-from shard_client.transfers import glimpse, make_durable
+from shard_client.transfers import make_durable
 
 T = TypeVar("T")
 
@@ -44,8 +47,6 @@ _CALL_S = 5.0
 _REPORT_EVERY = 20_000
 # How many are held at once, to be looked at again.
 _SUSPECTS_MAX = 10_000
-# How many are looked up with one statement.
-_AT_ONCE = 1000
 # How many violations are named; those beyond are counted for each rule.
 _NAMED_MAX = 1000
 
@@ -63,6 +64,8 @@ class _Audit:
         self._settings = settings
         self._report = report
         self._map: ShardMap = read_map(settings)
+        addresses = {shard: self._address(shard) for shard in self._map.shards}
+        self._look = SecondLook(addresses, settings.cluster.id)
         self._named: list[Violation] = []
         self._unnamed: Counter[str] = Counter()
         self.summary: Counter[str] = Counter()
@@ -89,7 +92,10 @@ class _Audit:
                 begun.result()
             if anchoring:
                 self._make_durable()
-            self._check_shards(auditors)
+            self._take_all({a.shard: a.pages(ShardAudit.check_steps) for a in auditors})
+            fields = [auditor.call(ShardAudit.field) for auditor in auditors]
+            field = united(found.result() for found in fields)
+            self._take_all({a.shard: a.pages(ShardAudit.check, field) for a in auditors})
             self._compare(auditors)
             self._check_totals()
             self._check_groups()
@@ -114,8 +120,8 @@ class _Audit:
 
     # --- each shard by itself ---------------------------------------------------------------
 
-    def _check_shards(self, auditors: list[ShardAuditor]) -> None:
-        running = {auditor.shard: auditor.pages(ShardAudit.check) for auditor in auditors}
+    def _take_all(self, running: dict[str, Pages[Page]]) -> None:
+        """Take the pages of each shard as they come."""
         while running:
             wait([pages.ahead for pages in running.values()], return_when=FIRST_COMPLETED)
             for shard, pages in list(running.items()):
@@ -142,24 +148,40 @@ class _Audit:
         """Compare all transfers. Those that do not look whole at these moments are looked at again,
         in portions: there may be many when the moments are far apart.
         """
-        debits, credits = [0] * PARTS, [0] * PARTS
+        sums = Sums.zero()
         for found in [auditor.call(ShardAudit.sums) for auditor in auditors]:
-            sums = found.result()
-            self._totals.update(sums.totals)
-            for mine, theirs in ((debits, sums.debits), (credits, sums.credits)):
-                mine[:] = map(int.__add__, mine, theirs)
-        parts = [part for part in range(PARTS) if debits[part] or credits[part]]
+            sums.add(found.result())
+        self._totals.update(sums.totals)
+        parts = sums.parts
         if not parts:
             return
         self._report("Comparing what does not look whole on all shards")
         streams = [_each(auditor.pages(ShardAudit.lines, parts)) for auditor in auditors]
-        suspects = (t for t in _merged(streams) if check_transfer(t.records, t.lines))
+        suspects = self._suspects(merged(streams))
         # All are of the same moments: what was on its way then has this long, not each portion.
         give_up = time.monotonic() + _SETTLE_S
         while some := list(islice(suspects, _SUSPECTS_MAX)):
-            for currency, transfer in self._check_again(some, give_up):
-                for line in transfer.lines:
-                    self._totals[currency] -= line.amount
+            for transfer in self._check_again(some, give_up):
+                self._set_apart(transfer)
+
+    def _suspects(self, transfers: Iterable[Traces]) -> Iterator[Traces]:
+        """Those that neither are whole nor said to be unfinished."""
+        for transfer in transfers:
+            if check_transfer(transfer):
+                yield transfer
+            elif transfer.phases:
+                self._count_unfinished(transfer)
+                self._set_apart(transfer)
+
+    def _count_unfinished(self, transfer: Traces) -> None:
+        if transfer.phases:
+            self.summary["unfinished"] += 1
+
+    def _set_apart(self, transfer: Traces) -> None:
+        """Correct the sums of the balances: they hold a part of it, perhaps."""
+        for line in transfer.lines:
+            if line.currency:
+                self._totals[line.currency] -= line.amount
 
     def _check_totals(self) -> None:
         """The balances of a currency add up to zero, apart from what was just on its way."""
@@ -169,74 +191,32 @@ class _Audit:
                 detail = f"the balances of all accounts add up to {total}, not 0"
                 self._add(Violation("money-is-conserved", None, currency, detail))
 
-    def _check_again(
-        self, suspects: list[TransferLines], give_up: float
-    ) -> list[tuple[str, TransferLines]]:
-        """Gives those that only had been on their way between two shards, with their currency."""
+    def _check_again(self, suspects: list[Traces], give_up: float) -> list[Traces]:
+        """Gives those that only had been on their way between two shards."""
         on_their_way = []
         waiting = {suspect.id: suspect for suspect in suspects}
         while waiting:
-            for found in self._now(list(waiting.values())):
-                if not check_transfer(found.records, found.lines):
-                    on_their_way.append((found.records[0].currency, waiting.pop(found.id)))
+            for found in self._look.traces(list(waiting.values())):
+                if not check_transfer(found):
+                    on_their_way.append(waiting.pop(found.id))
+                    self._count_unfinished(found)
             if time.monotonic() > give_up:
                 break
             if waiting:
                 time.sleep(_PAUSE_S)
-        doubts = self._in_doubt(list(waiting))
-        for found in self._now(list(waiting.values())):
-            problems = check_transfer(found.records, found.lines)
-            if problems and found.id in doubts:
-                self.summary["in doubt"] += 1
-                on_their_way.append((doubts[found.id], waiting[found.id]))
-            elif not problems:
-                on_their_way.append((found.records[0].currency, waiting[found.id]))
-            else:
+        doubts = self._look.in_doubt(list(waiting))
+        for found in self._look.traces(list(waiting.values())):
+            problems = check_transfer(found)
+            if problems and found.id not in doubts:
                 for rule, detail in problems:
                     self._add(Violation(rule, None, found.id, detail))
+                continue
+            if problems:
+                self.summary["in doubt"] += 1
+            else:
+                self._count_unfinished(found)
+            on_their_way.append(waiting[found.id])
         return on_their_way
-
-    def _now(self, suspects: list[TransferLines]) -> Iterator[TransferLines]:
-        """Transfers as they are now."""
-        for start in range(0, len(suspects), _AT_ONCE):
-            some = suspects[start : start + _AT_ONCE]
-            accounts = {name for suspect in some for name in _accounts(suspect)}
-            ids = [suspect.id for suspect in some]
-            with ExitStack() as stack:
-                streams = [
-                    stack.enter_context(closing(Snapshot(self._address(shard)))).of_transfers(
-                        ids, accounts
-                    )
-                    for shard in self._map.shards
-                ]
-                found = {transfer.id: transfer for transfer in _merged(streams)}
-            for id_ in ids:
-                yield found.get(id_) or TransferLines(id_, [], [])
-
-    def _in_doubt(self, transfers: list[str]) -> dict[str, str]:
-        """Those of these transfers of which a prepared branch holds a part, with their currency."""
-        found: dict[str, str] = {}
-        if not transfers:
-            return found
-        prepared = self._prepared()
-        for shard in self._map.shards:
-            with closing(ShardConnection(self._address(shard), _CALL_S, 60)) as connection:
-                for start in range(0, len(transfers), _AT_ONCE):
-                    some, deadline = transfers[start : start + _AT_ONCE], time.monotonic() + _CALL_S
-                    for row in glimpse(connection, some, deadline):
-                        if row.gtrid in prepared:
-                            found[row.transfer.id] = row.transfer.currency
-        return found
-
-    def _prepared(self) -> dict[str, set[str]]:
-        """The shards on which each group is prepared now."""
-        found: dict[str, set[str]] = defaultdict(set)
-        for shard in self._map.shards:
-            with closing(ShardConnection(self._address(shard), _CALL_S, 60)) as connection:
-                deadline = time.monotonic() + _CALL_S
-                for branch in list_prepared(connection, self._settings.cluster.id, deadline):
-                    found[str(branch.gtrid)].add(shard)
-        return found
 
     # --- decisions and markers --------------------------------------------------------------
 
@@ -274,7 +254,7 @@ class _Audit:
         if not suspects:
             return {}
         # In this order: what is finished in between has its marker by the time of the snapshot.
-        prepared = self._prepared()
+        prepared = self._look.prepared()
         found = {}
         for gtrid, parts in self._groups():
             missing = parts - prepared.get(gtrid, set())
@@ -317,24 +297,6 @@ class _Audit:
 
 def _each(pages: Iterable[list[T]]) -> Iterator[T]:
     return (item for page in pages for item in page)
-
-
-def _merged(streams: list[Iterator[TransferLines]]) -> Iterator[TransferLines]:
-    """Each transfer once, with what all shards hold of it."""
-    for id_, parts in groupby(heapq.merge(*streams, key=lambda p: p.id), key=lambda p: p.id):
-        merged = TransferLines(id_, [], [])
-        for part in parts:
-            merged.records.extend(part.records)
-            merged.lines.extend(part.lines)
-        yield merged
-
-
-def _accounts(found: TransferLines) -> Iterator[str]:
-    """The accounts that a transfer's rows name."""
-    for line in found.lines:
-        yield from (line.account, line.counterparty)
-    for record in found.records:
-        yield from (record.source, record.destination)
 
 
 def _missing(rows: list[GroupRow]) -> set[str]:

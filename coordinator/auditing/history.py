@@ -7,18 +7,22 @@ from typing import NamedTuple
 from coordinator.cluster import read_map
 from coordinator.provision import audit_address
 from coordinator.settings import Settings
-from ledger.audit import Checked, Violation, check_end, opening, recompute
+from ledger.audit import Checked, Violation, check_end, check_holdings, opening, recompute
 from ledger.model import Account, Entry
-from shard_client.audit import Snapshot
+from ledger.transfer_audit import TRIED
+from shard_client.audit import PhaseOf, Snapshot, StepOf
 
 
 class History(NamedTuple):
     """An account as it is at one moment, and its entries. `end` is what is wrong with the account
-    itself, and counts once the entries have been read.
+    itself, and counts once the entries have been read. `unfinished` are the transfers from it that
+    are not finished, some of which hold their amounts; `tried` is what it expects.
     """
 
     account: Account
     shard: str
+    unfinished: list[PhaseOf]
+    tried: list[StepOf]
     entries: Iterator[Checked]
     end: list[Violation]
 
@@ -37,8 +41,12 @@ def account_history(settings: Settings, id_: str) -> Iterator[History | None]:
         if account is None:
             yield None
             return
-        end: list[Violation] = []
-        yield History(account, shard, _checked(account, snapshot.entries(id_), end), end)
+        unfinished = list(snapshot.phases(id_))
+        tried = list(snapshot.steps(id_, TRIED))
+        reserved = sum(phase.amount for phase in unfinished if phase.is_reserving)
+        end = check_holdings(account, reserved, sum(step.amount for step in tried))
+        entries = _checked(account, snapshot.entries(id_), end)
+        yield History(account, shard, unfinished, tried, entries, end)
 
 
 def _checked(account: Account, entries: Iterator[Entry], end: list[Violation]) -> Iterator[Checked]:

@@ -1,43 +1,29 @@
-"""The audit of one shard by itself, and the process or thread in which it runs.
+"""The audit of one shard by itself; `shard_process.py` gives it a process of its own."""
 
-Python checks entries on one core; so each shard has a process of its own, if there is much to read.
-The parent pulls pages: of what is wrong, and of what must be compared across shards.
-"""
-
-import os
-import signal
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from hashlib import blake2b
+from collections.abc import Iterable, Iterator
 from itertools import islice
-from multiprocessing import get_context, parent_process
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import NamedTuple
 from zlib import crc32
 
 from coordinator.auditing.anchors import Anchor, read_anchors
-from ledger.audit import check_history
+from coordinator.auditing.sums import PARTS, Adding, Sums
+from ledger.audit import check_history, check_holdings
 from ledger.chain import first_link
 from ledger.ids import slot_of, slot_of_transfer
 from ledger.model import Account, Entry
-from shard_client.audit import Snapshot, TransferLines, TransferRow
+from ledger.transfer_audit import TRIED, Traces
+from shard_client.audit import Snapshot, Terms, TransferRow
 from shard_client.connection import Address
 from shard_client.shard_map import ShardMap
 from shard_client.transfers import TransferStatus
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
-# Transfers are compared across shards as so many sums; where two differ, the transfers behind them
-# are looked at. So what is on its way makes it look at a small part of them again.
-PARTS = 2**16
 # How much is checked, and how many violations are named, before the parent is told.
 _PAGE = 5000
 _VIOLATIONS_PAGE = 1000
-
+# How many transfers that have a refund are looked up with one statement.
+_REFUNDS_AT_ONCE = 1000
 
 # Rule, subject, detail.
 _Wrong = tuple[str, str, str]
@@ -59,22 +45,8 @@ class Page(NamedTuple):
     counts: Counter[str]
 
 
-class Sums(NamedTuple):
-    """What a shard adds to the comparison across all: the balances of each currency; and for each
-    part of the transfers' ids, what its debits and its credits exceed its transfers by, as sums of
-    digests.
-    """
-
-    totals: Counter[str]
-    debits: list[int]
-    credits: list[int]
-
-
 class ShardAudit:
-    """One shard's part in an audit, on one snapshot of it.
-
-    `key` is drawn for each audit: nobody can prepare rows whose sums are those of others.
-    """
+    """One shard's part in an audit, on one snapshot of it; `key` is the sums' (see `sums.py`)."""
 
     def __init__(
         self, address: Address, shard_map: ShardMap, key: bytes, anchors: Path | None
@@ -82,9 +54,12 @@ class ShardAudit:
         self._address = address
         self._shard = address.shard
         self._map = shard_map
-        self._key = key
         self._anchors = anchors
-        self._sums = Sums(Counter(), [0] * PARTS, [0] * PARTS)
+        self._adding = Adding(key)
+        # What unfinished transfers have reserved on each account, and what was tried on it.
+        self._reserved: Counter[str] = Counter()
+        self._tried: Counter[str] = Counter()
+        self._refunds: list[tuple[str, Terms]] = []
 
     def is_there(self) -> bool:
         """Answers once its process has started."""
@@ -97,8 +72,12 @@ class ShardAudit:
     def close(self) -> None:
         self._snapshot.close()
 
+    def field(self) -> bytearray | None:
+        """The transfers of which this shard has a step; once steps were checked."""
+        return self._adding.field
+
     def sums(self) -> Sums:
-        return self._sums
+        return self._adding.sums
 
     def anchors(self) -> Iterator[list[Anchor]]:
         """Where the chain of each account ends, in the order of their ids."""
@@ -106,17 +85,27 @@ class ShardAudit:
         while page := list(islice(found, _PAGE)):
             yield page
 
-    def lines(self, parts: list[int]) -> Iterator[list[TransferLines]]:
+    def lines(self, parts: list[int]) -> Iterator[list[Traces]]:
         """What this shard holds of the transfers in these parts, in the order of their ids."""
         found = self._snapshot.by_transfer(parts, PARTS)
         while page := list(islice(found, _PAGE)):
             yield page
 
-    def check(self) -> Iterator[Page]:
-        """Check everything that one shard alone can tell, and add up what all must tell."""
+    def check_steps(self) -> Iterator[Page]:
+        """Check where phase rows and steps are, and note what they mean for all else."""
+        return self._paged(self._phases_and_steps())
+
+    def check(self, field: bytearray | None) -> Iterator[Page]:
+        """Check everything else that one shard alone can tell, and add up what all must tell.
+        `field` is of all shards.
+        """
+        self._adding.field = field
+        return self._paged(self._stretches())
+
+    def _paged(self, stretches: Iterable[Iterable[_Wrong]]) -> Iterator[Page]:
         self._counts: Counter[str] = Counter()
         violations: list[Violation] = []
-        for found in self._stretches():
+        for found in stretches:
             for rule, subject, detail in found:
                 violations.append(Violation(rule, self._shard, subject, detail))
                 if len(violations) == _VIOLATIONS_PAGE:
@@ -141,9 +130,41 @@ class ShardAudit:
                 yield self._gone(anchors.before(account.id))
                 yield self._check_account(account, entries, anchors.at(account.id))
         yield self._gone(anchors.before(None))
+        yield self._without_account()
+        self._look_up_refunds()
         transfers = self._snapshot.transfers()
         while some := list(islice(transfers, _PAGE)):
             yield self._check_transfers(some)
+
+    # --- phases and steps -------------------------------------------------------------------
+
+    def _phases_and_steps(self) -> Iterator[Iterable[_Wrong]]:
+        for phase in self._snapshot.phases():
+            self._adding.phase(phase)
+            if phase.is_reserving:
+                self._reserved[phase.source] += phase.amount
+            yield self._misplaced("phase-on-its-shard", phase.transfer, phase.source)
+        steps = self._snapshot.steps()
+        while some := list(islice(steps, _PAGE)):
+            for step in some:
+                self._adding.step(step)
+                if step.state == TRIED:
+                    self._tried[step.account] += step.amount
+                yield self._misplaced("step-on-its-shard", step.transfer, step.account)
+            self._counts["steps"] += len(some)
+
+    def _misplaced(self, rule: str, subject: str, account: str) -> Iterable[_Wrong]:
+        owner = self._map.shard_of(account)
+        if owner == self._shard:
+            return ()
+        return [(rule, subject, f"slot {slot_of(account)} of {account} is on shard {owner}")]
+
+    def _without_account(self) -> Iterator[_Wrong]:
+        """What is reserved or tried on accounts that are not there."""
+        for account, amount in sorted(self._reserved.items()):
+            yield "held-as-phases-say", account, f"{amount} is reserved, and it does not exist"
+        for account, amount in sorted(self._tried.items()):
+            yield "expected-as-steps-say", account, f"{amount} is tried, and it does not exist"
 
     # --- accounts and their entries ---------------------------------------------------------
 
@@ -156,11 +177,11 @@ class ShardAudit:
         unlike = reading.unlike_anchor(account)
         if unlike:
             yield "chain-as-anchored", account.id, unlike
-        owner = self._map.shard_of(account.id)
-        if owner != self._shard:
-            detail = f"slot {slot_of(account.id)} is on shard {owner}"
-            yield "account-on-its-shard", account.id, detail
-        self._sums.totals[account.currency] += account.balance
+        yield from self._misplaced("account-on-its-shard", account.id, account.id)
+        reserved, tried = self._reserved.pop(account.id, 0), self._tried.pop(account.id, 0)
+        for rule, detail in check_holdings(account, reserved, tried):
+            yield rule, account.id, detail
+        self._adding.sums.totals[account.currency] += account.balance
         self._counts["accounts"] += 1
         self._counts["entries"] += reading.count
 
@@ -168,20 +189,33 @@ class ShardAudit:
         self, owner: Account, entries: Iterator[Entry], reading: "_Reading"
     ) -> Iterator[Entry]:
         """The entries, each added to the sums on its way."""
-        _, debits, credits = self._sums
+        _, debits, credits, *_ = self._adding.sums
+        id_, currency, digest = owner.id, owner.currency, self._adding.digest
+        own = f"{slot_of(id_):03x}"
         for entry in entries:
-            account, number, transfer, amount, _, counterparty, stamp, chain = entry
-            part = crc32(transfer.encode()) % PARTS
+            _, number, transfer, amount, _, counterparty, stamp, chain = entry
+            crc = crc32(transfer.encode())
+            part = crc % PARTS
             if amount < 0:
-                what = (transfer, account, counterparty, -amount, owner.currency, stamp)
-                debits[part] += self._digest(*what)
+                debits[part] += digest(crc, transfer, id_, counterparty, -amount, currency, stamp)
+            elif transfer[:3] != own or self._map.shard_of(counterparty) == self._shard:
+                credits[part] += digest(crc, transfer, counterparty, id_, amount, currency, stamp)
             else:
-                what = (transfer, counterparty, account, amount, owner.currency, stamp)
-                credits[part] += self._digest(*what)
+                # The source of a transfer to another shard: it has its money back.
+                debits[part] -= digest(crc, transfer, id_, counterparty, amount, currency, stamp)
+                self._refunds.append((transfer, Terms(id_, counterparty, amount, currency)))
+                if len(self._refunds) == _REFUNDS_AT_ONCE:
+                    self._look_up_refunds()
             reading.count += 1
             if number == reading.anchored:
                 reading.chain = chain
             yield entry
+
+    def _look_up_refunds(self) -> None:
+        """Debit and refund cancel each other in the sums; so the transfer's row is looked up."""
+        allowed = self._snapshot.refunded([transfer for transfer, _ in self._refunds])
+        self._adding.refunds(self._refunds, allowed)
+        self._refunds.clear()
 
     def _gone(self, anchors: Iterable[Anchor]) -> Iterator[_Wrong]:
         for anchor in anchors:
@@ -191,30 +225,15 @@ class ShardAudit:
     # --- transfers --------------------------------------------------------------------------
 
     def _check_transfers(self, some: list[TransferRow]) -> Iterator[_Wrong]:
-        _, debits, credits = self._sums
-        for id_, status, source, destination, amount, currency, stamp in some:
-            slot = slot_of_transfer(id_)
+        for row in some:
+            slot = slot_of_transfer(row.id)
             if slot is None or self._map.shard_of_slot(slot) != self._shard:
                 detail = "it is not on the shard that the slot in its id belongs to"
-                yield "transfer-on-its-shard", id_, detail
-            if status == TransferStatus.COMMITTED:
-                part = crc32(id_.encode()) % PARTS
-                digest = self._digest(id_, source, destination, amount, currency, stamp)
-                debits[part] -= digest
-                credits[part] -= digest
+                yield "transfer-on-its-shard", row.id, detail
+            if row.status == TransferStatus.COMMITTED:
+                has_step = row.gtrid != "" and self._map.shard_of(row.destination) != self._shard
+                self._adding.committed(row, has_step=has_step)
         self._counts["transfers"] += len(some)
-
-    def _digest(
-        self,
-        transfer: str,
-        source: str,
-        destination: str,
-        amount: int,
-        currency: str,
-        stamp: int,
-    ) -> int:
-        text = f"{transfer}|{source}|{destination}|{amount}|{currency}|{stamp}"
-        return int.from_bytes(blake2b(text.encode(), digest_size=8, key=self._key).digest())
 
 
 class _Anchors:
@@ -261,92 +280,3 @@ class _Reading:
         if self.chain != chain:
             return f"entry {number} or one before it was another when the anchors were taken"
         return None
-
-
-# --- the process ----------------------------------------------------------------------------
-
-# Of the process or thread that does the work of one shard.
-_mine = threading.local()
-
-
-def _make(*arguments: Any) -> None:
-    _mine.audit = ShardAudit(*arguments)
-    parent = parent_process()
-    if parent is None or threading.current_thread() is not threading.main_thread():
-        return
-    # Ctrl-C is the parent's, and without a parent there is nothing to do.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: BaseProcess) -> None:
-    parent.join()
-    os._exit(1)
-
-
-def _call(method: Callable[..., T], arguments: tuple[Any, ...]) -> T:
-    return method(_mine.audit, *arguments)
-
-
-def _stream(method: Callable[..., Iterator[Any]], arguments: tuple[Any, ...]) -> None:
-    _mine.stream = method(_mine.audit, *arguments)
-
-
-def _next() -> Any:
-    return next(_mine.stream, None)
-
-
-class ShardAuditor:
-    """A ShardAudit in a process of its own, or in a thread, where there is little to read."""
-
-    def __init__(
-        self,
-        address: Address,
-        shard_map: ShardMap,
-        key: bytes,
-        anchors: Path | None,
-        *,
-        apart: bool,
-    ) -> None:
-        self.shard = address.shard
-        arguments = (address, shard_map, key, anchors)
-        self._executor: Executor = (
-            ProcessPoolExecutor(1, get_context("spawn"), _make, arguments)
-            if apart
-            else ThreadPoolExecutor(1, "audit", _make, arguments)
-        )
-
-    def call(
-        self, method: Callable[Concatenate[ShardAudit, P], T], *arguments: P.args, **_: P.kwargs
-    ) -> "Future[T]":
-        """Begin one call."""
-        return self._executor.submit(_call, method, arguments)
-
-    def pages(
-        self,
-        method: Callable[Concatenate[ShardAudit, P], Iterator[T]],
-        *arguments: P.args,
-        **_: P.kwargs,
-    ) -> "Pages[T]":
-        """Begin a stream; one at a time."""
-        self._executor.submit(_stream, method, arguments)
-        return Pages(self._executor)
-
-    def close(self) -> None:
-        self._executor.submit(_call, ShardAudit.close, ())
-        self._executor.shutdown()
-
-
-class Pages(Iterator[T]):
-    """The pages of a stream. The next one is made while this one is looked at."""
-
-    def __init__(self, executor: Executor) -> None:
-        self._executor = executor
-        self.ahead: Future[T | None] = executor.submit(_next)
-
-    def __next__(self) -> T:
-        page = self.ahead.result()
-        if page is None:
-            raise StopIteration
-        self.ahead = self._executor.submit(_next)
-        return page

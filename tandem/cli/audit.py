@@ -48,10 +48,11 @@ def audit(
     """Check every invariant across all shards, on a system that is in use.
 
     For each currency the balances add up to zero; a balance is the sum of its account's entries
-    and within its limit; a transfer has all its entries or none; each entry is what was written,
-    as its chain proves; and what else must always hold. It reads the shards themselves, as
-    config/tandem.toml and the TANDEM_... variables say, or those of the local cluster in
-    --data-dir, and changes nothing.
+    and within its limit; a transfer has all its entries or none, or a row of the phase table says
+    that it is unfinished; what is held is what unfinished transfers have reserved; each entry is
+    what was written, as its chain proves; and what else must always hold. It reads the shards
+    themselves, as config/tandem.toml and the TANDEM_... variables say, or those of the local
+    cluster in --data-dir, and changes nothing.
 
     A chain cannot show that all of it was written anew. So note now and then where the chains end,
     keep the file where nobody who can write to the shards can, and check against it later.
@@ -159,8 +160,17 @@ def _print_history(history: History) -> int:
     account, end = history.account, history.end
     click.echo(
         f"Account {account.id} on {history.shard}: {account.entry_count:,} entries, balance "
-        f"{account.balance} {account.currency}, {account.status}: {_verdict(end)}"
+        f"{account.balance} {account.currency}, {account.held} held, {account.expected} expected, "
+        f"{account.status}: {_verdict(end)}"
     )
+    for phase in history.unfinished:
+        held = "held" if phase.is_reserving else "not held"
+        click.echo(
+            f"Transfer {phase.transfer} from it by {phase.protocol} is {phase.phase}: "
+            f"{phase.amount} {held}"
+        )
+    for step in history.tried:
+        click.echo(f"Transfer {step.transfer} to it is {step.state}: {step.amount} expected")
     return wrong + len(end)
 
 
@@ -172,6 +182,8 @@ def _print_as_json(history: History) -> int:
             "account": account._asdict(),
             "shard": history.shard,
             "violations": _violations(end),
+            "unfinished": [phase._asdict() for phase in history.unfinished],
+            "tried": [step._asdict() for step in history.tried],
             "entries": entries,
         }
     )

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from ledger.audit import Line, Record, Violation, check_history, check_transfer, recompute
+from ledger.audit import Violation, check_history, check_holdings, recompute
 from ledger.chain import first_link, next_link
 from ledger.decide import decide
 from ledger.model import Account, Entry, Posting, Transfer
@@ -266,69 +266,37 @@ def test_the_format_is_for_ever() -> None:
     assert second == "/zjvpiBIRKhUk9GcDFuLry7e45SYn/ZCpnpPm4A+Tac="
 
 
-# --- one transfer ---------------------------------------------------------------------------
+# --- what is reserved -----------------------------------------------------------------------
 
 
-def record(status: str = "committed", shard: str = "s1") -> Record:
-    return Record(shard, status, "a", "b", 7, "EUR", "tandem.s1.c1.x.y")
-
-
-def lines() -> list[Line]:
-    return [Line("s1", "a", -7, "b", NOW, "EUR"), Line("s2", "b", 7, "a", NOW, "EUR")]
-
-
-def test_a_transfer_with_both_entries() -> None:
-    assert check_transfer([record()], lines()) == []
-    assert check_transfer([record()], lines()[::-1]) == []
-
-
-def test_a_rejected_transfer_without_any() -> None:
-    assert check_transfer([record("rejected")], []) == []
+def holding(balance: int, held: int, expected: int, limit: int | None = 0) -> Account:
+    chain = first_link("a", "EUR")
+    return Account("a", "EUR", balance, limit, "open", 0, 0, chain, held, expected)
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("owner", "reserved", "tried", "wrong"),
     [
-        [],
-        lines()[:1],
-        lines()[1:],
-        lines() * 2,
-        [*lines(), Line("s2", "c", 7, "a", NOW, "EUR")],
-        [lines()[0], lines()[1]._replace(amount=8)],
-        [lines()[0], lines()[1]._replace(account="c")],
-        [lines()[0], lines()[1]._replace(counterparty="c")],
+        (holding(10, 4, 3), 4, 3, []),
+        (holding(10, 10, 0), 10, 0, []),
+        (holding(10, 5, 3), 4, 3, ["held-as-phases-say"]),
+        (holding(10, 4, 3), 4, 2, ["expected-as-steps-say"]),
+        (holding(10, 0, 0), 4, 2, ["held-as-phases-say", "expected-as-steps-say"]),
+        (holding(10, 11, 0), 11, 0, ["held-within-limit"]),
+        (holding(10, 12, 0, limit=1), 12, 0, ["held-within-limit"]),
+        (holding(10, 11, 0, limit=1), 11, 0, []),
+        (holding(10, 99, 0, limit=None), 99, 0, []),
+        (holding(10, -1, 0), -1, 0, ["held-not-negative"]),
+        (holding(10, 0, -1), 0, -1, ["held-not-negative"]),
+        (holding(10, 0, -1), 0, 0, ["held-not-negative", "expected-as-steps-say"]),
     ],
 )
-def test_a_committed_transfer_with_anything_else(wrong: list[Line]) -> None:
-    assert rules(check_transfer([record()], wrong)) == ["all-entries-or-none"]
+def test_what_is_held_and_expected(
+    owner: Account, reserved: int, tried: int, wrong: list[str]
+) -> None:
+    assert rules(check_holdings(owner, reserved, tried)) == wrong
 
 
-@pytest.mark.parametrize("wrong", [lines(), lines()[:1]])
-def test_a_rejected_transfer_with_entries(wrong: list[Line]) -> None:
-    assert rules(check_transfer([record("rejected")], wrong)) == ["all-entries-or-none"]
-
-
-def test_entries_of_different_times() -> None:
-    debit, credit = lines()
-    found = check_transfer([record()], [debit, credit._replace(stamp=NOW + 1)])
-    assert rules(found) == ["entries-at-one-time"]
-
-
-def test_accounts_of_another_currency() -> None:
-    debit, credit = lines()
-    found = check_transfer([record()], [debit, credit._replace(currency="USD")])
-    assert rules(found) == ["transfer-in-its-currency"]
-    # That an account is not there is told by another rule.
-    assert check_transfer([record()], [debit, credit._replace(currency="")]) == []
-
-
-def test_entries_without_a_transfer() -> None:
-    found = check_transfer([], lines())
-    assert rules(found) == ["entry-has-transfer"]
-    assert "s1, s2" in found[0][1]
-
-
-def test_a_transfer_on_two_shards() -> None:
-    found = check_transfer([record(), record(shard="s2")], lines())
-    assert rules(found) == ["one-transfer-per-id"]
-    assert "s1, s2" in found[0][1]
+def test_what_is_held_is_told_with_its_values() -> None:
+    ((_, detail),) = check_holdings(holding(10, 5, 0), 4, 0)
+    assert detail == "the account holds 5, its transfers that are trying 4"
