@@ -36,7 +36,7 @@ def blueprint(operation: Operation, following: Following) -> Blueprint:
         if found is None:
             detail = (
                 f"nothing is prepared or unfinished under {gtrid} on any shard, and there is no "
-                "decision for it: it is finished, or never was"
+                "decision for it: it is finished, or never was; nothing has happened by asking"
             )
             raise Refuse(404, "not-found", detail)
         return reading.json(_resolution(gtrid, found))

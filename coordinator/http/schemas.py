@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from coordinator.following import Outcome, Way
+from coordinator.ways import Outcome, Way
 from ledger.ids import ACCOUNT_ID_PATTERN
 from ledger.model import AMOUNT_MAX, Account, Entry
 from shard_client.accounts import AccountState
@@ -319,11 +319,13 @@ class ResolutionView(Struct):
 
 
 class PartView(Struct):
-    """A shard's part in a transfer. `because` says by what the stage is known."""
+    """A shard's part in a transfer. `because` says by what the stage is known. By TC/C and Saga it
+    may be "reserved", and "undone" when it was refused here or given back.
+    """
 
     shard: str
     accounts: list[AccountId]
-    stage: Literal["nothing", "written", "prepared", "committed", "unknown"]
+    stage: Literal["nothing", "written", "prepared", "reserved", "committed", "undone", "unknown"]
     because: str
     entries: list[EntryView]
 
@@ -332,10 +334,13 @@ class TransferWay(Struct):
     """How far a transfer is. `status` is "unknown" when its home alone knows, and cannot be asked.
     `gtrid` is null before a group has written it. `decision`: "none" until there is one;
     "collected" when every branch has finished; "not-kept" when it was collected, or never needed.
+    By TC/C and Saga the record on `home`, the source's shard, is the decision, and `phase` is null
+    when nothing is left to do.
     """
 
     id: str
     status: Literal["committed", "rejected", "pending", "unknown"]
+    protocol: str
     source: AccountId
     destination: AccountId
     amount: int
@@ -350,6 +355,7 @@ class TransferWay(Struct):
     coordinator: str | None
     home: str | None
     decision: Literal["none", "committed", "aborted", "collected", "not-kept", "unknown"] | None
+    phase: Literal["trying", "confirming", "cancelling", "crediting", "compensating"] | None
     parts: list[PartView]
 
 
@@ -457,6 +463,7 @@ def way_view(way: Way) -> TransferWay:
     return TransferWay(
         id=transfer.id,
         status=way.outcome.value,
+        protocol=transfer.protocol,
         source=transfer.source,
         destination=transfer.destination,
         amount=transfer.amount,
@@ -469,8 +476,9 @@ def way_view(way: Way) -> TransferWay:
         decided_at=time_text(stored.decided_at) if stored and is_final else None,
         gtrid=str(gtrid) if gtrid else None,
         coordinator=gtrid.coordinator if gtrid else None,
-        home=gtrid.home if gtrid else None,
+        home=way.home,
         decision=way.decision.value if way.decision else None,
+        phase=way.phase,  # type: ignore[arg-type]
         parts=[
             PartView(
                 part.shard,

@@ -30,7 +30,8 @@ class Outlook(NamedTuple):
 OUTLOOKS: dict[StrEnum, Outlook] = {
     try_confirm_cancel.Phase.TRYING: Outlook(
         "nothing has happened, the amount is reserved on its source",
-        "cancels it {when}: what is reserved on {shard} is released, the same key may be sent again",
+        "cancels it {when}: what is reserved on {shard} is released, and the same key may be sent "
+        "again",
         Side.SOURCE,
     ),
     try_confirm_cancel.Phase.CONFIRMING: Outlook(

@@ -2,7 +2,7 @@
 
 import { byId, draw, duration, el, fill, list, milliseconds, newLine, number, rate, say } from "./dom.js";
 import { ask, watch } from "./live.js";
-import "./search.js";
+import { link } from "./search.js";
 
 // Points of a line, one a second.
 const POINTS = 120;
@@ -64,7 +64,12 @@ function current(name) {
   return last.length ? last.reduce((sum, value) => sum + value, 0) / last.length : null;
 }
 
-const ROLES = { home: "on the home", remote: "on other shards", recovered: "until recovered" };
+const ROLES = {
+  home: "on the home",
+  remote: "on other shards",
+  visit: "in steps of TC/C and Saga",
+  recovered: "until recovered",
+};
 
 function showHolds(at) {
   const rows = Object.keys(ROLES).map((role) => {
@@ -125,6 +130,21 @@ const BRANCHES = [
   { name: "finish it", make: resolveButton },
 ];
 
+const UNFINISHED = [
+  { name: "group", text: (item) => item.gtrid, mood: () => "id" },
+  { name: "on", text: (item) => item.shard },
+  { name: "age", text: (item) => duration(item.age_seconds), mood: () => "number" },
+  { name: "protocol", text: (item) => item.protocol },
+  { name: "phase", text: (item) => item.phase },
+  { name: "transfers", text: (item) => number(item.transfers), mood: () => "number" },
+  { name: "one of them", make: (item) => link(item.transfer) },
+  { name: "tried in vain", text: (item) => number(item.attempts), mood: () => "number" },
+  { name: "what happens next", text: whatNext, mood: () => "words" },
+  { name: "finish it", make: resolveButton },
+];
+
+const whatNext = (item) => (item.reason ? `${item.next}. Refused: ${item.detail}` : item.next);
+
 function resolveButton(item) {
   const label = `Resolve ${item.gtrid}`;
   const button = el("button", { type: "button", "aria-label": label }, "Resolve");
@@ -149,7 +169,20 @@ function note(gtrid, { body, problem }) {
   while (byId("answers").children.length > ANSWERS_MAX) byId("answers").lastChild.remove();
 }
 
-function resolution({ outcome, finished, unfinished }) {
+/** What became of transfers, by their outcomes: "3 committed, 1 lapsed". */
+function counted(transfers) {
+  const counts = new Map();
+  for (const { status } of transfers) counts.set(status, (counts.get(status) ?? 0) + 1);
+  return list([...counts].map(([status, count]) => `${number(count)} ${status}`));
+}
+
+function resolution({ outcome, finished, unfinished, transfers }) {
+  if (transfers.length) {
+    const open = unfinished.map(({ shard, reason }) => `${shard} (${reason})`);
+    const left = transfers.filter(({ phase }) => phase !== null).length;
+    const rest = open.length ? ` Not finished, or cannot be looked for: ${list(open)}.` : "";
+    return `${counted(transfers)}; ${left ? `${number(left)} of them unfinished` : "finished"}.${rest}`;
+  }
   const what = outcome ? `is ${outcome}.` : "is not decided as far as can be seen now.";
   const done = finished.length ? ` Finished on ${list(finished)}.` : " No branch of it was left.";
   const left = unfinished.map(({ shard, reason }) => `${shard} (${reason})`);
@@ -158,11 +191,12 @@ function resolution({ outcome, finished, unfinished }) {
 }
 
 function showDoubt(state) {
-  const { branches, unreachable } = state.in_doubt;
+  const { branches, unfinished, unreachable } = state.in_doubt;
   const total = state.in_doubt_total;
   const away = unreachable.map(({ shard }) => shard);
   byId("branches").hidden = byId("doubt-note").hidden = !branches.length;
-  byId("doubt-none").hidden = branches.length > 0;
+  byId("unfinished").hidden = byId("unfinished-note").hidden = !unfinished.length;
+  byId("doubt-none").hidden = branches.length > 0 || unfinished.length > 0;
   let none = "Nothing for longer than a second.";
   if (!state.cluster) none = "It cannot be seen now.";
   else if (away.length) none = `Nothing that can be seen. ${list(away)} cannot be asked.`;
@@ -171,9 +205,18 @@ function showDoubt(state) {
   const more = total > branches.length ? `, ${number(branches.length)} of ${number(total)}` : "";
   say(byId("branches").caption, `Prepared branches, the oldest first${more}`);
   const body = byId("branches").tBodies[0];
-  if (fill(body, branches, (item) => `${item.gtrid} ${item.shard}`, BRANCHES)) {
-    byId("doubt-title").focus();
-  }
+  const isGone = fill(body, branches, (item) => `${item.gtrid} ${item.shard}`, BRANCHES);
+  say(byId("unfinished").caption, `Unfinished transfers, the oldest first${rest(state)}`);
+  const rows = byId("unfinished").tBodies[0];
+  // One of its transfers is named in a row: if that is another, so is the row.
+  const keyOf = ({ gtrid, shard, phase, transfer }) => `${gtrid} ${shard} ${phase} ${transfer}`;
+  if (fill(rows, unfinished, keyOf, UNFINISHED) || isGone) byId("doubt-title").focus();
+}
+
+function rest(state) {
+  const shown = state.in_doubt.unfinished.reduce((sum, item) => sum + item.transfers, 0);
+  const total = state.unfinished_total;
+  return total > shown ? `, ${number(shown)} of ${number(total)}` : "";
 }
 
 // --- who is there? --------------------------------------------------------------------------
@@ -189,6 +232,8 @@ const COORDINATORS = [
   { name: "address", text: (item) => item.address, mood: () => "id" },
 ];
 
+const count = (value) => (value === null ? "?" : number(value));
+
 const SHARDS = [
   { name: "shard", text: (item) => item.id },
   {
@@ -196,7 +241,8 @@ const SHARDS = [
     text: (item) => (item.reachable ? "in use" : `not used: ${item.trouble}`),
     mood: (item) => (item.reachable ? "good" : "bad"),
   },
-  { name: "prepared", text: (item) => (item.in_doubt === null ? "?" : number(item.in_doubt)), mood: () => "number" },
+  { name: "prepared", text: (item) => count(item.in_doubt), mood: () => "number" },
+  { name: "unfinished", text: (item) => count(item.unfinished), mood: () => "number" },
   { name: "slots", text: (item) => number(item.slots), mood: () => "number" },
   { name: "server", text: (item) => item.server_version ?? "?" },
 ];
@@ -242,6 +288,14 @@ function troublesOf(state) {
       "tandem in-doubt list",
     ]);
   }
+  if (state.unfinished_total) {
+    const oldest = duration(state.in_doubt.unfinished[0].age_seconds);
+    found.push([
+      `${number(state.unfinished_total)} unfinished by TC/C or Saga, the oldest for ${oldest}: what `
+        + "happens next stands below.",
+      "tandem in-doubt list",
+    ]);
+  }
   return found;
 }
 
@@ -251,7 +305,8 @@ function showVerdict(state) {
   const money = `${moves} through ${state.coordinator}`;
   const isAway = state.in_doubt.unreachable.length > 0;
   const none = isAway ? "nothing that can be seen is stuck" : "nothing is stuck";
-  const stuck = state.in_doubt_total ? "something is stuck" : none;
+  const isStuck = state.in_doubt_total || state.unfinished_total;
+  const stuck = isStuck ? "something is stuck" : none;
   say(byId("verdict"), state.cluster ? `${money}, ${stuck}.` : "The cluster cannot be seen.");
   byId("now").className = troubles.length ? "bad" : "good";
   const list = byId("troubles");
