@@ -13,10 +13,18 @@ from tests.contract.http import EUR, Town, connect
 
 
 class Begun:
-    """It has made its first visit; `visit` makes one more, until its phase is as wanted."""
+    """It has made its first visit; `visit` makes one more, until its phase is as wanted. `time_ms`
+    is when its group was formed, if not now.
+    """
 
     def __init__(
-        self, town: Town, protocol: str, source: str, destination: str, amount: int
+        self,
+        town: Town,
+        protocol: str,
+        source: str,
+        destination: str,
+        amount: int,
+        time_ms: int | None = None,
     ) -> None:
         self._town = town
         self._deadline = time.monotonic() + 60
@@ -24,7 +32,7 @@ class Begun:
         cluster = town.cluster.settings.cluster.id
         shard = town.shard_of(source)
         now_ms = time.time_ns() // 10**6
-        self.gtrid = str(Gtrid(cluster, shard, "zz", now_ms, uuid.uuid4().int % 2**64))
+        self.gtrid = str(Gtrid(cluster, shard, "zz", time_ms or now_ms, uuid.uuid4().int % 2**64))
         self.id = transfer_id(source, key)
         wished = Transfer(
             self.id, key, source, destination, amount, EUR, None, protocol, now_ms * 1000
