@@ -5,13 +5,14 @@ Nothing here waits for a row that somebody holds, and nothing decides anything.
 
 import time
 from collections.abc import Callable
-from enum import StrEnum
 from typing import NamedTuple, TypeVar
 
+from coordinator.phased_ways import PhasedWays
 from coordinator.queue import Queue
 from coordinator.shards import Shards
+from coordinator.ways import Decision, Outcome, Part, Stage, Way
 from ledger.ids import slot_of_transfer
-from ledger.model import Entry, Transfer
+from ledger.model import Entry
 from shard_client.accounts import entry_of
 from shard_client.connection import ShardConnection
 from shard_client.errors import ShardError, SlotMoved
@@ -24,60 +25,6 @@ T = TypeVar("T")
 _CALL_TIMEOUT_S = 3.0
 # A group may be finished between two looks; then all are taken again.
 _LOOKS = 3
-
-
-class Outcome(StrEnum):
-    COMMITTED = "committed"
-    REJECTED = "rejected"
-    PENDING = "pending"
-    # Its home alone knows, and cannot be asked.
-    UNKNOWN = "unknown"
-
-
-class Decision(StrEnum):
-    """What home shows of a group's decision."""
-
-    COMMITTED = "committed"
-    ABORTED = "aborted"
-    NONE = "none"
-    # Every branch has finished, so it is kept no longer.
-    COLLECTED = "collected"
-    # Collected, or never needed, as the group wrote on one shard alone: that cannot be told apart.
-    NOT_KEPT = "not-kept"
-    UNKNOWN = "unknown"
-
-
-class Stage(StrEnum):
-    """How far a transfer is on one of its shards."""
-
-    NOTHING = "nothing"
-    WRITTEN = "written"
-    PREPARED = "prepared"
-    COMMITTED = "committed"
-    UNKNOWN = "unknown"
-
-
-class Part(NamedTuple):
-    """A shard's part in a transfer: whose accounts, how far, and by what that is known."""
-
-    shard: str
-    accounts: list[str]
-    stage: Stage
-    because: str
-    entries: list[Entry]
-
-
-class Way(NamedTuple):
-    """A transfer's way so far. Without `stored` it is in this process's queue, and without a group
-    as far as can be seen.
-    """
-
-    transfer: Transfer
-    outcome: Outcome
-    stored: StoredTransfer | None
-    gtrid: Gtrid | None
-    decision: Decision | None
-    parts: list[Part]
 
 
 class Known(NamedTuple):
@@ -102,6 +49,7 @@ class Following:
         self._cluster = cluster
         self._shards = shards
         self._queue = queue
+        self._phased = PhasedWays(shards, self._on)
 
     def way_of(self, transfer: str) -> Way | None:
         """A transfer's way; None if nothing is known of it. Raises ShardError, NoShardMap."""
@@ -133,12 +81,15 @@ class Following:
         is_settled = isinstance(found, StoredTransfer)
         stored = found if isinstance(found, StoredTransfer) else found.stored
         gtrid = Gtrid.parse(stored.gtrid)
+        if self._phased.has(stored.transfer):
+            return self._phased.way_of(stored, gtrid)
         said = self._decision(gtrid) if gtrid else None
         known = Known(stored, is_settled, gtrid, said)
         places = self._places(stored)
         parts = [self._part(known, shard, accounts) for shard, accounts in places.items()]
         decision = judge_decision(said, is_settled=is_settled, crosses_shards=len(places) > 1)
-        return Way(stored.transfer, known.outcome, stored, gtrid, decision, parts)
+        home = gtrid.home if gtrid else None
+        return Way(stored.transfer, known.outcome, stored, gtrid, decision, parts, home)
 
     def _places(self, stored: StoredTransfer) -> dict[str, list[str]]:
         """The shards that a transfer writes on, and with which accounts; the source's first."""

@@ -15,7 +15,10 @@ from coordinator.recovery import Finisher, Task, Unfinished
 from coordinator.settings import Settings
 from coordinator.shards import Shards
 from coordinator.sweeper import age_of
+from coordinator.unfinished import InPhase, Resolved, UnfinishedTransfers
 from shard_client.errors import ShardError
+from shard_client.phases import Unfinished as Phased
+from shard_client.phases import list_unfinished
 from shard_client.prepared import (
     DecisionOutcome,
     PreparedBranch,
@@ -56,13 +59,16 @@ class CoordinatorState(NamedTuple):
 
 
 class ShardState(NamedTuple):
-    """A shard; `in_doubt` is None when it cannot be asked."""
+    """A shard; `in_doubt` counts branches and `unfinished` transfers in its phase table, None when
+    it cannot be asked.
+    """
 
     id: str
     trouble: str | None
     version: str | None
     slots: int
     in_doubt: int | None
+    unfinished: int | None
 
 
 class ClusterState(NamedTuple):
@@ -72,24 +78,43 @@ class ClusterState(NamedTuple):
     zookeeper_answers: bool
 
 
-class Overview(NamedTuple):
-    """The cluster and the oldest of what is in doubt, from one question to each shard; `total` is
-    how many branches are as old.
-    """
+class Seen(NamedTuple):
+    """What one question to each shard has found; a phased one with the shard of its phase table."""
 
-    cluster: ClusterState
-    oldest: list[InDoubt]
-    total: int
+    prepared: list[PreparedBranch]
+    phased: list[tuple[str, Phased]]
     unreachable: Unreachable
 
 
+class Doubts(NamedTuple):
+    """What is in doubt and what is unfinished, the oldest first, as far as shards can be asked."""
+
+    branches: list[InDoubt]
+    unfinished: list[InPhase]
+    unreachable: Unreachable
+
+
+class Overview(NamedTuple):
+    """The cluster and the oldest of what is in doubt or unfinished, from one question to each
+    shard; the totals are how many branches and how many transfers are as old.
+    """
+
+    cluster: ClusterState
+    oldest: Doubts
+    total: int
+    unfinished_total: int
+
+
 class Resolution(NamedTuple):
-    """What came of finishing a group now; `outcome` is None when home has not said it (yet)."""
+    """What came of finishing a group now; `outcome` is None when home has not said it (yet), and
+    for one by TC/C or Saga, of which each transfer has an outcome of its own.
+    """
 
     outcome: DecisionOutcome | None
     finished: list[str]
-    # Shard -> why its branch is not finished, or cannot be looked for.
+    # Shard -> why its branch, or a transfer, is not finished, or cannot be looked for.
     unfinished: dict[str, str]
+    transfers: list[Resolved]
 
 
 class Operation:
@@ -101,6 +126,7 @@ class Operation:
         shards: Shards,
         cluster: ClusterSession,
         finisher: Finisher,
+        unfinished: UnfinishedTransfers,
         surroundings: Callable[[], Surroundings],
     ) -> None:
         self._cluster_id = settings.cluster.id
@@ -108,6 +134,7 @@ class Operation:
         self._shards = shards
         self._cluster = cluster
         self._finisher = finisher
+        self._unfinished = unfinished
         self._surroundings = surroundings
 
     # --- the cluster ------------------------------------------------------------------------
@@ -115,29 +142,32 @@ class Operation:
     def cluster(self) -> ClusterState:
         """Raises NoShardMap."""
         _ = self._shards.map
-        return self._cluster_with(*self._prepared())
+        return self._cluster_with(self._look())
 
     def overview(self, older_than_s: float, most: int) -> Overview:
-        """The cluster, and at most so many branches that are older than that, the oldest first.
+        """The cluster, and at most so many branches and unfinished groups that are older than that,
+        the oldest first.
 
         Younger ones are in doubt for the moment that every transfer across shards is. Raises
         NoShardMap.
         """
         _ = self._shards.map
-        prepared, unreachable = self._prepared()
-        old = [branch for branch in prepared if age_of(branch.gtrid) >= older_than_s]
-        old.sort(key=lambda branch: branch.gtrid.time_ms)
-        cluster = self._cluster_with(prepared, unreachable)
-        return Overview(cluster, self._describe_all(old[:most]), len(old), unreachable)
+        seen = self._look()
+        branches = [branch for branch in seen.prepared if age_of(branch.gtrid) >= older_than_s]
+        branches.sort(key=lambda branch: branch.gtrid.time_ms)
+        phased = [item for item in seen.phased if age_of(item[1].gtrid) >= older_than_s]
+        phased.sort(key=lambda item: item[1].gtrid.time_ms)
+        oldest = self._describe_all(Seen(branches[:most], phased[:most], seen.unreachable))
+        total = sum(item.transfers for _, item in phased)
+        return Overview(self._cluster_with(seen), oldest, len(branches), total)
 
-    def _cluster_with(
-        self, prepared: list[PreparedBranch], unreachable: Unreachable
-    ) -> ClusterState:
+    def _cluster_with(self, seen: Seen) -> ClusterState:
         current = self._shards.map
         shards = []
         for shard in sorted(self._shards.all(), key=lambda shard: shard.id):
-            branches = [branch for branch in prepared if branch.shard == shard.id]
-            trouble = unreachable.get(shard.id)
+            branches = [branch for branch in seen.prepared if branch.shard == shard.id]
+            phased = [item.transfers for place, item in seen.phased if place == shard.id]
+            trouble = seen.unreachable.get(shard.id)
             shards.append(
                 ShardState(
                     shard.id,
@@ -145,6 +175,7 @@ class Operation:
                     shard.last_check.version if shard.last_check else None,
                     sum(last - first + 1 for first, last in current.ranges_of(shard.id)),
                     None if trouble else len(branches),
+                    None if trouble else sum(phased),
                 )
             )
         coordinators = self._coordinators()
@@ -167,33 +198,37 @@ class Operation:
 
     # --- what is in doubt -------------------------------------------------------------------
 
-    def in_doubt(self) -> tuple[list[InDoubt], Unreachable]:
-        """Every prepared branch on every shard, oldest first; and the shards that cannot be asked.
+    def in_doubt(self) -> Doubts:
+        """Every prepared branch and every unfinished transfer on every shard, oldest first; and the
+        shards that cannot be asked.
 
         Raises NoShardMap.
         """
         _ = self._shards.map
-        prepared, unreachable = self._prepared()
-        return self._describe_all(prepared), unreachable
+        return self._describe_all(self._look())
 
-    def _describe_all(self, branches: list[PreparedBranch]) -> list[InDoubt]:
-        decisions = self._decisions({branch.gtrid for branch in branches})
+    def _describe_all(self, seen: Seen) -> Doubts:
+        decisions = self._decisions({branch.gtrid for branch in seen.prepared})
         # Whoever asks: it is told what the cluster will do, not what this process will.
         around = self._surroundings()._replace(coordinator="", leads=True)
-        found = [self._describe(branch, decisions, around) for branch in branches]
-        return sorted(found, key=lambda item: (-item.age_s, item.gtrid, item.shard))
+        found = [self._describe(branch, decisions, around) for branch in seen.prepared]
+        found.sort(key=lambda item: (-item.age_s, item.gtrid, item.shard))
+        unfinished = self._unfinished.describe(seen.phased, around, self._actor())
+        return Doubts(found, unfinished, seen.unreachable)
 
-    def _prepared(self) -> tuple[list[PreparedBranch], Unreachable]:
-        """All prepared branches; and why what shards cannot be asked."""
+    def _look(self) -> Seen:
+        """All that is prepared or in a phase table; and why what shards cannot be asked."""
         shards = self._shards.all()
-        found: list[PreparedBranch] = []
-        unreachable: Unreachable = {}
+        seen = Seen([], [], {})
 
-        def ask(shard: Shard) -> list[PreparedBranch] | ShardError:
+        def ask(shard: Shard) -> tuple[list[PreparedBranch], list[Phased]] | ShardError:
             deadline = time.monotonic() + _CALL_TIMEOUT_S
             try:
                 with shard.connection(deadline) as connection:
-                    return list_prepared(connection, self._cluster_id, deadline)
+                    return (
+                        list_prepared(connection, self._cluster_id, deadline),
+                        list_unfinished(connection, self._cluster_id, deadline),
+                    )
             except ShardError as error:
                 self._shards.note(error)
                 return error
@@ -201,10 +236,12 @@ class Operation:
         with ThreadPoolExecutor(max(len(shards), 1)) as pool:
             for shard, answer in zip(shards, pool.map(ask, shards), strict=True):
                 if isinstance(answer, ShardError):
-                    unreachable[shard.id] = answer.text
-                else:
-                    found += answer
-        return found, unreachable
+                    seen.unreachable[shard.id] = answer.text
+                    continue
+                branches, phased = answer
+                seen.prepared.extend(branches)
+                seen.phased.extend((shard.id, item) for item in phased)
+        return seen
 
     def _decisions(self, gtrids: Iterable[Gtrid]) -> dict[str, DecisionOutcome | ShardError]:
         """What the homes say: gtrid -> decision, and home -> error for one that cannot be asked."""
@@ -258,10 +295,12 @@ class Operation:
         is nothing of it. Raises NoShardMap.
         """
         _ = self._shards.map
-        prepared, unreachable = self._prepared()
-        shards = sorted({branch.shard for branch in prepared if branch.gtrid == gtrid})
+        seen = self._look()
+        shards = sorted({branch.shard for branch in seen.prepared if branch.gtrid == gtrid})
+        if phased := sorted({shard for shard, item in seen.phased if item.gtrid == gtrid}):
+            return self._resolve_phased(gtrid, phased, seen.unreachable)
         if not shards:
-            return self._nothing_prepared(gtrid, unreachable)
+            return self._nothing_prepared(gtrid, seen.unreachable)
         extra = {"event": "recovery.asked", "gtrid": str(gtrid), "shards": shards}
         log.info("group %s is to be finished now, as asked", gtrid, extra=extra)
         heard: list[DecisionOutcome] = []
@@ -271,7 +310,15 @@ class Operation:
         self._finisher.wait_for(lambda items: all(i.gtrid != gtrid for i in items), deadline)
         unfinished = self._left_of(gtrid)
         finished = [shard for shard in shards if shard not in unfinished]
-        return Resolution(heard[0] if heard else None, finished, unfinished)
+        return Resolution(heard[0] if heard else None, finished, unfinished, [])
+
+    def _resolve_phased(
+        self, gtrid: Gtrid, shards: list[str], unreachable: Unreachable
+    ) -> Resolution:
+        transfers, left = self._unfinished.resolve(gtrid, shards)
+        finished = [shard for shard in shards if shard not in left]
+        # There may be more of it on those that are away.
+        return Resolution(None, finished, unreachable | left, transfers)
 
     def _left_of(self, gtrid: Gtrid) -> dict[str, str]:
         """The branches of a group that this process has not finished, and why."""
@@ -290,8 +337,8 @@ class Operation:
         if isinstance(home_error, ShardError) and gtrid.home in self._shards.map.shards:
             unfinished[gtrid.home] = home_error.text
         if isinstance(known, DecisionOutcome):
-            return Resolution(known, [], unfinished)
-        return Resolution(None, [], unfinished) if unfinished else None
+            return Resolution(known, [], unfinished, [])
+        return Resolution(None, [], unfinished, []) if unfinished else None
 
 
 def _why(task: Task, asking: str | None) -> str:

@@ -21,7 +21,7 @@ from shard_client.xid import Gtrid
 log = logging.getLogger(__name__)
 
 _PAUSE_MIN_S = 0.02
-_PAUSE_MAX_S = 5.0
+PAUSE_MAX_S = 5.0
 # Courses that one visit takes on at most.
 _PORTION_MAX = 500
 # Not all of them are at work on one shard: one that hangs leaves some to others.
@@ -162,7 +162,7 @@ class PhasedFinisher:
             for course in portion.courses:
                 course.is_running = False
                 if course.error:
-                    pause = min(_PAUSE_MIN_S * 2 ** min(course.attempts, 10), _PAUSE_MAX_S)
+                    pause = min(_PAUSE_MIN_S * 2 ** min(course.attempts, 10), PAUSE_MAX_S)
                     course.not_before = now + pause
                 if ticket := settle(self._queue, course, is_left=True):
                     again.append(ticket)

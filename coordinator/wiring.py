@@ -27,6 +27,7 @@ from coordinator.telemetry.gauges import Gauges
 from coordinator.telemetry.metrics import Metrics
 from coordinator.telemetry.tracing import tracer
 from coordinator.transfers import Transfers
+from coordinator.unfinished import UnfinishedTransfers
 from coordinator.visits import Visits
 
 log = logging.getLogger(__name__)
@@ -103,8 +104,9 @@ class Process:
         self.following = Following(settings.cluster.id, self.shards, self.queue)
         # Called when no new connections are taken any more, before the requests have ended.
         self.when_stopping: list[Callable[[], None]] = []
+        unfinished = UnfinishedTransfers(self.shards, self.phased_finisher, interval_s)
         self.operation = Operation(
-            settings, self.shards, self.cluster, self.finisher, self.surroundings
+            settings, self.shards, self.cluster, self.finisher, unfinished, self.surroundings
         )
         self._gauges = Gauges(self, self.metrics)
 

@@ -181,10 +181,11 @@ OVERVIEW = [
     ),
     lines(
         "What is stuck, and since when?",
-        "Age of the oldest branch in doubt on each shard. Its accounts are locked. Beyond 30 s it "
-        "is an alert.",
+        "Age of the oldest branch in doubt on each shard, whose accounts are locked: an alert "
+        "beyond 30 s. And of the oldest transfer by TC/C or Saga that is unfinished: beyond 60 s.",
         "s",
         ("max by (shard) (coordinator_in_doubt_oldest_seconds)", "{{shard}}"),
+        ("max by (shard) (coordinator_unfinished_oldest_seconds)", "{{shard}} unfinished"),
     ),
     lines(
         "How long does a transfer take?",
@@ -249,8 +250,8 @@ TWO_PHASE_COMMIT = [
     ),
     lines(
         "Which role holds locks longest?",
-        "99 % within. home: the shard of the decision; remote: the others; recovered: finished by "
-        "recovery, from the group's birth.",
+        "99 % within. home: the shard of the decision; remote: the others; visit: a step of TC/C "
+        "or Saga; recovered: finished by recovery, from the group's birth.",
         "s",
         (quantile(0.99, "lock_hold_seconds", "role"), "{{role}}"),
     ),
@@ -386,6 +387,64 @@ RECOVERY = [
     ),
 ]
 
+PHASES = [
+    lines(
+        "Through which phases do transfers go?",
+        "Transfers per second that come to a phase of TC/C or Saga. beginning: refused before it "
+        "has begun.",
+        "ops",
+        (rate("phase_changes_total", "protocol, phase"), "{{protocol}} {{phase}}"),
+    ),
+    lines(
+        "How many are cancelled or given back?",
+        "Per second. compensating: a Saga whose credit was refused after its debit; cancelling: a "
+        "TC/C that was given up before anything was moved.",
+        "ops",
+        (
+            "sum by (protocol, phase)"
+            ' (rate(coordinator_phase_changes_total{phase=~"cancelling|compensating"}[1m]))',
+            "{{protocol}} {{phase}}",
+        ),
+    ),
+    lines(
+        "How long does it take from the first phase to the last?",
+        "Half and 99 % of the transfers within. It goes on after a client has its answer.",
+        "s",
+        (quantile(0.5, "course_seconds", "protocol"), "{{protocol}} half"),
+        (quantile(0.99, "course_seconds", "protocol"), "{{protocol}} 99 %"),
+    ),
+    lines(
+        "How many end?",
+        "Transfers per second that come to the end of their phases, with or without money moved.",
+        "ops",
+        (rate("course_seconds_count", "protocol"), "{{protocol}}"),
+    ),
+    lines(
+        "How much is unfinished?",
+        "Transfers that have been on their way for more than a second, as the last sweep has seen "
+        "them, by phase.",
+        "short",
+        (
+            "sum by (protocol, phase)"
+            " (max by (shard, protocol, phase) (coordinator_unfinished_transfers))",
+            "{{protocol}} {{phase}}",
+        ),
+    ),
+    lines(
+        "Since when is it unfinished?",
+        "Age of the oldest on each shard, its source's. Beyond 60 s it is an alert.",
+        "s",
+        ("max by (shard) (coordinator_unfinished_oldest_seconds)", "{{shard}}"),
+    ),
+    lines(
+        "How long does one step lock accounts?",
+        "99 % and half of the local transactions within.",
+        "s",
+        (quantile(0.99, "lock_hold_seconds", "shard", '{role="visit"}'), "{{shard}} 99 %"),
+        (quantile(0.5, "lock_hold_seconds", "shard", '{role="visit"}'), "{{shard}} half"),
+    ),
+]
+
 SHARDS = [
     lines(
         "Which shards can be used?",
@@ -448,6 +507,7 @@ SHARDS = [
 DASHBOARDS: dict[str, tuple[str, list[Panel]]] = {
     "overview": ("Tandem: is money moving?", OVERVIEW),
     "two-phase-commit": ("Tandem: how do groups commit?", TWO_PHASE_COMMIT),
+    "phases": ("Tandem: how do TC/C and Saga go?", PHASES),
     "recovery": ("Tandem: who leads, and what is recovered?", RECOVERY),
     "shards": ("Tandem: how are the shards?", SHARDS),
 }

@@ -214,6 +214,28 @@ def entry_of(
     return Entry(*rows[0])
 
 
+def entries_of(
+    connection: ShardConnection,
+    account: str,
+    transfer: str,
+    since: Iterable[int],
+    deadline: float,
+) -> list[Entry]:
+    """The entries of a transfer on an account that were made soon after one of these stamps: among
+    its next 10,000. They are durable then.
+    """
+    state = read(connection, [account], deadline).get(account)
+    found: set[Entry] = set()
+    for stamp in since if state else ():
+        assert state is not None
+        first = _last_up_to(connection, state.account, stamp - 1, deadline)
+        text = sql.fill(connection, _ENTRY_OF, account, first, first + _ONE_STAMP_MAX, transfer)
+        found |= {Entry(*row) for row in connection.rows(text, deadline)}
+    if found:
+        make_durable(connection, deadline)
+    return sorted(found, key=lambda entry: entry.number)
+
+
 def raise_floors(
     connection: ShardConnection, account: str | None, after: str, stamp: int, deadline: float
 ) -> str | None:

@@ -309,3 +309,11 @@ def read_phases(
     if found:
         make_durable(connection, deadline)
     return found
+
+
+def phases_of(
+    connection: ShardConnection, transfers: Iterable[str], deadline: float
+) -> list[PhaseRow]:
+    """The unfinished attempts at these transfers, as last committed. Raises ShardError."""
+    statement = sql.listing(connection, sql.PHASES_OF, transfers)
+    return [PhaseRow.from_row(row) for row in connection.rows(statement, deadline)]

@@ -153,7 +153,8 @@ STEP_COLUMNS = (
     "detail",
 )
 READ_PHASES = f"SELECT {', '.join(PHASE_COLUMNS)} FROM phases"
-LOCK_PHASES = f"{READ_PHASES} FORCE INDEX (PRIMARY) WHERE transfer_id IN ({{ids}}) FOR UPDATE"
+PHASES_OF = f"{READ_PHASES} FORCE INDEX (PRIMARY) WHERE transfer_id IN ({{ids}})"
+LOCK_PHASES = f"{PHASES_OF} FOR UPDATE"
 # As one text, see LOCK_ACCOUNTS.
 LOCK_STANDING = (
     "SELECT GROUP_CONCAT(CONCAT_WS('\t', transfer_id, gtrid, phase, 'all') SEPARATOR '\n')"

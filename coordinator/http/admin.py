@@ -6,7 +6,8 @@ from coordinator.cluster.election import Leader
 from coordinator.following import Following
 from coordinator.http import reading, schemas
 from coordinator.http.problems import Refuse
-from coordinator.operation import ClusterState, InDoubt, Operation, Resolution, Unreachable
+from coordinator.operation import ClusterState, Doubts, InDoubt, Operation, Resolution
+from coordinator.unfinished import InPhase
 from shard_client.xid import Gtrid
 
 
@@ -20,7 +21,7 @@ def blueprint(operation: Operation, following: Following) -> Blueprint:
 
     @routes.get("/in-doubt")
     def in_doubt() -> Response:
-        return reading.json(in_doubt_view(*operation.in_doubt()))
+        return reading.json(in_doubt_view(operation.in_doubt()))
 
     @routes.post("/in-doubt/<gtrid>/resolve")
     def resolve(gtrid: str) -> Response:
@@ -34,8 +35,8 @@ def blueprint(operation: Operation, following: Following) -> Blueprint:
         found = operation.resolve(name)
         if found is None:
             detail = (
-                f"nothing is prepared under {gtrid} on any shard, and there is no decision for it: "
-                "it is finished, or never was"
+                f"nothing is prepared or unfinished under {gtrid} on any shard, and there is no "
+                "decision for it: it is finished, or never was; nothing has happened by asking"
             )
             raise Refuse(404, "not-found", detail)
         return reading.json(_resolution(gtrid, found))
@@ -62,7 +63,9 @@ def cluster_view(state: ClusterState) -> schemas.ClusterView:
             for c in state.coordinators
         ],
         shards=[
-            schemas.ShardView(s.id, s.trouble is None, s.version, s.slots, s.in_doubt, s.trouble)
+            schemas.ShardView(
+                s.id, s.trouble is None, s.version, s.slots, s.in_doubt, s.unfinished, s.trouble
+            )
             for s in state.shards
         ],
         shard_map_version=state.map_version,
@@ -70,8 +73,12 @@ def cluster_view(state: ClusterState) -> schemas.ClusterView:
     )
 
 
-def in_doubt_view(found: list[InDoubt], unreachable: Unreachable) -> schemas.InDoubtList:
-    return schemas.InDoubtList(list(map(_in_doubt, found)), _unreachable(unreachable))
+def in_doubt_view(found: Doubts) -> schemas.InDoubtList:
+    return schemas.InDoubtList(
+        list(map(_in_doubt, found.branches)),
+        list(map(_unfinished, found.unfinished)),
+        _unreachable(found.unreachable),
+    )
 
 
 def _in_doubt(item: InDoubt) -> schemas.InDoubtView:
@@ -87,6 +94,24 @@ def _in_doubt(item: InDoubt) -> schemas.InDoubtView:
     )
 
 
+def _unfinished(item: InPhase) -> schemas.UnfinishedView:
+    return schemas.UnfinishedView(
+        gtrid=str(item.gtrid),
+        shard=item.shard,
+        coordinator=item.gtrid.coordinator,
+        protocol=item.protocol,  # type: ignore[arg-type]
+        phase=item.phase,  # type: ignore[arg-type]
+        transfers=item.transfers,
+        transfer=item.transfer,
+        age_seconds=round(item.age_s, 3),
+        attempts=item.attempts,
+        reason=item.reason,
+        detail=item.detail,
+        next=item.next,
+        next_in_seconds=None if item.next_in_s is None else round(item.next_in_s, 3),
+    )
+
+
 def _unreachable(shards: dict[str, str]) -> list[schemas.Unreachable]:
     return [schemas.Unreachable(shard, reason) for shard, reason in sorted(shards.items())]
 
@@ -97,6 +122,7 @@ def _resolution(gtrid: str, found: Resolution) -> schemas.ResolutionView:
         outcome=found.outcome.value if found.outcome else None,
         finished=found.finished,
         unfinished=_unreachable(found.unfinished),
+        transfers=[schemas.ResolvedView(*item) for item in found.transfers],  # type: ignore[arg-type]
     )
 
 

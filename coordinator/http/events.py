@@ -175,16 +175,18 @@ def state(process: Process) -> schemas.StateView:
         coordinator=process.settings.coordinator.id,
         trouble=None,
         cluster=None,
-        in_doubt=schemas.InDoubtList([], []),
+        in_doubt=schemas.InDoubtList([], [], []),
         in_doubt_total=0,
+        unfinished_total=0,
         totals=None,
     )
     try:
         view.totals = _totals(process.metrics.totals())
         seen = process.operation.overview(_IN_DOUBT_FROM_S, _BRANCHES_MAX)
         view.cluster = admin.cluster_view(seen.cluster)
-        view.in_doubt = admin.in_doubt_view(seen.oldest, seen.unreachable)
+        view.in_doubt = admin.in_doubt_view(seen.oldest)
         view.in_doubt_total = seen.total
+        view.unfinished_total = seen.unfinished_total
     except NoShardMap as error:
         view.trouble = str(error)
     except Exception:

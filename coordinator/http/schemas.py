@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from coordinator.following import Outcome, Way
+from coordinator.ways import Outcome, Way
 from ledger.ids import ACCOUNT_ID_PATTERN
 from ledger.model import AMOUNT_MAX, Account, Entry
 from shard_client.accounts import AccountState
@@ -218,13 +218,16 @@ class CoordinatorView(Struct):
 
 
 class ShardView(Struct):
-    """A shard; `trouble` is why it cannot be used; what cannot be asked then is null."""
+    """A shard; `in_doubt` counts prepared branches, `unfinished` transfers by TC/C or Saga that are
+    on their way. `trouble` is why it cannot be used; what cannot be asked then is null.
+    """
 
     id: str
     reachable: bool
     server_version: str | None
     slots: int
     in_doubt: int | None
+    unfinished: int | None
     trouble: str | None
 
 
@@ -257,30 +260,72 @@ class Unreachable(Struct):
     reason: str
 
 
+class UnfinishedView(Struct):
+    """Transfers of a group by TC/C or Saga that are in one phase: how many, and one of them, of
+    which `next` says what will happen in words, and `next_in_seconds` when at the latest; null:
+    when what it waits for is back. `shard` is the source's, which has the phase. `attempts`: how
+    often one was tried in vain, as far as this coordinator knows. `reason` and `detail`: why it is
+    refused.
+    """
+
+    gtrid: str
+    shard: str
+    coordinator: str
+    protocol: Literal["tcc", "saga"]
+    phase: Literal["trying", "confirming", "cancelling", "crediting", "compensating"]
+    transfers: int
+    transfer: str
+    age_seconds: float
+    attempts: int
+    reason: str | None
+    detail: str | None
+    next: str
+    next_in_seconds: float | None
+
+
 class InDoubtList(Struct):
-    """Oldest first. What is prepared on a shard that is `unreachable` is not in the list."""
+    """`branches` are prepared, `unfinished` are in a phase of TC/C or Saga; each oldest first. What
+    is on a shard that is `unreachable` is not in the lists.
+    """
 
     branches: list[InDoubtView]
+    unfinished: list[UnfinishedView]
     unreachable: list[Unreachable]
+
+
+class ResolvedView(Struct):
+    """A transfer by TC/C or Saga that was to be finished. "lapsed": nothing has happened by this
+    attempt. `phase`: in which it is left; null: it is finished. `reason`: why it is not.
+    """
+
+    id: str
+    status: Literal["committed", "rejected", "pending", "lapsed", "unknown"]
+    phase: Literal["trying", "confirming", "cancelling", "crediting", "compensating"] | None
+    reason: str | None
 
 
 class ResolutionView(Struct):
     """`outcome` is null when home has not said it (yet). `unfinished`: the shards whose branch is
     not finished, or that cannot be asked whether they have one; the leader goes on with them.
+    `transfers`: of a group by TC/C or Saga each that was not finished, which has an outcome of its
+    own.
     """
 
     gtrid: str
     outcome: Literal["committed", "aborted"] | None
     finished: list[str]
     unfinished: list[Unreachable]
+    transfers: list[ResolvedView]
 
 
 class PartView(Struct):
-    """A shard's part in a transfer. `because` says by what the stage is known."""
+    """A shard's part in a transfer. `because` says by what the stage is known. By TC/C and Saga it
+    may be "reserved", and "undone" when it was refused here or given back.
+    """
 
     shard: str
     accounts: list[AccountId]
-    stage: Literal["nothing", "written", "prepared", "committed", "unknown"]
+    stage: Literal["nothing", "written", "prepared", "reserved", "committed", "undone", "unknown"]
     because: str
     entries: list[EntryView]
 
@@ -289,10 +334,13 @@ class TransferWay(Struct):
     """How far a transfer is. `status` is "unknown" when its home alone knows, and cannot be asked.
     `gtrid` is null before a group has written it. `decision`: "none" until there is one;
     "collected" when every branch has finished; "not-kept" when it was collected, or never needed.
+    By TC/C and Saga the record on `home`, the source's shard, is the decision, and `phase` is null
+    when nothing is left to do.
     """
 
     id: str
     status: Literal["committed", "rejected", "pending", "unknown"]
+    protocol: str
     source: AccountId
     destination: AccountId
     amount: int
@@ -307,6 +355,7 @@ class TransferWay(Struct):
     coordinator: str | None
     home: str | None
     decision: Literal["none", "committed", "aborted", "collected", "not-kept", "unknown"] | None
+    phase: Literal["trying", "confirming", "cancelling", "crediting", "compensating"] | None
     parts: list[PartView]
 
 
@@ -331,7 +380,8 @@ class TotalsView(Struct):
 
 class StateView(Struct):
     """What `/v1/admin/events` sends. `trouble`: why there is no `cluster` to see. `in_doubt` has
-    the oldest branches, of `in_doubt_total` that are older than a second.
+    the oldest branches, of `in_doubt_total` that are older than a second, and the oldest groups of
+    the `unfinished_total` transfers that are.
     """
 
     coordinator: str
@@ -339,6 +389,7 @@ class StateView(Struct):
     cluster: ClusterView | None
     in_doubt: InDoubtList
     in_doubt_total: int
+    unfinished_total: int
     totals: TotalsView | None
 
 
@@ -412,6 +463,7 @@ def way_view(way: Way) -> TransferWay:
     return TransferWay(
         id=transfer.id,
         status=way.outcome.value,
+        protocol=transfer.protocol,
         source=transfer.source,
         destination=transfer.destination,
         amount=transfer.amount,
@@ -424,8 +476,9 @@ def way_view(way: Way) -> TransferWay:
         decided_at=time_text(stored.decided_at) if stored and is_final else None,
         gtrid=str(gtrid) if gtrid else None,
         coordinator=gtrid.coordinator if gtrid else None,
-        home=gtrid.home if gtrid else None,
+        home=way.home,
         decision=way.decision.value if way.decision else None,
+        phase=way.phase,  # type: ignore[arg-type]
         parts=[
             PartView(
                 part.shard,

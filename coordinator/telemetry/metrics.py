@@ -23,6 +23,8 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from coordinator.protocols.saga import SAGA
+from coordinator.protocols.try_confirm_cancel import TCC
 from coordinator.queue import NotDone, Refused, Settled
 from coordinator.settings import SettingsError
 
@@ -43,6 +45,7 @@ _CALL_SECONDS = (0.0005, *_SECONDS[:-2])
 _SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 PROTOCOLS = ("xa", "tcc", "saga")
+PHASED = (TCC, SAGA)
 OUTCOMES = ("committed", "rejected", "replayed", "withdrawn", "pending")
 ROLES = ("home", "remote", "recovered", "visit")
 Mode = Literal["livesum", "livemin", "livemax", "livemostrecent"]
@@ -212,10 +215,15 @@ class Metrics:
 
     def _begin_at_zero(self) -> None:
         """A rate is seen from the first event on only if the series was there before it."""
-        for protocol in PROTOCOLS:
-            self._transfer_seconds.labels(protocol)
+        for name in PROTOCOLS:
+            self._transfer_seconds.labels(name)
             for outcome in OUTCOMES:
-                self._transfers.labels(protocol, outcome)
+                self._transfers.labels(name, outcome)
+        for protocol in PHASED:
+            self._course_seconds.labels(protocol.name)
+            # `begin` is that of those that are refused before they have begun.
+            for phase in {protocol.begin, *(step.phase for step in protocol.phases.values())}:
+                self._phase_changes.labels(protocol.name, str(phase))
         for outcome in ("committed", "aborted"):
             self._recovered.labels(outcome)
         # The commonest: the branch is not known (any more).

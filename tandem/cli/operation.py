@@ -65,12 +65,14 @@ def _print_coordinators(screen: Console, state: dict[str, Any]) -> None:
 
 
 def _print_shards(screen: Console, state: dict[str, Any]) -> None:
-    rows = table("shard", "state", "server", "slots", "in doubt", right=("slots", "in doubt"))
+    counts = ("slots", "in doubt", "unfinished")
+    rows = table("shard", "state", "server", *counts, right=counts)
     for item in state["shards"]:
-        count = "?" if item["in_doubt"] is None else str(item["in_doubt"])
+        found = (item["in_doubt"], item["unfinished"])
         how = "good" if item["reachable"] else f"NOT USED: {item['trouble']}"
         version = item["server_version"] or "?"
-        rows.add_row(item["id"], how, version, str(item["slots"]), count)
+        shown = ("?" if count is None else str(count) for count in found)
+        rows.add_row(item["id"], how, version, str(item["slots"]), *shown)
     screen.print(rows)
 
 
@@ -79,11 +81,12 @@ def _print_shards(screen: Console, state: dict[str, Any]) -> None:
 
 @click.group("in-doubt")
 def in_doubt() -> None:
-    """Show what is in doubt and what happens next; finish it now.
+    """Show what is in doubt or unfinished and what happens next; finish it now.
 
     A branch is in doubt while it is prepared on its shard and has not heard its group's decision.
     That is normal for some milliseconds of every transfer across shards; its accounts are locked
-    meanwhile. What a dead coordinator has left is finished by itself.
+    meanwhile. A transfer by TC/C or Saga is unfinished while it is between two of its steps; its
+    accounts are free meanwhile. What a dead coordinator has left is finished by itself.
     """
 
 
@@ -91,7 +94,7 @@ def in_doubt() -> None:
 @json_option
 @service_options
 def list_(as_json: bool, url: tuple[str, ...], data_dir: Path) -> None:
-    """Show every prepared branch on every shard, oldest first.
+    """Show every prepared branch and every unfinished transfer on every shard, oldest first.
 
     Exits with 3 if a shard cannot be asked: there may be more on it.
     """
@@ -108,16 +111,41 @@ def list_(as_json: bool, url: tuple[str, ...], data_dir: Path) -> None:
 
 def _print_in_doubt(told: dict[str, Any]) -> None:
     screen = console()
-    if not told["branches"]:
-        screen.print("Nothing is in doubt.")
-        return
+    if told["branches"]:
+        _print_branches(screen, told["branches"])
+    if told["unfinished"]:
+        _print_unfinished(screen, told["unfinished"])
+    if not told["branches"] and not told["unfinished"]:
+        screen.print("Nothing is in doubt, and nothing is unfinished.")
+    else:
+        screen.print("To finish a group now: resolve GTRID.")
+
+
+def _print_branches(screen: Console, branches: list[dict[str, Any]]) -> None:
     rows = table("gtrid", "shard", "home", "age", "decision", "what happens next", right=("age",))
-    for item in told["branches"]:
+    for item in branches:
         age = f"{item['age_seconds']:,.1f} s"
         decision = item["decision"] or "none yet"
         rows.add_row(item["gtrid"], item["shard"], item["home"], age, decision, item["next"])
     screen.print(rows)
-    screen.print(f"{len(told['branches']):,} branches. To finish a group now: resolve GTRID.")
+    screen.print(f"{len(branches):,} branches are in doubt.")
+
+
+def _print_unfinished(screen: Console, groups: list[dict[str, Any]]) -> None:
+    rows = table("gtrid", "shard", "age", "phase", "transfers", "what happens next")
+    for item in groups:
+        refusal = f" Refused: {item['detail']}" if item["reason"] else ""
+        rows.add_row(
+            item["gtrid"],
+            item["shard"],
+            f"{item['age_seconds']:,.1f} s",
+            f"{item['protocol']}, {item['phase']}",
+            f"{item['transfers']:,}",
+            f"{item['transfer']}: {item['next']}.{refusal}",
+        )
+    screen.print(rows)
+    count = sum(item["transfers"] for item in groups)
+    screen.print(f"{count:,} transfers by TC/C or Saga are unfinished.")
 
 
 @in_doubt.command()
@@ -128,7 +156,9 @@ def resolve(gtrid: str, as_json: bool, url: tuple[str, ...], data_dir: Path) -> 
     """Finish the group GTRID now, instead of when its turn comes.
 
     It asks the group's home and obeys: committed if the decision is there, else aborted for good.
-    It cannot override a decision, and it is safe to repeat.
+    A group by TC/C or Saga has no home: each of its transfers goes on from its phase, forward or
+    backward, and one that is still trying is cancelled. It cannot override a decision, and it is
+    safe to repeat.
 
     \b
     Example:
@@ -145,6 +175,8 @@ def resolve(gtrid: str, as_json: bool, url: tuple[str, ...], data_dir: Path) -> 
         raise refused(answer)
     if as_json:
         print_json(answer.body)
+    elif answer.body["transfers"]:
+        _print_transfers(answer.body)
     else:
         outcome = answer.body["outcome"] or "not decided as far as can be seen now"
         finished = ", ".join(answer.body["finished"]) or "none was left"
@@ -152,6 +184,22 @@ def resolve(gtrid: str, as_json: bool, url: tuple[str, ...], data_dir: Path) -> 
     if answer.body["unfinished"]:
         left = ", ".join(f"{i['shard']} ({i['reason']})" for i in answer.body["unfinished"])
         raise UnknownOutcome(f"Not finished, or cannot be looked for: {left}.")
+
+
+def _print_transfers(resolution: dict[str, Any]) -> None:
+    """What became of each transfer of a group by TC/C or Saga."""
+    for item in resolution["transfers"]:
+        state = f"still {item['phase']}: {item['reason']}" if item["phase"] else "finished"
+        click.echo(f"Transfer {item['id']}: {_STATUS[item['status']]}, {state}.")
+
+
+_STATUS = {
+    "committed": "committed",
+    "rejected": "refused, for good",
+    "pending": "no outcome yet",
+    "lapsed": "nothing has happened",
+    "unknown": "its shard cannot be asked",
+}
 
 
 # --- leader ---------------------------------------------------------------------------------

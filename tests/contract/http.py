@@ -186,8 +186,8 @@ class InDoubt:
         wished = Transfer(self.id, key, source, destination, amount, EUR, None, "xa", now)
         ticket = Ticket(wished, self._deadline, Latch(1), None)
         ticket.shards = shards
-        self.branch = Branch(_connect(town.cluster, shards[0]), str(gtrid), is_local=False)
-        self._home = Branch(_connect(town.cluster, shards[1]), str(gtrid), is_local=True)
+        self.branch = Branch(connect(town.cluster, shards[0]), str(gtrid), is_local=False)
+        self._home = Branch(connect(town.cluster, shards[1]), str(gtrid), is_local=True)
         accounts = self.branch.lock([source], [self.id], self._deadline).get().accounts
         accounts |= self._home.lock([destination], [], self._deadline).get().accounts
         self._writes = plan([ticket], accounts, now, str(gtrid)).writes
@@ -229,7 +229,7 @@ def in_doubt(town: Town, source: str, destination: str, amount: int, key: str) -
         transfer.close()
 
 
-def _connect(cluster: Cluster, shard: str) -> ShardConnection:
+def connect(cluster: Cluster, shard: str) -> ShardConnection:
     session = cluster.sql(shard)
     host, port = session.host, session.port
     session.close()

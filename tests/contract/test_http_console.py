@@ -89,7 +89,12 @@ def test_events_tell_what_the_views_tell(small: Coordinator, mysql_cluster: Clus
     assert state.cluster.coordinators == told.coordinators
     assert [shard.id for shard in state.cluster.shards] == list(mysql_cluster.settings.shards)
     assert state.totals is not None
-    assert {item.role for item in state.totals.lock_hold} == {"home", "remote", "recovered"}
+    assert {item.role for item in state.totals.lock_hold} == {
+        "home",
+        "remote",
+        "recovered",
+        "visit",
+    }
 
 
 def test_streams_are_bounded(small: Coordinator) -> None:

@@ -15,7 +15,9 @@ from tandem.cli.demo import run_demo
 from tandem.cli.import_result import ImportResult
 from tandem.cli.importing import import_file
 from tests.bank import Bank
-from tests.cluster import Cluster
+from tests.cluster import Cluster, wait_until
+from tests.contract.begun import Begun
+from tests.contract.http import visit
 from tests.faults.leftovers import Leftover, now_ms, wait_until_finished
 
 TANDEM = str(Path(sys.executable).with_name("tandem"))
@@ -371,3 +373,46 @@ def test_what_is_in_doubt_is_listed_and_finished(tandem: Cli, mysql_cluster: Clu
         wait_until_finished(left, timeout_s=30)
     left.check(is_committed=False)
     assert "nonsense" in tandem("in-doubt", "resolve", "nonsense", code=1).stderr
+
+
+def test_what_is_unfinished_is_listed_and_finished(tandem: Cli, mysql_cluster: Cluster) -> None:
+    town = visit(mysql_cluster)
+    alice, bob = town.pair(funds=10)
+    left = Begun(town, "saga", alice, bob, 4).until("crediting")
+    shown = re.sub(r"\s+", " ", tandem("in-doubt", "list").stdout)
+    assert left.gtrid in shown
+    assert "saga, crediting" in shown
+    assert "goes forward in" in shown
+    assert sum(s["unfinished"] for s in tandem.json("cluster")["shards"]) >= 1
+    (group,) = [
+        g for g in tandem.json("in-doubt", "list")["unfinished"] if g["gtrid"] == left.gtrid
+    ]
+    assert (group["shard"], group["transfer"]) == ("s1", left.id)
+    with town.locked(bob):
+        failed = tandem("in-doubt", "resolve", left.gtrid, code=3)
+        assert (
+            f"Transfer {left.id}: no outcome yet, still crediting: account {bob}" in failed.stdout
+        )
+        assert f"s1 (account {bob} is locked by other transfers)" in failed.stderr
+    # Whoever was asked goes on with it.
+    wait_until(lambda: town.balance(bob) == 4, 15, "it has not arrived")
+    other = Begun(town, "tcc", alice, bob, 1)
+    done = tandem("in-doubt", "resolve", other.gtrid).stdout
+    assert f"Transfer {other.id}: nothing has happened, finished." in done
+    assert (town.balance(alice), town.balance(bob)) == (6, 4)
+
+
+def test_a_pending_transfer_is_followed_until_it_is_settled(
+    tandem: Cli, mysql_cluster: Cluster
+) -> None:
+    """By Saga: debited at once, credited when its destination is free; or given back."""
+    town = visit(mysql_cluster)
+    alice, bob = town.pair(funds=10)
+    left = Begun(town, "saga", alice, bob, 4).until("crediting")
+    told = tandem("transfer", alice, bob, "4", "EUR", "--key", left.course.transfer.key).stdout
+    assert f"(4 minor units) from {alice} to {bob}, transfer {left.id}" in told
+    back = Begun(town, "saga", alice, town.name("s2"), 3).until("crediting")
+    destination = back.course.transfer.destination
+    args = ("transfer", alice, destination, "3", "EUR", "--key", back.course.transfer.key)
+    assert "Refused (account-not-found)" in tandem(*args, code=1).stderr
+    assert (town.balance(alice), town.balance(bob)) == (6, 4)

@@ -18,6 +18,7 @@ from ledger.ids import transfer_id
 from tests import browser as chromium
 from tests.bank import Bank, Load
 from tests.cluster import Cluster, Coordinator
+from tests.contract.begun import Begun
 from tests.contract.http import Town, in_doubt, item, visit
 from tests.faults.leftovers import Leftover, now_ms
 
@@ -168,6 +169,37 @@ def test_what_is_in_doubt_is_resolved_by_keyboard(page: Page, mysql_cluster: Clu
     undecided.check(is_committed=False)
 
 
+def test_what_is_unfinished_is_resolved_by_keyboard(page: Page, town: Town) -> None:
+    alice, bob = town.pair(funds=10)
+    nobody = town.name("s2")
+    forward = Begun(town, "saga", alice, bob, 4).until("crediting")
+    backward = Begun(town, "saga", alice, nobody, 3).until("compensating")
+    for begun, deed, status, outcome in (
+        (forward, f"the credit to account {bob} on s2 is repeated", "Pending", "1 committed"),
+        (backward, f"the refund to account {alice} on s1", "Refused, for good", "1 rejected"),
+    ):
+        shown = row(page, "#unfinished", begun.gtrid)
+        expect(shown.locator("td").nth(0)).to_have_text("s1")
+        expect(shown.locator("td").nth(1)).to_have_text(re.compile(r"^\d+ s$"))
+        expect(shown.locator("td").nth(2)).to_have_text(f"saga, {begun.phase}")
+        expect(shown.locator("td").nth(3)).to_have_text("1")
+        expect(shown.locator("td").nth(5)).to_contain_text(deed)
+        expect(page.locator("#verdict")).to_contain_text("something is stuck")
+        expect(page.locator("#troubles code")).to_have_text("tandem in-doubt list")
+        # One of its transfers is followed from there.
+        shown.locator("a").click()
+        expect(page.locator("#result .status")).to_contain_text(status)
+        page.keyboard.press("Escape")
+        tab_to(page, f"Resolve {begun.gtrid}")
+        page.keyboard.press("Enter")
+        answer = page.locator("#answers li", has_text=begun.gtrid)
+        expect(answer).to_contain_text(f"{outcome}; finished.")
+        expect(row(page, "#unfinished", begun.gtrid)).to_have_count(0)
+        assert focused(page) == "What is in doubt?"
+    expect(row(page, "#shards", "s1").locator("td").nth(2)).to_have_text("0")
+    assert (town.balance(alice), town.balance(bob)) == (6, 4)
+
+
 # --- searching and following ----------------------------------------------------------------
 
 
@@ -224,6 +256,38 @@ def test_a_transfer_is_followed_while_it_is_settled(page: Page, town: Town) -> N
         expect(steps(page).locator(".mood")).to_have_text(["done"] * 7)
         expect(steps(page).nth(5)).to_contain_text("Committed on s1 -5 makes 0")
         expect(steps(page).nth(6)).to_contain_text("Committed on s2 +5 makes 5")
+
+
+def test_a_transfer_is_followed_through_its_phases(page: Page, town: Town) -> None:
+    alice, bob = town.pair(funds=9)
+    begun = Begun(town, "tcc", alice, bob, 4)
+    search(page, begun.id)
+    expect(page.locator("#result .status")).to_have_text(
+        re.compile("^Pending: .* no money has moved")
+    )
+    moods = ["done", "done", "under way", "waits", "under way"]
+    expect(steps(page).locator(".mood")).to_have_text(moods)
+    expect(steps(page).nth(2)).to_contain_text(f"Reserved on s1, with {alice}")
+    begun.until("confirming")
+    expect(page.locator("#result .status")).to_contain_text("Committed")
+    expect(steps(page).locator(".mood")).to_have_text(["done", "done", "done", "under way", "done"])
+    expect(steps(page).nth(2)).to_contain_text(f"Moved on s1, with {alice} -4 makes 5")
+    begun.until("confirmed")
+    expect(steps(page).locator(".mood")).to_have_text(["done"] * 5)
+    expect(steps(page).nth(3)).to_contain_text(f"Moved on s2, with {bob} +4 makes 4")
+
+
+def test_a_refused_credit_is_followed_until_it_is_given_back(page: Page, town: Town) -> None:
+    alice = town.account("s1", funds=9)
+    begun = Begun(town, "saga", alice, town.name("s2"), 4).until("compensating")
+    search(page, begun.id)
+    expect(page.locator("#result .status")).to_contain_text("is about to come back")
+    expect(page.locator("#result")).to_contain_text("account-not-found: ")
+    expect(steps(page).nth(2)).to_contain_text("-4 makes 5")
+    begun.until("compensated")
+    expect(page.locator("#result .status")).to_contain_text("no money has moved")
+    expect(steps(page).locator(".mood")).to_have_text(["done", "done", "ended", "ended", "ended"])
+    expect(steps(page).nth(2)).to_contain_text("-4 makes 5, +4 makes 9")
 
 
 def test_a_transfer_that_is_rolled_back_is_said_to_be_gone(page: Page, town: Town) -> None:
@@ -314,8 +378,9 @@ STATE: dict[str, Any] = {
     "coordinator": "watched",
     "trouble": None,
     "cluster": None,
-    "in_doubt": {"branches": [], "unreachable": []},
+    "in_doubt": {"branches": [], "unfinished": [], "unreachable": []},
     "in_doubt_total": 0,
+    "unfinished_total": 0,
     "totals": None,
 }
 
@@ -358,7 +423,8 @@ def test_another_coordinators_totals_are_its_own(browser: Browser, watched: Coor
 
 
 def test_what_is_wrong_is_told_with_what_to_type(browser: Browser, watched: Coordinator) -> None:
-    shard = {"id": "s2", "reachable": False, "server_version": None, "slots": 1, "in_doubt": None}
+    unknown = {"server_version": None, "in_doubt": None, "unfinished": None}
+    shard = {"id": "s2", "reachable": False, "slots": 1} | unknown
     cluster = {
         "coordinators": [
             {"id": "c1", "address": "a:1", "leader": False, "epoch": None, "processes": 2}
@@ -367,7 +433,7 @@ def test_what_is_wrong_is_told_with_what_to_type(browser: Browser, watched: Coor
         "shard_map_version": 3,
         "zookeeper": "connected",
     }
-    away = {"branches": [], "unreachable": [{"shard": "s2", "reason": "away"}]}
+    away = {"branches": [], "unfinished": [], "unreachable": [{"shard": "s2", "reason": "away"}]}
     with shown(browser, watched, cluster=cluster, in_doubt=away) as page:
         troubles = page.locator("#troubles li")
         expect(troubles.nth(0)).to_contain_text(f"Shard s2 is not used: {HOSTILE}.")
@@ -377,7 +443,8 @@ def test_what_is_wrong_is_told_with_what_to_type(browser: Browser, watched: Coor
         expect(page.locator("#doubt-none")).to_have_text(
             "Nothing that can be seen. s2 cannot be asked."
         )
-        expect(row(page, "#shards", "s2").locator("td").nth(1)).to_have_text("?")
+        for place in (1, 2):
+            expect(row(page, "#shards", "s2").locator("td").nth(place)).to_have_text("?")
     with shown(browser, watched, cluster=cluster | {"zookeeper": "away", "shards": []}) as page:
         expect(page.locator("#troubles li")).to_have_count(1)
         expect(page.locator("#troubles li")).to_contain_text("ZooKeeper does not answer.")
@@ -455,9 +522,11 @@ def test_it_can_be_read_by_everybody(
     )
     page = context.new_page()
     page.goto("/console")
+    begun = Begun(town, "saga", alice, town.name("s2"), 5).until("compensating")
     with in_doubt(town, alice, bob, 5, "k") as transfer:
         expect(row(page, "#branches", transfer.branch.gtrid)).to_be_visible()
-        for shown in ("", alice, transfer.id, "nobody"):
+        expect(row(page, "#unfinished", begun.gtrid)).to_be_visible()
+        for shown in ("", alice, transfer.id, begun.id, "nobody"):
             if shown:
                 search(page, shown)
                 expect(page.locator("#result-title")).to_have_text(re.compile(f"^[TAN].*{shown}"))

@@ -1,7 +1,8 @@
 """A real Prometheus beside a real cluster of two coordinators with two workers each.
 
 One story is told while it watches: transfers all the time; a worker is killed, then the leader,
-then a shard; all come back. The tests look at what Prometheus has seen.
+then a shard; all come back; a transfer by Saga is held up. The tests look at what Prometheus has
+seen.
 """
 
 import os
@@ -22,8 +23,10 @@ from tandem.local.cluster import LocalCluster, Options
 from tandem.local.servers import find_prometheus
 from tests.bank import Bank, Load
 from tests.cluster import Cluster, wait_until
+from tests.contract.begun import Begun
+from tests.contract.http import visit
 from tests.faults.conftest import SHORT
-from tests.faults.leftovers import Leftover, wait_until_finished
+from tests.faults.leftovers import LONG_AGO_MS, Leftover, wait_until_finished
 from tests.monitoring.shipped import ALERTS, BOARDS, PROMETHEUS, RECORDED, panels
 
 SETTINGS = SHORT | {
@@ -160,6 +163,27 @@ def leader(server: Prometheus) -> str:
     return found["metric"]["instance"]
 
 
+def go_through_phases(cluster: Cluster, server: Prometheus) -> dict[str, str]:
+    """TC/C and Saga come to every end, and one of them is held up until it is an alert."""
+    town = visit(cluster)
+    alice, bob = town.pair(funds=100)
+    nobody = town.name("s2")
+    for protocol in ("tcc", "saga"):
+        for _ in range(10):
+            assert town.transfer(alice, bob, 1, protocol=protocol).status_code == 201
+        assert town.transfer(alice, nobody, 1, protocol=protocol).status_code == 422
+    ended = "sum by (protocol) (increase(coordinator_course_seconds_count[1m])) > 0"
+    wait_until(lambda: len(server.ask(ended)) == 2, 30, "no course is seen", every_s=0.1)
+    late = Begun(town, "saga", alice, bob, 5, LONG_AGO_MS)
+    with town.locked(bob):
+        annotations = server.await_alert("TransferUnfinished", shard="s1")
+        query = 'max(coordinator_unfinished_transfers{protocol="saga", phase="crediting"})'
+        server.await_value(query, 1)
+    server.await_end("TransferUnfinished")
+    wait_until(lambda: town.balance(bob) == 25, 10, f"{late.id} has not arrived")
+    return annotations
+
+
 @pytest.fixture(scope="module")
 def story(cluster: Cluster, server: Prometheus) -> Story:
     began = time.time()
@@ -189,6 +213,8 @@ def story(cluster: Cluster, server: Prometheus) -> Story:
         leftover.prepare()
         wait_until_finished(leftover)
 
+        fired["TransferUnfinished"] = go_through_phases(cluster, server)
+
         cluster.local.stop("s2", kill=True)
         fired["ShardDown"] = server.await_alert("ShardDown", shard="s2")
         load.wait_for("503", 10)
@@ -202,6 +228,7 @@ def test_alerts_of_the_failover_say_what_is_wrong(story: Story) -> None:
     assert story.killed_leader in story.fired["CoordinatorDown"]["summary"]
     assert "No coordinator leads" in story.fired["NoLeader"]["summary"]
     assert "s2" in story.fired["ShardDown"]["summary"]
+    assert "from shard s1 is unfinished for" in story.fired["TransferUnfinished"]["summary"]
     assert "error" not in str([alert["summary"] for alert in story.fired.values()])
 
 
@@ -287,6 +314,8 @@ def test_gauges_are_true_again(story: Story) -> None:
         "max(coordinator_leader_epoch) - min(coordinator_leader_epoch)": 0,
         "max(coordinator_in_doubt_branches)": 0,
         "max(coordinator_missing_branches)": 0,
+        "max(coordinator_unfinished_transfers)": 0,
+        "max(coordinator_unfinished_oldest_seconds)": 0,
         'sum(up{job="tandem"})': 2,
     }.items():
         story.prometheus.await_value(query, wanted)

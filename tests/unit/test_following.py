@@ -2,7 +2,8 @@
 
 import pytest
 
-from coordinator.following import Decision, Known, Outcome, Stage, judge_decision, judge_part
+from coordinator.following import Known, judge_decision, judge_part
+from coordinator.ways import Decision, Outcome, Stage
 from ledger.model import Transfer
 from shard_client.errors import ShardUnavailable
 from shard_client.prepared import DecisionOutcome, Look

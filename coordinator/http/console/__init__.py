@@ -6,7 +6,7 @@ from flask import Blueprint, Response, abort, send_from_directory
 
 FOLDER = Path(__file__).parent
 PAGE = "console.html"
-FILES = ("console.css", "console.js", "live.js", "search.js", "dom.js", "icon.svg")
+FILES = ("console.css", "console.js", "doubt.js", "live.js", "search.js", "dom.js", "icon.svg")
 
 # Everything from here, and no script or style within the page: what comes from users stays text.
 HEADERS = {

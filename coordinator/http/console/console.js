@@ -1,7 +1,8 @@
 // The page for operators: what is so now, and whether that is still so.
 
-import { byId, draw, duration, el, fill, list, milliseconds, newLine, number, rate, say } from "./dom.js";
-import { ask, watch } from "./live.js";
+import { byId, draw, duration, el, fill, milliseconds, newLine, number, rate, say } from "./dom.js";
+import { showDoubt } from "./doubt.js";
+import { watch } from "./live.js";
 import "./search.js";
 
 // Points of a line, one a second.
@@ -11,7 +12,6 @@ const HOLDS_POINT_MS = 5_000;
 // The figures are the mean of so many seconds.
 const FIGURE_POINTS = 5;
 const STALE_MS = 5_000;
-const ANSWERS_MAX = 5;
 
 // --- is money moving? -----------------------------------------------------------------------
 
@@ -64,7 +64,12 @@ function current(name) {
   return last.length ? last.reduce((sum, value) => sum + value, 0) / last.length : null;
 }
 
-const ROLES = { home: "on the home", remote: "on other shards", recovered: "until recovered" };
+const ROLES = {
+  home: "on the home",
+  remote: "on other shards",
+  visit: "in steps of TC/C and Saga",
+  recovered: "until recovered",
+};
 
 function showHolds(at) {
   const rows = Object.keys(ROLES).map((role) => {
@@ -113,69 +118,6 @@ function bound(counts, share) {
   return value === Infinity ? `over ${milliseconds(counts.seconds.at(-2))}` : milliseconds(value);
 }
 
-// --- what is in doubt? ----------------------------------------------------------------------
-
-const BRANCHES = [
-  { name: "group", text: (item) => item.gtrid, mood: () => "id" },
-  { name: "on", text: (item) => item.shard },
-  { name: "age", text: (item) => duration(item.age_seconds), mood: () => "number" },
-  { name: "home", text: (item) => item.home },
-  { name: "decision", text: (item) => item.decision ?? "none yet" },
-  { name: "what happens next", text: (item) => item.next, mood: () => "words" },
-  { name: "finish it", make: resolveButton },
-];
-
-function resolveButton(item) {
-  const label = `Resolve ${item.gtrid}`;
-  const button = el("button", { type: "button", "aria-label": label }, "Resolve");
-  button.addEventListener("click", async () => {
-    button.disabled = true;
-    say(button, "asking");
-    const path = `/v1/admin/in-doubt/${encodeURIComponent(item.gtrid)}/resolve`;
-    const answer = await ask(path, "resolve a group", { method: "POST" });
-    note(item.gtrid, answer);
-    button.disabled = false;
-    say(button, "Resolve");
-    if (document.activeElement === document.body) byId("doubt-title").focus();
-  });
-  return button;
-}
-
-/** Show the answer to `resolve`, beneath the table, where it stays. */
-function note(gtrid, { body, problem }) {
-  const words = body ? resolution(body) : `${problem.title}: ${problem.detail}`;
-  const time = new Date().toISOString().slice(11, 19);
-  byId("answers").prepend(el("li", {}, `${time} UTC `, el("code", {}, gtrid), ` ${words}`));
-  while (byId("answers").children.length > ANSWERS_MAX) byId("answers").lastChild.remove();
-}
-
-function resolution({ outcome, finished, unfinished }) {
-  const what = outcome ? `is ${outcome}.` : "is not decided as far as can be seen now.";
-  const done = finished.length ? ` Finished on ${list(finished)}.` : " No branch of it was left.";
-  const left = unfinished.map(({ shard, reason }) => `${shard} (${reason})`);
-  const rest = left.length ? ` Not finished, or cannot be looked for: ${list(left)}.` : "";
-  return what + (finished.length || !left.length ? done : "") + rest;
-}
-
-function showDoubt(state) {
-  const { branches, unreachable } = state.in_doubt;
-  const total = state.in_doubt_total;
-  const away = unreachable.map(({ shard }) => shard);
-  byId("branches").hidden = byId("doubt-note").hidden = !branches.length;
-  byId("doubt-none").hidden = branches.length > 0;
-  let none = "Nothing for longer than a second.";
-  if (!state.cluster) none = "It cannot be seen now.";
-  else if (away.length) none = `Nothing that can be seen. ${list(away)} cannot be asked.`;
-  say(byId("doubt-none"), none);
-  byId("doubt-none").className = !state.cluster || away.length ? "note" : "good";
-  const more = total > branches.length ? `, ${number(branches.length)} of ${number(total)}` : "";
-  say(byId("branches").caption, `Prepared branches, the oldest first${more}`);
-  const body = byId("branches").tBodies[0];
-  if (fill(body, branches, (item) => `${item.gtrid} ${item.shard}`, BRANCHES)) {
-    byId("doubt-title").focus();
-  }
-}
-
 // --- who is there? --------------------------------------------------------------------------
 
 const COORDINATORS = [
@@ -189,6 +131,8 @@ const COORDINATORS = [
   { name: "address", text: (item) => item.address, mood: () => "id" },
 ];
 
+const count = (value) => (value === null ? "?" : number(value));
+
 const SHARDS = [
   { name: "shard", text: (item) => item.id },
   {
@@ -196,7 +140,8 @@ const SHARDS = [
     text: (item) => (item.reachable ? "in use" : `not used: ${item.trouble}`),
     mood: (item) => (item.reachable ? "good" : "bad"),
   },
-  { name: "prepared", text: (item) => (item.in_doubt === null ? "?" : number(item.in_doubt)), mood: () => "number" },
+  { name: "prepared", text: (item) => count(item.in_doubt), mood: () => "number" },
+  { name: "unfinished", text: (item) => count(item.unfinished), mood: () => "number" },
   { name: "slots", text: (item) => number(item.slots), mood: () => "number" },
   { name: "server", text: (item) => item.server_version ?? "?" },
 ];
@@ -242,6 +187,14 @@ function troublesOf(state) {
       "tandem in-doubt list",
     ]);
   }
+  if (state.unfinished_total) {
+    const oldest = duration(state.in_doubt.unfinished[0].age_seconds);
+    found.push([
+      `${number(state.unfinished_total)} unfinished by TC/C or Saga, the oldest for ${oldest}: what `
+        + "happens next stands below.",
+      "tandem in-doubt list",
+    ]);
+  }
   return found;
 }
 
@@ -251,7 +204,8 @@ function showVerdict(state) {
   const money = `${moves} through ${state.coordinator}`;
   const isAway = state.in_doubt.unreachable.length > 0;
   const none = isAway ? "nothing that can be seen is stuck" : "nothing is stuck";
-  const stuck = state.in_doubt_total ? "something is stuck" : none;
+  const isStuck = state.in_doubt_total || state.unfinished_total;
+  const stuck = isStuck ? "something is stuck" : none;
   say(byId("verdict"), state.cluster ? `${money}, ${stuck}.` : "The cluster cannot be seen.");
   byId("now").className = troubles.length ? "bad" : "good";
   const list = byId("troubles");

@@ -169,6 +169,15 @@ const STATUS = {
   unknown: "Its outcome is known to its home alone, which cannot be asked now.",
 };
 
+// What a transfer by TC/C or Saga that is not finished means for the money.
+const PHASES = {
+  trying: "Pending: the amount is reserved, and no money has moved.",
+  confirming: "Committed: the money has left its source, for good, and is about to arrive.",
+  cancelling: "Pending: it is being cancelled, and no money has moved.",
+  crediting: "Pending: the money has left its source; the credit is repeated until it is answered.",
+  compensating: "Refused, for good: the money has left its source, and is about to come back.",
+};
+
 const DECISIONS = {
   none: ["now", "none yet; until there is one, nothing has happened"],
   committed: ["done", "committed: from here on it has happened"],
@@ -206,7 +215,8 @@ function transferPart(way, mine) {
 
 const isFinished = (way) =>
   (way.status === "committed" || way.status === "rejected") &&
-  way.parts.every((part) => part.stage === "committed");
+  way.phase === null &&
+  way.parts.every((part) => part.stage === "committed" || part.stage === "undone");
 
 const plain = (key, value) => (typeof value === "bigint" ? value.toString() : value);
 
@@ -216,11 +226,13 @@ function transferBody(way) {
     ["from", link(way.source)],
     ["to", link(way.destination)],
     ["why refused", way.reason && `${way.reason}: ${way.detail}`],
+    ["protocol", way.protocol],
+    ["phase", way.phase],
     ["group", way.gtrid && el("code", {}, way.gtrid)],
     ["metadata", way.metadata && el("pre", {}, JSON.stringify(way.metadata, plain, 2))],
   ]);
   return [
-    el("p", { class: `status ${way.status}`, role: "status" }, STATUS[way.status]),
+    el("p", { class: `status ${way.status}`, role: "status" }, PHASES[way.phase] ?? STATUS[way.status]),
     el("ol", { class: "steps" }, ...steps(way)),
     said,
   ];
@@ -233,6 +245,8 @@ function steps(way) {
   }
   const grouped = step("done", "Accounts locked",
     `by coordinator ${way.coordinator}, in a group that was formed ${moment(way.grouped_at)}`);
+  const goesThroughPhases = way.protocol !== "xa" && way.decision !== "not-kept";
+  if (goesThroughPhases) return [received, ...phasedSteps(way)];
   if (way.status === "rejected") {
     return [received, grouped, ...way.parts.map((part) =>
       step("stopped", `Refused, and recorded on ${part.shard}`, part.because))];
@@ -246,6 +260,34 @@ function steps(way) {
     step(mood, `Decision on ${way.home}, its home`, words + decided),
     ...way.parts.map((part) => committed(part)),
   ];
+}
+
+const RECORDS = {
+  none: ["now", "no outcome yet"],
+  committed: ["done", "committed: from here on it is never taken back"],
+  aborted: ["stopped", "refused, for good"],
+};
+
+function phasedSteps(way) {
+  const begun = step("done", "Taken up",
+    `by coordinator ${way.coordinator}, in a group that was formed ${moment(way.grouped_at)}`);
+  const [mood, words] = RECORDS[way.decision];
+  const decided = way.decided_at ? ` (${moment(way.decided_at)})` : "";
+  return [begun, ...way.parts.map((part) => phasedStep(part)),
+    step(mood, `Recorded on ${way.home}, its source's shard`, words + decided)];
+}
+
+/** How far one side is: reserved, moved, taken back. */
+function phasedStep(part) {
+  const whose = `${part.shard}, with ${list(part.accounts)}`;
+  const moved = part.entries.map(entryLine);
+  const words = moved.length ? list(moved) : part.because;
+  if (part.stage === "unknown") return step("unknown", `What is on ${whose}?`, part.because);
+  if (part.stage === "nothing") return step("waiting", `Nothing on ${whose}`, part.because);
+  if (part.stage === "reserved") return step("now", `Reserved on ${whose}`, part.because);
+  if (part.stage === "undone") return step("stopped", `Not done, or undone, on ${whose}`, words);
+  if (moved.length) return step("done", `Moved on ${whose}`, words);
+  return step("stopped", `Refused on ${whose}`, part.because);
 }
 
 /** Whether a shard has written and, if it is not the home of a group across shards, prepared. */
@@ -265,11 +307,13 @@ function committed(part) {
   if (part.stage !== "committed") {
     return step("waiting", `Not committed on ${part.shard}`, part.because);
   }
-  const lines = part.entries.map((entry) => {
-    const sign = entry.amount > 0 ? "+" : "";
-    return `${sign}${amount(entry.amount, "")} makes ${amount(entry.balance, "")}`;
-  });
+  const lines = part.entries.map(entryLine);
   return step("done", `Committed on ${part.shard}`, lines.length ? list(lines) : part.because);
+}
+
+function entryLine(entry) {
+  const sign = entry.amount > 0 ? "+" : "";
+  return `${sign}${amount(entry.amount, "")} makes ${amount(entry.balance, "")}`;
 }
 
 const MOODS = { done: "done", now: "under way", waiting: "waits", stopped: "ended", unknown: "not known" };
