@@ -24,7 +24,7 @@ WAYS = {
     "books-do-not-agree": "a balance is not what its entries add up to",
     "in-doubt-left": "something is in doubt long after everything was healed",
     "locked-left": "an account cannot be paid from or to after everything was healed",
-    "prepared-not-in-view": "XA RECOVER lists a branch that the in-doubt view does not",
+    "prepared-not-in-view": "XA RECOVER or a phase table lists what the in-doubt view does not",
     "loss-not-noticed": "a decided branch was taken away by hand, and no coordinator says so",
     "does-not-come-back": "a part is not ready long after it was started or thawed",
     "ended-by-itself": "a process has ended that nobody had ended",

@@ -12,6 +12,7 @@ from coordinator.provision import service_address
 from coordinator.settings import Settings
 from shard_client.connection import Address, ShardConnection
 from shard_client.errors import ShardError
+from shard_client.phases import Unfinished, list_unfinished
 from shard_client.prepared import PreparedBranch, list_prepared
 from tandem.chaos.history import Reply
 from tandem.chaos.oracles import Violation, check_balances, check_in_view
@@ -28,7 +29,9 @@ Branches = set[tuple[str, str]]
 
 
 class View(NamedTuple):
-    """The in-doubt view of one coordinator: branches as (gtrid, shard)."""
+    """The in-doubt view of one coordinator: branches as (gtrid, shard), and so are the transfers by
+    TC/C and Saga that are not finished.
+    """
 
     branches: Branches
     unreachable: set[str]
@@ -49,7 +52,8 @@ def read_view(wire: Wire, url: str) -> tuple[Reply, View | None]:
     reply = wire.send("GET", f"{url}/v1/admin/in-doubt")
     if reply.status != 200 or not isinstance(reply.body, dict):
         return reply, None
-    branches = {(item["gtrid"], item["shard"]) for item in reply.body["branches"]}
+    listed = [*reply.body["branches"], *reply.body["unfinished"]]
+    branches = {(item["gtrid"], item["shard"]) for item in listed}
     unreachable = {_name(item) for item in reply.body.get("unreachable", [])}
     return reply, View(branches, unreachable)
 
@@ -71,12 +75,15 @@ class Prepared:
         return self._addresses[shard]
 
     def look(self) -> tuple[Branches, set[str]]:
-        """The prepared branches of this cluster, and the shards that could not be asked."""
+        """The prepared branches of this cluster, and what is unfinished in its phase tables; and the
+        shards that could not be asked.
+        """
         found: Branches = set()
         silent: set[str] = set()
         for shard in self._addresses:
             try:
                 found |= {(str(branch.gtrid), shard) for branch in self._list(shard)}
+                found |= {(str(item.gtrid), shard) for item in self._unfinished(shard)}
             except ShardError:
                 silent.add(shard)
         return found, silent
@@ -85,6 +92,12 @@ class Prepared:
         """The same, one after the other. Raises ShardError."""
         for shard in self._addresses:
             yield from self._list(shard)
+
+    def _unfinished(self, shard: str) -> list[Unfinished]:
+        address = self._addresses[shard]
+        with closing(ShardConnection(address, _SHARD_TIMEOUT_S, 60)) as connection:
+            deadline = time.monotonic() + _SHARD_TIMEOUT_S
+            return list_unfinished(connection, self._cluster, deadline)
 
     def _list(self, shard: str) -> list[PreparedBranch]:
         address = self._addresses[shard]
