@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
-from coordinator.courses import as_whole
+from coordinator.phased.courses import as_whole
 from coordinator.shards import Shards
 from ledger.model import Account, Entry, Refusal, Status
 from shard_client import accounts as on_shard

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
-from coordinator.phased_ways import PhasedWays
+from coordinator.phased.ways import PhasedWays
 from coordinator.queue import Queue
 from coordinator.shards import Shards
 from coordinator.ways import Decision, Outcome, Part, Stage, Way

@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 from coordinator.cluster.election import Leader
 from coordinator.cluster.session import ClusterSession
+from coordinator.phased.unfinished import InPhase, Resolved, UnfinishedTransfers
 from coordinator.protocols.recovery import Surroundings, whose_turn
 from coordinator.protocols.two_phase_commit import Phase
 from coordinator.recovery import Finisher, Task, Unfinished
 from coordinator.settings import Settings
 from coordinator.shards import Shards
 from coordinator.sweeper import age_of
-from coordinator.unfinished import InPhase, Resolved, UnfinishedTransfers
 from shard_client.errors import ShardError
 from shard_client.phases import Unfinished as Phased
 from shard_client.phases import list_unfinished

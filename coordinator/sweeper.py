@@ -8,8 +8,8 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 
-from coordinator.courses import Course, taken_over
-from coordinator.phased_finisher import PhasedFinisher
+from coordinator.phased.courses import Course, taken_over
+from coordinator.phased.finisher import PhasedFinisher
 from coordinator.protocols.recovery import Surroundings, whose_turn
 from coordinator.protocols.two_phase_commit import Phase
 from coordinator.recovery import Finisher

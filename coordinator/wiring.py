@@ -15,8 +15,10 @@ from coordinator.collection import Collector
 from coordinator.executor import Executors, GroupRun, Names, Timeouts
 from coordinator.following import Following
 from coordinator.operation import Operation
-from coordinator.phased_finisher import PhasedFinisher
-from coordinator.phased_run import PhasedRun
+from coordinator.phased.finisher import PhasedFinisher
+from coordinator.phased.run import PhasedRun
+from coordinator.phased.unfinished import UnfinishedTransfers
+from coordinator.phased.visits import Visits
 from coordinator.protocols.recovery import Surroundings
 from coordinator.queue import ALONE, Group, Queue
 from coordinator.recovery import Finisher
@@ -27,8 +29,6 @@ from coordinator.telemetry.gauges import Gauges
 from coordinator.telemetry.metrics import Metrics
 from coordinator.telemetry.tracing import tracer
 from coordinator.transfers import Transfers
-from coordinator.unfinished import UnfinishedTransfers
-from coordinator.visits import Visits
 
 log = logging.getLogger(__name__)
 

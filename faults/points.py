@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, cast
 
 import pymysql.err
 
-from coordinator.courses import Task
+from coordinator.phased.courses import Task
 from coordinator.protocols import saga
 from coordinator.protocols.recovery import Verdict
 from faults.plan import Fault, FaultsError, Mode, Plan, Traits
@@ -420,7 +420,7 @@ PLANTS: Mapping[str, Plant] = {
     ),
     "refund-unasked": Plant(
         "whoever takes a Saga over gives the money back, without asking the destination",
-        {"coordinator.courses:_resumed": _refund_unasked},
+        {"coordinator.phased.courses:_resumed": _refund_unasked},
     ),
     "collect-early": Plant(
         "decisions are collected as soon as they are there, whether branches are finished or not",

@@ -5,7 +5,7 @@ import uuid
 from contextlib import closing
 
 from coordinator.cluster import read_map
-from coordinator.courses import Course, Place, Task, Visited, begin, go_on, wanted
+from coordinator.phased.courses import Course, Place, Task, Visited, begin, go_on, wanted
 from coordinator.provision import service_address
 from ledger.ids import transfer_id
 from ledger.model import Transfer

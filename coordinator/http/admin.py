@@ -7,7 +7,7 @@ from coordinator.following import Following
 from coordinator.http import reading, schemas
 from coordinator.http.problems import Refuse
 from coordinator.operation import ClusterState, Doubts, InDoubt, Operation, Resolution
-from coordinator.unfinished import InPhase
+from coordinator.phased.unfinished import InPhase
 from shard_client.xid import Gtrid
 
 

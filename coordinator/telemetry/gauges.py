@@ -6,7 +6,7 @@ from collections import Counter
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from coordinator.courses import PROTOCOLS
+from coordinator.phased.courses import PROTOCOLS
 from coordinator.sweeper import age_of
 from coordinator.telemetry.metrics import Metrics
 

@@ -75,8 +75,8 @@ class Prepared:
         return self._addresses[shard]
 
     def look(self) -> tuple[Branches, set[str]]:
-        """The prepared branches of this cluster, and what is unfinished in its phase tables; and the
-        shards that could not be asked.
+        """The prepared branches of this cluster, and what its phase tables have; and the shards that
+        could not be asked.
         """
         found: Branches = set()
         silent: set[str] = set()

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from coordinator.courses import Course, Place, Task, begin, begin_of, taken_over
 from coordinator.participants import Participants
+from coordinator.phased.courses import Course, Place, Task, begin, begin_of, taken_over
 from coordinator.protocols import saga
 from coordinator.protocols import try_confirm_cancel as tcc
 from coordinator.protocols.phased import IllegalStep

@@ -9,7 +9,16 @@ commit before it is safe, and restart; accounts that are closed and opened meanw
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from coordinator.courses import PROTOCOLS, Course, Place, Task, Visited, begin, go_on, taken_over
+from coordinator.phased.courses import (
+    PROTOCOLS,
+    Course,
+    Place,
+    Task,
+    Visited,
+    begin,
+    go_on,
+    taken_over,
+)
 from coordinator.queue import Excuse, Latch, NotDone, Ticket
 from ledger.chain import first_link
 from ledger.decide import change_status
@@ -250,7 +259,7 @@ class Phased:
             yield Move(f"{number} {what}, {title} and crashes", _with(less, number, gone), True)
 
     def _answered(self, actor: Actor, place: Place) -> Actor:
-        """The actor with what its client is told, as `phased_finisher.settle` does."""
+        """The actor with what its client is told, as `phased.finisher.settle` does."""
         answer = actor.answer
         if actor.is_client and not answer:
             course = Course(self.transfer, actor.gtrid, place, 0.0, None)

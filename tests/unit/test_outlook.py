@@ -2,7 +2,7 @@
 
 import pytest
 
-from coordinator.courses import PROTOCOLS
+from coordinator.phased.courses import PROTOCOLS
 from coordinator.protocols.outlook import OUTLOOKS, Errand, Side, in_words
 
 ERRAND = Errand("bob", "s2", "the leader, c2,", "its process is gone", 0.0, None, None)

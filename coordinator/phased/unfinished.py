@@ -8,8 +8,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from coordinator.courses import PROTOCOLS, Course, taken_over
-from coordinator.phased_finisher import PAUSE_MAX_S, PhasedFinisher
+from coordinator.phased.courses import PROTOCOLS, Course, taken_over
+from coordinator.phased.finisher import PAUSE_MAX_S, PhasedFinisher
 from coordinator.protocols.outlook import OUTLOOKS, Errand, Side, in_words
 from coordinator.protocols.recovery import Surroundings, whose_turn
 from coordinator.shards import Shards

@@ -11,10 +11,11 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from coordinator.courses import Course, Task, begin, begin_of
 from coordinator.executor import Names, known_answer
 from coordinator.participants import Participants
-from coordinator.phased_finisher import PhasedFinisher, settle
+from coordinator.phased.courses import Course, Task, begin, begin_of
+from coordinator.phased.finisher import PhasedFinisher, settle
+from coordinator.phased.visits import Visits
 from coordinator.queue import (
     Excuse,
     Group,
@@ -28,7 +29,6 @@ from coordinator.shards import Shards
 from coordinator.telemetry import group_log
 from coordinator.telemetry.metrics import Metrics
 from coordinator.telemetry.tracing import Tracer
-from coordinator.visits import Visits
 from ledger.decide import refuse_reuse
 from ledger.ids import slot_of
 from shard_client.errors import ShardError, StatementRefused, TryAgain

@@ -5,7 +5,7 @@ and its entries show. The commit on its source's shard that records the outcome 
 from collections.abc import Callable
 from typing import NamedTuple, Protocol, TypeVar
 
-from coordinator.courses import PROTOCOLS
+from coordinator.phased.courses import PROTOCOLS
 from coordinator.shards import Shards
 from coordinator.ways import Decision, Outcome, Part, Stage, Way
 from ledger.model import Entry, Transfer

@@ -6,7 +6,8 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from coordinator.courses import (
+from coordinator.participants import Participants
+from coordinator.phased.courses import (
     NOTHING_FOUND,
     Course,
     Task,
@@ -15,7 +16,6 @@ from coordinator.courses import (
     has_to_enter,
     wanted,
 )
-from coordinator.participants import Participants
 from coordinator.shards import Shards
 from coordinator.telemetry.metrics import Metrics
 from coordinator.telemetry.tracing import GroupTrace

@@ -9,12 +9,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import NamedTuple
 
-from coordinator.courses import Course, Task
+from coordinator.phased.courses import Course, Task
+from coordinator.phased.visits import Visits
 from coordinator.queue import Queue, Settled, Ticket
 from coordinator.shards import FINISHING_CONNECTIONS, Shards
 from coordinator.telemetry.logs import few
 from coordinator.telemetry.tracing import GroupTrace
-from coordinator.visits import Visits
 from shard_client.errors import ConnectionLost, ShardUnavailable
 from shard_client.xid import Gtrid
 
