@@ -75,7 +75,7 @@ class Prepared:
         return self._addresses[shard]
 
     def look(self) -> tuple[Branches, set[str]]:
-        """The prepared branches of this cluster, and what its phase tables have; and the shards that
+        """The prepared branches of this cluster, what its phase tables have, and the shards that
         could not be asked.
         """
         found: Branches = set()
