@@ -132,6 +132,7 @@ def copied(measured: tuple[str, dict[str, Any]], mysql_cluster: Cluster) -> Iter
                 ("accounts", "id"),
                 ("entries", "account_id"),
                 ("transfers", "source"),
+                ("phases", "source"),
             ):
                 server.rows(f"CREATE TABLE {COPY}.{table} LIKE {table}")
                 server.rows(
@@ -151,6 +152,7 @@ def copied(measured: tuple[str, dict[str, Any]], mysql_cluster: Cluster) -> Iter
         ("UPDATE accounts SET balance = balance + 7 LIMIT 1", ["add up to 7", "account bench."]),
         ("DELETE FROM entries WHERE amount > 0 LIMIT 1", ["'credits'", "account bench."]),
         ("DELETE FROM transfers WHERE status = 'committed' LIMIT 1", ["'transfers'"]),
+        ("UPDATE accounts SET held = 7 WHERE status = 'open' LIMIT 1", ["holds 7 and expects 0"]),
     ],
 )
 def test_the_oracles_see_what_is_wrong(copied: Place, damage: str, complaints: list[str]) -> None:
