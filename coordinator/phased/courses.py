@@ -320,6 +320,7 @@ def _call(course: Course, writes: VisitWrites, found: Found, now: int) -> Place:
     state = protocol.state(row.state) if row else protocol.absent
     reaction = protocol.react(state, course.call)
     refusal: Refusal | None = None
+    stamp = now
     if reaction.move:
         account = _account(transfer.destination, writes, found)
         result = move(reaction.move, transfer, account, now)
@@ -329,6 +330,7 @@ def _call(course: Course, writes: VisitWrites, found: Found, now: int) -> Place:
             _put(writes, result.account)
             if result.entry:
                 writes.entries.append(result.entry)
+                stamp = result.entry.stamp
     elif row and row.reason:
         refusal = Refusal(Reason(row.reason), row.detail or "")
     step = StepRow(
@@ -337,7 +339,7 @@ def _call(course: Course, writes: VisitWrites, found: Found, now: int) -> Place:
         transfer.amount,
         reaction.state.value,
         is_empty=int(row is None and reaction.move is None and refusal is None),
-        stamp=now,
+        stamp=stamp,
         reason=refusal.reason.value if refusal else None,
         detail=refusal.detail if refusal else None,
     )
