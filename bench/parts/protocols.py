@@ -3,7 +3,7 @@
 import secrets
 
 from bench import wrk
-from bench.draws import uniform
+from bench.draws import hot, uniform
 from bench.loads.base import Load, Scale
 from bench.loads.batches import Batches
 from bench.loads.singles import CONNECTIONS, Singles
@@ -17,7 +17,9 @@ PROTOCOLS = {"xa": "two-phase commit", "tcc": "Try-Confirm/Cancel", "saga": "Sag
 
 
 def protocols(sizes: Sizes, report: Report) -> Outcome:
-    """Batches and single requests by each protocol, beside textbook XA."""
+    """Batches, single requests, and single requests into one hot account by each protocol, beside
+    textbook XA.
+    """
     program = wrk.find(report)
     scale = Scale(sizes.few_accounts, THREADS, sizes.clients, sizes.batch)
     outcome = Outcome(
@@ -31,15 +33,11 @@ def protocols(sizes: Sizes, report: Report) -> Outcome:
         loads: dict[str, Load] = {"textbook": Textbook(place, scale, name)}
         for key, title in PROTOCOLS.items():
             loads[f"batches {key}"] = Batches(place, scale, f"{name}b{key}", protocol=key)
-            loads[f"singles {key}"] = Singles(
-                place,
-                scale,
-                f"{name}s{key}",
-                wrk=program,
-                draw=uniform,
-                how=title,
-                protocol=key,
-            )
+            for letter, draw, how in (("s", uniform, title), ("h", hot, f"{title}, hot account")):
+                run = f"{name}{letter}{key}"
+                loads[f"singles {letter} {key}"] = Singles(
+                    place, scale, run, wrk=program, draw=draw, how=how, protocol=key
+                )
         found = measure_all(loads, sizes, outcome, report)
         outcome.findings.append(finding(found["textbook"]))
         for key in loads:
