@@ -29,6 +29,8 @@ _PAUSE_IN_VAIN_MAX_S = 4.0
 # company while a young one is at its shards; what waits goes together when that one ends.
 _SMALL = 100
 _YOUNG_S = 0.03
+# A group by TC/C or Saga visits its shards more often, and is longer on its way.
+_YOUNG_PHASED_S = 0.12
 
 
 # The way of two-phase commit, and of what is on one shard.
@@ -366,7 +368,7 @@ class Queue:
         if group.in_line or len(group.tickets) >= full:
             return 0.0
         ends = [
-            began + _YOUNG_S
+            began + (_YOUNG_S if other.way == ALONE else _YOUNG_PHASED_S)
             for began, other in self._running.values()
             if not group.shards.isdisjoint(other.shards)
         ]
