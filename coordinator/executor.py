@@ -44,6 +44,7 @@ from shard_client.errors import (
     StatementRefused,
     TryAgain,
 )
+from shard_client.phases import PENDING
 from shard_client.prepared import DecisionOutcome
 from shard_client.transfers import StoredTransfer, probe
 from shard_client.xid import Gtrid
@@ -473,8 +474,10 @@ class GroupRun:
         with self._shards[shard].connection(deadline) as connection:
             if connection.is_durable_before_visible:
                 return True
-            found = probe(connection, [stored.transfer.id for stored in known], deadline)
-            return all(found.get(stored.transfer.id) == stored for stored in known)
+            # What is pending is known for its body alone: it is another one than was asked for.
+            settled = [stored for stored in known if stored.status != PENDING]
+            found = probe(connection, [stored.transfer.id for stored in settled], deadline)
+            return all(found.get(stored.transfer.id) == stored for stored in settled)
 
     def _delay(self, tickets: list[Ticket]) -> None:
         now = time.monotonic()

@@ -52,10 +52,10 @@ def sort_out(
             continue
         if not (_takes(from_, source) and _takes(to, destination)):
             result.displaced.append(ticket)
-        elif transfer.id in seen or is_pending:
+        elif transfer.id in seen:
             result.passed_over.append(ticket)
             continue
-        elif (
+        elif is_pending or (
             (held and not held.isdisjoint(_places(ticket)))
             or (source not in from_.accounts and source not in absent)
             or (destination not in to.accounts and destination not in absent)

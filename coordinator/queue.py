@@ -246,6 +246,8 @@ class Queue:
         self._unsettled = 0
         self._is_in_line = False
         self._is_closed = False
+        # Those whose groups have left them to be finished later, with what they keep waiting.
+        self._left: dict[int, Ticket] = {}
 
     # --- in ---------------------------------------------------------------------------------
 
@@ -364,7 +366,7 @@ class Queue:
 
     def _wait_for_company(self, group: Group) -> float:
         """How long a group would better wait for others to join it, in seconds."""
-        full = min(self._small, *(ticket.limit for ticket in group.tickets))
+        full = min([self._small, *(ticket.limit for ticket in group.tickets)])
         if group.in_line or len(group.tickets) >= full:
             return 0.0
         ends = [
@@ -392,6 +394,21 @@ class Queue:
             if group.in_line:
                 self._is_in_line = False
             self._put_back(again)
+            self._wake()
+
+    def hold_back(self, tickets: Iterable[Ticket]) -> None:
+        """These are left to be finished later, though their group ends: what comes after them in
+        their batches on the same accounts waits until `let_go`.
+        """
+        with self._changed:
+            of_batches = [ticket for ticket in tickets if ticket.batch is not None]
+            self._left.update((id(ticket), ticket) for ticket in of_batches)
+
+    def let_go(self, tickets: Iterable[Ticket]) -> None:
+        """These are finished, or run again."""
+        with self._changed:
+            for ticket in tickets:
+                self._left.pop(id(ticket), None)
             self._wake()
 
     def put_back(self, again: Iterable[Ticket]) -> None:
@@ -435,7 +452,9 @@ class Queue:
             likes = _of_one_way(candidates, in_line.way)
             # Not if one before it in its batch, which runs another way, holds it back.
             if in_line in likes:
-                return Group(_wanting_the_same(likes, in_line, self._group_max), in_line)
+                chosen = _wanting_the_same(likes, in_line, self._group_max)
+                if in_line in chosen:
+                    return Group(chosen, in_line)
         likes = _of_one_way(candidates, candidates[0].way)
         return Group(_together(likes, self._group_max), None)
 
@@ -444,7 +463,7 @@ class Queue:
         now = time.monotonic()
         troubles = _Troubles(self._trouble_with)
         found: list[Ticket] = []
-        held: set[tuple[int, str]] = set()
+        held = {place for ticket in self._left.values() for place in _places(ticket)}
         gone = False
         for ticket in self._waiting:
             if self._is_over(ticket, now):
@@ -534,6 +553,12 @@ def _of_one_way(candidates: Sequence[Ticket], way: str) -> Sequence[Ticket]:
         elif ticket.batch is not None:
             held.update(keys)
     return chosen
+
+
+def _places(ticket: Ticket) -> list[tuple[int, str]]:
+    """A ticket's accounts within its batch."""
+    batch = id(ticket.batch)
+    return [(batch, ticket.transfer.source), (batch, ticket.transfer.destination)]
 
 
 def _together(candidates: Sequence[Ticket], group_max: int) -> list[Ticket]:

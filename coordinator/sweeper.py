@@ -5,8 +5,8 @@ gives them to those who finish them.
 import logging
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 
 from coordinator.phased.courses import Course, taken_over
 from coordinator.phased.finisher import PhasedFinisher
@@ -16,8 +16,9 @@ from coordinator.recovery import Finisher
 from coordinator.recovery import Unfinished as Group
 from coordinator.shards import Shards
 from coordinator.telemetry.logs import few
+from shard_client.connection import ShardConnection
 from shard_client.errors import ShardError
-from shard_client.phases import Unfinished, list_unfinished, read_phases
+from shard_client.phases import PhaseRow, Unfinished, list_unfinished, read_phases
 from shard_client.prepared import list_prepared
 from shard_client.xid import Gtrid
 
@@ -89,12 +90,7 @@ class Sweeper:
                 with shard.connection(deadline) as connection:
                     prepared = list_prepared(connection, self._cluster, deadline)
                     unfinished = list_unfinished(connection, self._cluster, deadline)
-                    mine = {
-                        str(item.gtrid)
-                        for item in unfinished
-                        if whose_turn(item.gtrid, age_of(item.gtrid), around).is_mine
-                    }
-                    rows = read_phases(connection, mine, deadline) if mine else []
+                    rows = self._abandoned(connection, unfinished, around)
             except ShardError as error:
                 self._shards.note(error)
                 is_complete = False
@@ -129,6 +125,22 @@ class Sweeper:
             log.info("%d unfinished transfers are being finished", len(abandoned), extra=extra)
         self._phased_finisher.add(*abandoned)
 
+    def _abandoned(
+        self, connection: ShardConnection, unfinished: Sequence[Unfinished], around: Surroundings
+    ) -> list[PhaseRow]:
+        """What of this is to be finished here, and is not yet. Raises ShardError."""
+        at_work = Counter(course.gtrid for course in self._phased_finisher.unfinished())
+        there: Counter[Gtrid] = Counter()
+        for item in unfinished:
+            there[item.gtrid] += item.transfers
+        rows: list[PhaseRow] = []
+        for gtrid, count in there.items():
+            is_mine = whose_turn(gtrid, age_of(gtrid), around).is_mine
+            if is_mine and at_work[str(gtrid)] < count:
+                deadline = time.monotonic() + _CALL_TIMEOUT_S
+                rows += read_phases(connection, [str(gtrid)], deadline)
+        return rows
+
     def reasons_to_wait(self) -> list[str]:
         """Why what an earlier life left behind is not finished yet, as far as it can be; none when
         it is. What waits for a shard that is down is no reason.
@@ -146,21 +158,24 @@ class Sweeper:
             can_go_on = all(self._shards.trouble_with(shard) is None for shard in needed)
             if is_past and not item.is_stuck and can_go_on:
                 reasons.append(f"group {gtrid} of an earlier life is being finished")
-        reasons += sorted({r for c in self._phased_finisher.unfinished() if (r := self._why(c))})
+        names = {
+            course.gtrid
+            for course in self._phased_finisher.unfinished()
+            if self._is_waited_for(course)
+        }
+        for gtrid in filter(None, map(Gtrid.parse, sorted(names))):
+            if gtrid.coordinator == around.coordinator and gtrid.time_ms < around.started_ms:
+                text = f"transfers of group {gtrid} of an earlier life are being finished"
+                reasons.append(text)
         return reasons
 
-    def _why(self, course: Course) -> str | None:
-        """Why a course that is being finished is waited for, if it is."""
-        around, gtrid = self._surroundings(), Gtrid.parse(course.gtrid)
+    def _is_waited_for(self, course: Course) -> bool:
+        """Whether a course that is being finished can be, as far as it can be told."""
         ends = (course.transfer.source, course.transfer.destination)
         can_go_on = all(
             self._shards.trouble_with(self._shards.shard_of(account)) is None for account in ends
         )
-        if gtrid is None or not can_go_on or course.attempts > _ATTEMPTS_WAITED_FOR:
-            return None
-        if gtrid.coordinator != around.coordinator or gtrid.time_ms >= around.started_ms:
-            return None
-        return f"transfers of group {gtrid} of an earlier life are being finished"
+        return can_go_on and course.attempts <= _ATTEMPTS_WAITED_FOR
 
     def _work(self) -> None:
         while not self._stopping:

@@ -155,6 +155,10 @@ class Transfers:
         try:
             outcome: StoredTransfer | Pending
             if isinstance(found, Undecided):
+                is_pending = found.stored.status == UNSETTLED
+                refusal = refuse_reuse(found.stored.transfer, asked) if is_pending else None
+                if refusal:
+                    return Refused(refusal)
                 outcome = self._ask_home(found.stored, deadline)
             else:
                 outcome = found

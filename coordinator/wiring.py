@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 # How long a transfer waits for a shard that has just failed before it is refused: long enough for
 # a broken connection to be replaced, short enough not to pile up.
 _SHARD_PATIENCE_S = 0.5
+_POLL_S = 0.02
 
 
 class Process:
@@ -77,7 +78,12 @@ class Process:
         self.finisher = Finisher(self.shards, self.metrics, self.tracer)
         interval_s = engine.sweep_interval_ms / 1000
         self._timeouts = Timeouts(engine.lock_timeout_ms / 1000, engine.write_timeout_ms / 1000)
-        self._visits = Visits(self.shards, self.metrics, self._timeouts.write_s)
+        self._visits = Visits(
+            self.shards,
+            self.metrics,
+            lock_s=self._timeouts.lock_s,
+            write_s=self._timeouts.write_s,
+        )
         self.phased_finisher = PhasedFinisher(self.shards, self.queue, self._visits)
         self.sweeper = Sweeper(
             self.shards,
@@ -166,8 +172,8 @@ class Process:
         self.finisher.start()
         self.phased_finisher.start()
         self.sweeper.sweep()
-        self.finisher.wait_for(lambda _: not self.sweeper.reasons_to_wait(), deadline)
-        self.phased_finisher.wait_for(lambda _: not self.sweeper.reasons_to_wait(), deadline)
+        while self.sweeper.reasons_to_wait() and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
         self.shards.start()
         self.sweeper.start()
         self.collector.start()

@@ -168,13 +168,12 @@ class VisitWrites:
 class Visit(Branch):
     """One local transaction on one shard that takes many transfers a step further."""
 
-    def enter(self, wanted: Wanted, deadline: float, *, waits: bool) -> Reply[Found]:
-        """Lock and look up. An account that is locked by somebody else is left out or, if it
-        `waits`, waited for, for up to a second.
+    def enter(self, wanted: Wanted, deadline: float) -> Reply[Found]:
+        """Lock and look up. An account that is locked by somebody else is left out; `wait_for` it
+        before, if it is not to be.
         """
-        lock = sql.LOCK_ACCOUNTS_WAITING if waits else sql.LOCK_ACCOUNTS
         asked = {
-            "accounts": (lock, wanted.accounts),
+            "accounts": (sql.LOCK_ACCOUNTS, wanted.accounts),
             "phases": (sql.LOCK_PHASES, wanted.phases),
             "standing": (sql.LOCK_STANDING, wanted.standing),
             "steps": (sql.LOCK_STEPS, wanted.steps),
@@ -192,14 +191,15 @@ class Visit(Branch):
 
     def leave(self, writes: VisitWrites, deadline: float) -> Reply[None]:
         """Write everything and commit; nothing of it, unless every row was found (rule R8)."""
-        # First what may not be found: then somebody else has been faster.
-        packet = [*self._opening(), *self._changes(writes)]
+        packet = [*self._opening()]
+        # Before the phase rows: whoever looks at what is not committed sees the one or the other.
         if writes.transfers:
             transfers = [
                 (*row.transfer, row.gtrid, row.status, row.reason, row.detail, row.decided_at)
                 for row in writes.transfers
             ]
             packet.append(sql.insert(sql.INSERT_TRANSFERS, transfers))
+        packet += self._changes(writes)
         if writes.entries:
             packet.append(sql.insert(sql.INSERT_ENTRIES, writes.entries))
         if writes.begun:
@@ -226,8 +226,9 @@ class Visit(Branch):
                 alike[sql.DROP_PHASES, (gtrid, was)].append(transfer)
         packet = []
         for (statement, values), ids in alike.items():
-            filled = sql.fill(self.connection, statement, *values)
-            packet.append(sql.listing(self.connection, filled, sorted(ids)))
+            # The ids first: a value may hold braces.
+            listed = sql.listing(self.connection, statement, sorted(ids))
+            packet.append(sql.fill(self.connection, listed, *values))
             packet.append(sql.EXPECT_FOUND.format(count=len(ids)))
         return packet
 

@@ -43,8 +43,6 @@ LOCK_ACCOUNTS = (
     " status, entry_count, stamp_floor, chain, held, expected, 'all') SEPARATOR '\n')"
     " FROM accounts FORCE INDEX (PRIMARY) WHERE id IN ({ids}) FOR UPDATE SKIP LOCKED"
 )
-# The same with waiting; without locks anywhere else nobody can wait for whoever waits here.
-LOCK_ACCOUNTS_WAITING = LOCK_ACCOUNTS.removesuffix(" SKIP LOCKED")
 # The same with waiting, in line, for at most innodb_lock_wait_timeout (rule R9).
 WAIT_FOR_ACCOUNTS = (
     "SELECT id FROM accounts FORCE INDEX (PRIMARY) WHERE id IN ({ids}) ORDER BY id FOR UPDATE"

@@ -81,7 +81,9 @@ class Course:
         "not_before",
         "place",
         "protocol",
+        "queued",
         "since",
+        "skips",
         "ticket",
         "transfer",
     )
@@ -97,8 +99,12 @@ class Course:
         # What its client is told if it lapses; without, it runs again.
         self.excuse: NotDone | None = None
         self.since = since
-        # How often its next visit has failed, and since when it does.
+        # The ticket that it has begun with: what comes after it in its batch may have to wait.
+        self.queued = ticket
+        # How often its next visit has failed, and since when it does; and how often it was because
+        # an account was locked.
         self.attempts = 0
+        self.skips = 0
         self.hindered_at = 0.0
         self.not_before = 0.0
         self.error: str | None = None
@@ -132,12 +138,14 @@ class Course:
     @property
     def account(self) -> str | None:
         """The account that its next visit changes."""
-        if self.place.task is Task.CALL:
+        task = self.place.task
+        if task is Task.CALL:
             return self.transfer.destination
-        is_begun = self.place.task is not Task.BEGIN
-        if is_begun and not (self.place.task is Task.ADVANCE and self.step.source):
-            return None
-        return self.transfer.source
+        if task is Task.ADVANCE:
+            return self.transfer.source if self.step.source else None
+        # Whether it has begun is certain only behind the lock: its packet may be on its way still.
+        may_begin = task is Task.BEGIN or (task is Task.LOOK and self.place.phase is None)
+        return self.transfer.source if may_begin else None
 
     @property
     def where(self) -> str:

@@ -15,7 +15,7 @@ from coordinator.queue import Queue, Settled, Ticket
 from coordinator.shards import FINISHING_CONNECTIONS, Shards
 from coordinator.telemetry.logs import few
 from coordinator.telemetry.tracing import GroupTrace
-from shard_client.errors import ConnectionLost, ShardUnavailable
+from shard_client.errors import StatementRefused
 from shard_client.xid import Gtrid
 
 log = logging.getLogger(__name__)
@@ -24,6 +24,8 @@ _PAUSE_MIN_S = 0.02
 PAUSE_MAX_S = 5.0
 # Courses that one visit takes on at most.
 _PORTION_MAX = 500
+# After it was passed over so often, a course waits in line for its account, alone (rule R9).
+_SKIPS_MAX = 5
 # Not all of them are at work on one shard: one that hangs leaves some to others.
 _THREADS = 6
 _JOIN_S = 3.0
@@ -32,8 +34,11 @@ Attempt = tuple[str, str]
 
 
 class _Portion(NamedTuple):
+    """Courses whose next visit is to one shard; the account of the one `in_line` is waited for."""
+
     shard: str
     courses: list[Course]
+    in_line: Course | None
 
 
 class PhasedFinisher:
@@ -71,6 +76,7 @@ class PhasedFinisher:
                 known = self._courses.setdefault(course.attempt, course)
                 if known is not course and known.ticket is None:
                     known.ticket, known.excuse = course.ticket, course.excuse
+                    known.queued = course.queued
             self._changed.notify_all()
 
     def hurry(self, gtrid: Gtrid) -> None:
@@ -99,10 +105,9 @@ class PhasedFinisher:
             try:
                 gtrid = Gtrid.parse(portion.courses[0].gtrid)
                 assert gtrid is not None
-                lost = self._visits.go_on(gtrid, portion.courses, GroupTrace())
+                lost = self._visits.go_on(gtrid, portion.courses, GroupTrace(), portion.in_line)
                 error = lost.get(portion.shard)
-                is_away = isinstance(error, ShardUnavailable | ConnectionLost)
-                is_theirs = error is not None and not is_away
+                is_theirs = isinstance(error, StatementRefused)
             except Exception as bug:
                 log.exception(
                     "finishing transfers met a bug; it is tried again",
@@ -151,8 +156,11 @@ class PhasedFinisher:
         if not due:
             return None, later and later - now
         shard = min(due, key=lambda name: self._busy[name])
-        together = [course for course in due[shard] if not course.alone][:_PORTION_MAX]
-        return _Portion(shard, together or due[shard][:1]), None
+        together = [c for c in due[shard] if not c.alone and c.skips < _SKIPS_MAX]
+        if together:
+            return _Portion(shard, together[:_PORTION_MAX], None), None
+        single = due[shard][0]
+        return _Portion(shard, [single], single if single.skips >= _SKIPS_MAX else None), None
 
     def _release(self, portion: _Portion) -> None:
         now = time.monotonic()
@@ -169,6 +177,9 @@ class PhasedFinisher:
                 if course.is_done:
                     self._courses.pop(course.attempt, None)
             self._changed.notify_all()
+        over = [course.queued for course in portion.courses if course.is_done and course.queued]
+        if over or again:
+            self._queue.let_go([*over, *again])
         if again:
             self._queue.put_back(again)
         done = [course for course in portion.courses if course.is_done]

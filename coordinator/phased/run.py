@@ -9,13 +9,14 @@ finisher.
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from coordinator.executor import Names, known_answer
 from coordinator.participants import Participants
 from coordinator.phased.courses import Course, Task, begin, begin_of
 from coordinator.phased.finisher import PhasedFinisher, settle
-from coordinator.phased.visits import Visits
+from coordinator.phased.visits import Visits, is_collision
 from coordinator.queue import (
     Excuse,
     Group,
@@ -31,7 +32,7 @@ from coordinator.telemetry.metrics import Metrics
 from coordinator.telemetry.tracing import Tracer
 from ledger.decide import refuse_reuse
 from ledger.ids import slot_of
-from shard_client.errors import ShardError, StatementRefused, TryAgain
+from shard_client.errors import ShardError, StatementRefused
 from shard_client.phases import PENDING, Found, Visit
 from shard_client.transfers import StoredTransfer, probe
 
@@ -89,7 +90,7 @@ class PhasedRun:
         for course in self._courses:
             if not course.is_done:
                 course.place = course.place._replace(task=Task.LOOK)
-        self._finisher.add(*(course for course in self._courses if not course.is_done))
+        self._leave([course for course in self._courses if not course.is_done])
         self._again = [
             ticket
             for ticket in self._group.tickets
@@ -102,84 +103,48 @@ class PhasedRun:
     def _begin(self) -> None:
         """Make the first step of each transfer durable, on its source's shard."""
         work: dict[str, list[Course]] = defaultdict(list)
-        for ticket in self._group.tickets:
-            course = begin_of(ticket, str(self._gtrid), time.monotonic())
+        now = time.monotonic()
+        courses = [begin_of(ticket, str(self._gtrid), now) for ticket in self._group.tickets]
+        for course, ticket in zip(courses, self._group.tickets, strict=True):
             work[ticket.shards[0]].append(course)
+        in_line = next((c for c in courses if c.ticket is self._group.in_line), None)
         parties = Participants(self._shards, self._gtrid, self._metrics, self._trace, Visit)
-        known: dict[str, list[tuple[Ticket, StoredTransfer]]] = {}
         try:
-            in_line = self._group.in_line
-            found = self._visits.enter(parties, work, waits=in_line is not None)
+            found = self._visits.enter(parties, work, in_line)
             missing = {
                 shard: {course.transfer.source for course in work[shard]}
                 - answer.locked.accounts.keys()
                 for shard, answer in found.items()
             }
             absent = self._visits.absent(parties, missing)
-            ready = {}
-            for shard, answer in found.items():
-                if shard in parties.branches:
-                    sorted_ = self._sort(work[shard], answer, absent.get(shard, set()))
-                    ready[shard], known[shard] = sorted_
-            self._write_first(parties, ready, found)
+            found = {shard: found[shard] for shard in parties.branches}
+            begins = _sort(courses, found, {name for some in absent.values() for name in some})
+            self._write_first(parties, begins.ready, found)
         except BaseException:
             for branch in parties.branches.values():
                 branch.connection.close()
             raise
         finally:
             parties.close()
-        for shard, courses in work.items():
-            if shard not in found or shard not in known:
-                self._put_again(course.ticket for course in courses if course.ticket)
-        if in_line and any(isinstance(error, TryAgain) for error in parties.lost.values()):
-            in_line.waits += 1
-            group_log.log_kept_waiting(self._gtrid, in_line)
-        self._answer_known(known)
-
-    def _sort(
-        self, courses: Sequence[Course], found: Found, absent: set[str]
-    ) -> tuple[list[Course], list[tuple[Ticket, StoredTransfer]]]:
-        """Those that can begin, and those that have an outcome from before; the others wait."""
-        locked = found.locked
-        ready: list[Course] = []
-        known: list[tuple[Ticket, StoredTransfer]] = []
-        seen: set[str] = set()
-        held: set[tuple[int, str]] = set()
-        for course in courses:
-            ticket, transfer = course.ticket, course.transfer
-            assert ticket is not None
-            is_owner = locked.is_writable and slot_of(transfer.source) in locked.slots
-            stored = locked.known.get(transfer.id) if is_owner else None
-            places = [(id(ticket.batch), name) for name in (transfer.source, transfer.destination)]
-            if stored and (stored.status != PENDING or refuse_reuse(stored.transfer, ticket.asked)):
-                known.append((ticket, stored))
-                continue
-            is_free = transfer.source in locked.accounts or transfer.source in absent
-            if not is_owner:
-                self._shards.look_again()
-            elif not stored and transfer.id not in seen and is_free and held.isdisjoint(places):
-                seen.add(transfer.id)
-                ready.append(course)
-                continue
-            else:
-                ticket.skips += 1
-            # Whatever waits holds back what comes after it in its batch on the same accounts (R9).
-            if ticket.batch is not None:
-                held.update(places)
-            self._put_again([ticket])
-        return ready, known
+        if begins.is_displaced:
+            self._shards.look_again()
+        if self._group.in_line and any(is_collision(error) for error in parties.lost.values()):
+            self._group.in_line.waits += 1
+            group_log.log_kept_waiting(self._gtrid, self._group.in_line)
+        self._put_again(begins.waiting)
+        self._answer_known(begins.known)
 
     def _write_first(
-        self,
-        parties: Participants[Visit],
-        ready: dict[str, list[Course]],
-        found: dict[str, Found],
+        self, parties: Participants[Visit], every: list[Course], found: dict[str, Found]
     ) -> None:
-        every = [course for courses in ready.values() for course in courses]
         claimed = self._queue.claim_for_writing(
             [course.ticket for course in every if course.ticket], str(self._gtrid)
         )
         kept = set(map(id, claimed))
+        ready: dict[str, list[Course]] = {shard: [] for shard in found}
+        for course in every:
+            if course.ticket:
+                ready[course.ticket.shards[0]].append(course)
         now = time.time_ns() // 1000
         expires_at = now + round(self._grace_s * 1e6)
         visits, refusals = {}, {}
@@ -200,11 +165,11 @@ class PhasedRun:
     def _not_begun(self, courses: list[Course], error: ShardError) -> None:
         """The visit in which these were to begin has failed, or was not answered."""
         tickets = [course.ticket for course in courses if course.ticket]
-        if not isinstance(error, TryAgain | StatementRefused):
+        if not is_collision(error) and not isinstance(error, StatementRefused):
             # They may have begun: the finisher looks, and what has not begun runs again.
             for course in courses:
                 course.look_up()
-            self._finisher.add(*courses)
+            self._leave(courses)
             return
         self._queue.reopen(tickets, str(self._gtrid))
         if isinstance(error, StatementRefused):
@@ -227,26 +192,39 @@ class PhasedRun:
         while active:
             lost = self._visits.go_on(self._gtrid, active, self._trace)
             late = [course for course in active if self._is_late(course, lost)]
-            given_up = {id(course) for course in late if not course.expire(self._excuse(course))}
-            left = [course for course in late if id(course) in given_up]
+            left = [c for c in late if not c.expire(self._excuse(c, lost))]
             if left:
                 self._settled(left, is_left=True)
-                self._finisher.add(*left)
-            active = self._settled([c for c in active if id(c) not in given_up])
+                self._leave(left)
+            gone = set(map(id, left))
+            active = self._settled([course for course in active if id(course) not in gone])
             if active and all(course.error for course in active):
                 time.sleep(pause_after(min(course.attempts for course in active)))
+
+    def _leave(self, courses: Sequence[Course]) -> None:
+        """To the finisher; what comes after them in their batches waits until they are done."""
+        self._queue.hold_back([course.queued for course in courses if course.queued])
+        self._finisher.add(*courses)
 
     def _is_late(self, course: Course, lost: dict[str, ShardError]) -> bool:
         """Whether a course cannot go on here."""
         if course.error is None:
             return False
         error = lost.get(self._shards.shard_of(course.where))
-        if error is not None and not isinstance(error, TryAgain):
+        if error is not None and not is_collision(error):
             return True
         return time.monotonic() - course.hindered_at > _PATIENCE_S
 
-    def _excuse(self, course: Course) -> NotDone:
+    def _excuse(self, course: Course, lost: dict[str, ShardError]) -> NotDone | None:
+        """What is told of a course that is given up; None: it runs again, in a smaller group."""
         shard = self._shards.shard_of(course.where)
+        if isinstance(lost.get(shard), StatementRefused) and course.ticket:
+            size = len(self._group.tickets)
+            course.ticket.limit = max(size // 2, 1)
+            if size > 1:
+                return None
+            detail = f"the database refused it: {course.error}; nothing has happened"
+            return NotDone(Excuse.INTERNAL_ERROR, detail)
         if self._shards.trouble_with(shard):
             detail = f"shard {shard} does not answer: {course.error}; nothing has happened"
             return NotDone(Excuse.SHARD_UNAVAILABLE, detail)
@@ -265,11 +243,12 @@ class PhasedRun:
 
     # --- answers ----------------------------------------------------------------------------
 
-    def _answer_known(self, known: dict[str, list[tuple[Ticket, StoredTransfer]]]) -> None:
+    def _answer_known(self, known: Iterable[tuple[Ticket, StoredTransfer]]) -> None:
         """Answer the tickets whose transfers have had their outcome before."""
-        for shard, pairs in known.items():
-            if not pairs:
-                continue
+        by_shard: dict[str, list[tuple[Ticket, StoredTransfer]]] = defaultdict(list)
+        for ticket, stored in known:
+            by_shard[ticket.shards[0]].append((ticket, stored))
+        for shard, pairs in by_shard.items():
             try:
                 deadline = self._visits.deadline()
                 with self._shards[shard].connection(deadline) as connection:
@@ -294,3 +273,51 @@ class PhasedRun:
         now = time.monotonic()
         for ticket in tickets:
             ticket.not_before = now + pause_after(ticket.skips, ticket.waits)
+
+
+class _Begins(NamedTuple):
+    """What becomes of the tickets of a group when the source accounts are locked."""
+
+    ready: list[Course]
+    waiting: list[Ticket]
+    # They have an outcome from before.
+    known: list[tuple[Ticket, StoredTransfer]]
+    is_displaced: bool
+
+
+def _sort(courses: Sequence[Course], found: Mapping[str, Found], absent: set[str]) -> _Begins:
+    """Sort a group's courses, in its order, by what its shards have answered."""
+    ready: list[Course] = []
+    waiting: list[Ticket] = []
+    known: list[tuple[Ticket, StoredTransfer]] = []
+    seen: set[str] = set()
+    held: set[tuple[int, str]] = set()
+    is_displaced = False
+    for course in courses:
+        ticket, transfer = course.ticket, course.transfer
+        assert ticket is not None
+        answer = found.get(ticket.shards[0])
+        is_owner = answer is not None and _owns(answer, transfer.source)
+        is_displaced = is_displaced or (answer is not None and not is_owner)
+        stored = answer.locked.known.get(transfer.id) if answer and is_owner else None
+        places = [(id(ticket.batch), name) for name in (transfer.source, transfer.destination)]
+        if stored and (stored.status != PENDING or refuse_reuse(stored.transfer, ticket.asked)):
+            known.append((ticket, stored))
+            continue
+        if answer and is_owner and not stored and transfer.id not in seen:
+            is_free = transfer.source in answer.locked.accounts or transfer.source in absent
+            if is_free and held.isdisjoint(places):
+                seen.add(transfer.id)
+                ready.append(course)
+                continue
+        if is_owner:
+            ticket.skips += 1
+        # Whatever waits holds back what comes after it in its batch on the same accounts (R9).
+        if ticket.batch is not None:
+            held.update(places)
+        waiting.append(ticket)
+    return _Begins(ready, waiting, known, is_displaced)
+
+
+def _owns(answer: Found, account: str) -> bool:
+    return answer.locked.is_writable and slot_of(account) in answer.locked.slots

@@ -10,7 +10,6 @@ from coordinator.participants import Participants
 from coordinator.phased.courses import (
     NOTHING_FOUND,
     Course,
-    Task,
     Visited,
     go_on,
     has_to_enter,
@@ -20,7 +19,7 @@ from coordinator.shards import Shards
 from coordinator.telemetry.metrics import Metrics
 from coordinator.telemetry.tracing import GroupTrace
 from ledger.ids import slot_of
-from shard_client.errors import ShardError
+from shard_client.errors import DuplicateRow, ShardError, ShardUnavailable, TryAgain
 from shard_client.phases import Found, Visit
 from shard_client.xid import Gtrid
 
@@ -28,27 +27,44 @@ from shard_client.xid import Gtrid
 _PAUSE_US = 1_000_000
 
 
-class Visits:
-    """Makes visits; `call_s` is how long a shard may take for a packet, in seconds."""
+def is_collision(error: ShardError | None) -> bool:
+    """Whether a visit was undone because somebody else was at the same, or was faster."""
+    return isinstance(error, TryAgain | DuplicateRow)
 
-    def __init__(self, shards: Shards, metrics: Metrics, call_s: float) -> None:
+
+class Visits:
+    """Makes visits. A shard may take `lock_s` to lock and look up, `write_s` to commit."""
+
+    def __init__(self, shards: Shards, metrics: Metrics, *, lock_s: float, write_s: float) -> None:
         self._shards = shards
         self._metrics = metrics
-        self._call_s = call_s
+        self._lock_s = lock_s
+        self._write_s = write_s
 
     def deadline(self) -> float:
-        return time.monotonic() + self._call_s
+        """For a packet that locks or looks up."""
+        return time.monotonic() + self._lock_s
 
     def enter(
-        self, parties: Participants[Visit], work: Mapping[str, Sequence[Course]], *, waits: bool
+        self,
+        parties: Participants[Visit],
+        work: Mapping[str, Sequence[Course]],
+        in_line: Course | None = None,
     ) -> dict[str, Found]:
-        """Begin a visit on each of these shards; those that are lost are missing."""
+        """Begin a visit on each of these shards; those that are lost are missing. The account of
+        the course that is `in_line` is waited for, up to a second, before anything else is locked.
+        """
         deadline = self.deadline()
         parties.open(work, deadline)
+        if in_line and in_line.account:
+            account, shard = in_line.account, self._shards.shard_of(in_line.where)
+            parties.ask([shard], lambda v: v.wait_for([account], deadline), "lock")
         needs = {shard: wanted(courses) for shard, courses in work.items()}
-        return parties.ask(
-            list(work), lambda v: v.enter(needs[v.shard], deadline, waits=waits), "enter"
-        )
+        found = parties.ask(list(work), lambda v: v.enter(needs[v.shard], deadline), "enter")
+        for shard, answer in found.items():
+            if not answer.locked.is_writable:
+                self._shards.note(ShardUnavailable(shard, "it is read only"))
+        return found
 
     def absent(
         self, parties: Participants[Visit], missing: Mapping[str, set[str]]
@@ -61,7 +77,7 @@ class Visits:
 
     def leave(self, parties: Participants[Visit], visits: Mapping[str, Visited]) -> set[str]:
         """Write and commit; says on which shards that was answered."""
-        deadline = self.deadline()
+        deadline = time.monotonic() + self._write_s
         writing = [shard for shard, visit in visits.items() if not visit.writes.is_empty]
         idle = [shard for shard in visits if shard not in writing]
         parties.release(idle, deadline)
@@ -71,11 +87,15 @@ class Visits:
         return {*done, *idle}
 
     def go_on(
-        self, gtrid: Gtrid, courses: Iterable[Course], trace: GroupTrace
+        self,
+        gtrid: Gtrid,
+        courses: Iterable[Course],
+        trace: GroupTrace,
+        in_line: Course | None = None,
     ) -> dict[str, ShardError]:
         """Take courses a step further, each on the shard that it needs. One for which that failed
-        has an `error`, and one more attempt; it is not waited for any account that somebody else
-        has locked. Says which shards were lost.
+        has an `error`, and one more attempt; only for the account of the one that is `in_line` is
+        it waited. Says which shards were lost.
         """
         began = time.monotonic()
         work: dict[str, list[Course]] = defaultdict(list)
@@ -84,7 +104,7 @@ class Visits:
             work[self._shards.shard_of(course.where)].append(course)
         parties = Participants(self._shards, gtrid, self._metrics, trace, Visit)
         try:
-            visits = self._plan(parties, work)
+            visits = self._plan(parties, work, in_line)
             done = self.leave(parties, visits)
         except BaseException:
             for branch in parties.branches.values():
@@ -105,15 +125,18 @@ class Visits:
         return parties.lost
 
     def _plan(
-        self, parties: Participants[Visit], work: Mapping[str, list[Course]]
+        self,
+        parties: Participants[Visit],
+        work: Mapping[str, list[Course]],
+        in_line: Course | None,
     ) -> dict[str, Visited]:
         entering = {shard: courses for shard, courses in work.items() if has_to_enter(courses)}
-        found = self.enter(parties, entering, waits=False)
+        found = self.enter(parties, entering, in_line)
         straight = [shard for shard in work if shard not in entering]
         parties.open(straight, self.deadline())
         found |= dict.fromkeys(straight, NOTHING_FOUND)
         missing = {
-            shard: {course.transfer.destination for course in courses if _calls(course)}
+            shard: {course.account for course in courses if course.account}
             - found[shard].locked.accounts.keys()
             for shard, courses in work.items()
             if shard in found
@@ -139,13 +162,10 @@ class Visits:
             if place.phase is not None and place.phase is not course.place.phase:
                 phases[course.protocol.name, place.phase.value] += 1
             course.place = place
-            course.attempts, course.error = 0, None
+            course.attempts, course.skips, course.error, course.alone = 0, 0, None, False
             if course.is_done:
                 self._metrics.course_ended(course.protocol.name, now - course.since)
         self._metrics.phases_changed(phases)
         for course, why in visit.hindered:
             course.failed(why, now)
-
-
-def _calls(course: Course) -> bool:
-    return course.place.task is Task.CALL
+            course.skips += 1

@@ -365,3 +365,73 @@ def test_who_rides_along_overtakes_nobody_of_its_batch() -> None:
     earlier, later = ticket("1c", "1d", batch=batch), ticket("1d", "2b", batch=batch)
     waiting.put([unlucky, earlier, later])
     assert take(waiting).tickets == [unlucky]
+
+
+# --- protocols ------------------------------------------------------------------------------
+
+
+def test_each_group_runs_by_one_protocol() -> None:
+    waiting = queue()
+    names = ("xa", "tcc", "xa", "saga", "tcc", "saga")
+    tickets = [ticket(f"1a{n}", f"2b{n}", protocol=name) for n, name in enumerate(names)]
+    waiting.put(tickets)
+    groups = [take(waiting) for _ in range(3)]
+    assert [group.way for group in groups] == ["xa", "tcc", "saga"]
+    assert [group.tickets for group in groups] == [tickets[0::2][:2], tickets[1::3], tickets[3::2]]
+
+
+def test_on_one_shard_there_is_nothing_to_agree_upon() -> None:
+    waiting = queue()
+    waiting.put([ticket("1a", "1b", protocol="saga"), ticket("1c", "1d", protocol="tcc")])
+    assert take(waiting).way == "xa"
+
+
+@pytest.mark.parametrize("protocol", ["tcc", "saga"])
+def test_what_arrives_in_a_batch_is_paid_on_in_a_later_group(protocol: str) -> None:
+    batch, waiting = object(), queue()
+    first, on, back = (
+        ticket(*ends, batch=batch, protocol=protocol)
+        for ends in (("1a", "2b"), ("2b", "1c"), ("1c", "2d"))
+    )
+    waiting.put([first, on, back])
+    for expected in (first, on, back):
+        group = take(waiting)
+        assert group.tickets == [expected]
+        waiting.finished(group, [])
+
+
+def test_other_protocols_keep_the_order_of_a_batch() -> None:
+    batch, waiting = object(), queue()
+    first = ticket("1a", "2b", batch=batch)
+    second = ticket("2b", "1c", batch=batch, protocol="saga")
+    third = ticket("1c", "2d", batch=batch)
+    waiting.put([first, second, third])
+    group = take(waiting)
+    assert group.tickets == [first]
+    waiting.finished(group, [])
+    assert take(waiting).tickets == [second]
+
+
+def test_what_is_left_to_be_finished_holds_back_its_batch() -> None:
+    batch, waiting = object(), queue()
+    first, second = (
+        ticket(*ends, batch=batch, protocol="saga") for ends in (("1a", "2b"), ("2b", "1c"))
+    )
+    other = ticket("2b", "1d", protocol="saga")
+    waiting.put([first, second, other])
+    group = take(waiting)
+    assert group.tickets == [first, other]
+    waiting.hold_back([first, other])
+    waiting.finished(group, [])
+    assert has_nothing(waiting)
+    waiting.let_go([first])
+    assert take(waiting).tickets == [second]
+
+
+def test_one_in_line_without_room_beside_those_before_it_does_not_stop_the_queue() -> None:
+    """One that may have spoilt its group goes alone; the one behind it in its batch waits."""
+    batch, waiting = object(), queue()
+    alone, late = ticket("1a", "1b", batch=batch), ticket("1a", "1c", batch=batch)
+    alone.limit, late.skips = 1, 4
+    waiting.put([alone, late])
+    assert take(waiting).tickets == [alone]

@@ -42,9 +42,10 @@ def ticket(
     deadline_s: float = FAR_S,
     id_: str = "",
     latch: Latch | None = None,
+    protocol: str = "xa",
 ) -> Ticket:
     name = id_ or f"{source}>{destination}#{random.getrandbits(32):x}"
-    transfer = Transfer(name, name, source, destination, 1, "EUR", None, "xa", 0)
+    transfer = Transfer(name, name, source, destination, 1, "EUR", None, protocol, 0)
     return Ticket(transfer, time.monotonic() + deadline_s, latch or Latch(1), batch)
 
 
