@@ -43,7 +43,7 @@ class Halfway:
         address = service_address(self._cluster.settings, shard, self._map.shards[shard])
         with closing(ShardConnection(address, _CALL_S, 60)) as connection:
             visit = Visit(connection, self.course.gtrid, is_local=True)
-            found = visit.enter(wanted([self.course]), deadline, waits=True).get()
+            found = visit.enter(wanted([self.course]), deadline).get()
             planned = self._planned(found, time.time_ns() // 1000)
             visit.leave(planned.writes, deadline).get()
         assert planned.hindered == []

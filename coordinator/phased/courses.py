@@ -307,7 +307,7 @@ def go_on(
             continue
         account = course.account
         if account and account not in found.locked.accounts and account not in absent:
-            visit.hindered.append((course, f"account {account} is locked by other transfers"))
+            visit.hindered.append((course, locked_by_others(course)))
             continue
         place: Place | None
         if course.place.task is Task.CALL:
@@ -319,6 +319,11 @@ def go_on(
         if place:
             visit.places.append((course, place))
     return visit
+
+
+def locked_by_others(course: Course) -> str:
+    """What stands in the way of a course whose account is not free."""
+    return f"account {course.account} is locked by other transfers"
 
 
 def _call(course: Course, writes: VisitWrites, found: Found, now: int) -> Place:

@@ -13,6 +13,7 @@ from coordinator.phased.courses import (
     Visited,
     go_on,
     has_to_enter,
+    locked_by_others,
     wanted,
 )
 from coordinator.shards import Shards
@@ -100,7 +101,6 @@ class Visits:
         began = time.monotonic()
         work: dict[str, list[Course]] = defaultdict(list)
         for course in courses:
-            course.error = None
             work[self._shards.shard_of(course.where)].append(course)
         parties = Participants(self._shards, gtrid, self._metrics, trace, Visit)
         try:
@@ -121,7 +121,9 @@ class Visits:
             for course in work[shard]:
                 if shard in visits:
                     course.look_up()
-                course.failed(str(error), time.monotonic())
+                is_locked = course is in_line and is_collision(error)
+                why = locked_by_others(course) if is_locked else str(error)
+                course.failed(why, time.monotonic())
         return parties.lost
 
     def _plan(

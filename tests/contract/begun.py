@@ -50,7 +50,7 @@ class Begun:
         shard = self._town.shard_of(course.where)
         with closing(connect(self._town.cluster, shard)) as connection:
             visit = Visit(connection, self.gtrid, is_local=True)
-            found = visit.enter(wanted([course]), self._deadline, waits=False).get()
+            found = visit.enter(wanted([course]), self._deadline).get()
             now = time.time_ns() // 1000
             if course.place.task is Task.BEGIN:
                 plan, _ = begin([course], found, now, now)

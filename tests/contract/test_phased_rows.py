@@ -67,7 +67,7 @@ class Stage:
         parties = Participants(
             self.process.shards, self.gtrid, self.process.metrics, GroupTrace(), Visit
         )
-        found = self.visits.enter(parties, {"s1": [course]}, waits=True)["s1"]
+        found = self.visits.enter(parties, {"s1": [course]})["s1"]
         planned, _ = begin([course], found, now, now)
         assert self.visits.leave(parties, {"s1": planned}) == {"s1"}
         parties.close()
