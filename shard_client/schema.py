@@ -156,7 +156,7 @@ phases = _table(
     ),
     Column("source_state", _ascii(16), nullable=False),
     Column("destination_state", _ascii(16), nullable=False, comment="as far as it is known here"),
-    Column("attempts", INTEGER(unsigned=True), nullable=False, comment="that have failed"),
+    Column("attempts", INTEGER(unsigned=True), nullable=False, comment="in vain, at the next step"),
     Column("next_attempt_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False, comment="when a reservation is cancelled"),
     Column("updated_at", BigInteger, nullable=False),

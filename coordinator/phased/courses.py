@@ -407,6 +407,19 @@ def _advance(course: Course, visit: Visited, found: Found, now: int, pause_us: i
     return after._replace(task=Task.ADVANCE if event else Task.CALL, event=event)
 
 
+def attempts_of(courses: Iterable[Course], now: int, pause_us: int) -> VisitWrites:
+    """What the phase table is to say of courses whose destination could not be called: how often
+    it was tried, and when it is tried again. A call is not durable on the source's shard otherwise.
+    """
+    writes = VisitWrites()
+    for course in courses:
+        place = course.place
+        if place.phase and place.task is Task.CALL:
+            state = _state(course, place, course.attempts, now + pause_us, now)
+            writes.changed.append(PhaseChange(course.attempt, place.phase.value, state))
+    return writes
+
+
 def _state(course: Course, place: Place, attempts: int, next_at: int, now: int) -> PhaseState:
     """What the phase table has of a course at a place."""
     assert place.phase is not None

@@ -106,8 +106,10 @@ class PhasedFinisher:
                 gtrid = Gtrid.parse(portion.courses[0].gtrid)
                 assert gtrid is not None
                 lost = self._visits.go_on(gtrid, portion.courses, GroupTrace(), portion.in_line)
-                error = lost.get(portion.shard)
-                is_theirs = isinstance(error, StatementRefused)
+                is_theirs = isinstance(lost.get(portion.shard), StatementRefused)
+                hindered = [course for course in portion.courses if course.error]
+                if hindered:
+                    self._visits.note_attempts(gtrid, hindered, _pause_after(hindered[0]))
             except Exception as bug:
                 log.exception(
                     "finishing transfers met a bug; it is tried again",
@@ -170,8 +172,7 @@ class PhasedFinisher:
             for course in portion.courses:
                 course.is_running = False
                 if course.error:
-                    pause = min(_PAUSE_MIN_S * 2 ** min(course.attempts, 10), PAUSE_MAX_S)
-                    course.not_before = now + pause
+                    course.not_before = now + _pause_after(course)
                 if ticket := settle(self._queue, course, is_left=True):
                     again.append(ticket)
                 if course.is_done:
@@ -190,6 +191,12 @@ class PhasedFinisher:
                 "transfer_ids": few(course.transfer.id for course in done),
             }
             log.info("%d transfers that were left open are finished", len(done), extra=extra)
+
+
+def _pause_after(course: Course) -> float:
+    """How long a course is left alone whose visit has failed, in seconds."""
+    pause: float = min(_PAUSE_MIN_S * 2 ** min(course.attempts, 10), PAUSE_MAX_S)
+    return pause
 
 
 def settle(queue: Queue, course: Course, *, is_left: bool) -> Ticket | None:

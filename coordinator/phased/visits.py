@@ -11,6 +11,7 @@ from coordinator.phased.courses import (
     NOTHING_FOUND,
     Course,
     Visited,
+    attempts_of,
     go_on,
     has_to_enter,
     locked_by_others,
@@ -155,6 +156,26 @@ class Visits:
             if any(slot_of(course.where) not in slots for course, _ in visit.hindered):
                 self._shards.look_again()
         return visits
+
+    def note_attempts(self, gtrid: Gtrid, courses: Iterable[Course], pause_s: float) -> None:
+        """Let the phase tables say that these could not go on, as far as their shards can be asked:
+        it is for those who look, and nothing rests on it.
+        """
+        now = time.time_ns() // 1000
+        work: dict[str, list[Course]] = defaultdict(list)
+        for course in courses:
+            work[self._shards.shard_of(course.transfer.source)].append(course)
+        visits = {
+            shard: Visited(attempts_of(some, now, round(pause_s * 1e6)), [], [])
+            for shard, some in work.items()
+            if self._shards.trouble_with(shard) is None
+        }
+        parties = Participants(self._shards, gtrid, self._metrics, GroupTrace(), Visit)
+        try:
+            parties.open(visits, self.deadline())
+            self.leave(parties, {name: visits[name] for name in parties.branches})
+        finally:
+            parties.close()
 
     def apply(self, visit: Visited) -> None:
         """The visit is committed: its courses are where it was planned."""

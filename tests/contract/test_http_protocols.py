@@ -26,6 +26,12 @@ def left(town: Town) -> list[tuple]:
     return [row for shard in town.cluster.settings.shards for row in town.rows(shard, query)]
 
 
+def tried(town: Town) -> int:
+    """How often what this town's phase tables have was tried in vain, at most."""
+    query = f"SELECT COALESCE(MAX(attempts), 0) FROM phases WHERE source LIKE '{town.prefix}%'"
+    return max(town.rows(shard, query)[0][0] for shard in town.cluster.settings.shards)
+
+
 def sums(town: Town, account: str) -> tuple[int, int, int]:
     """Balance, held and expected, as the database has them."""
     query = f"SELECT balance, held, expected FROM accounts WHERE id = '{account}'"
@@ -217,6 +223,7 @@ def test_a_locked_destination_is_waited_for_or_given_up(town: Town, protocol: st
             # The debit has happened; the credit is repeated until it is answered.
             assert answer.status_code == 202
             assert sums(town, alice) == (6, 0, 0)
+            wait_until(lambda: tried(town) > 0, 10, "the phase table does not count its attempts")
     if protocol == "saga":
         wait_until(lambda: sums(town, bob) == (4, 0, 0), 15, "the credit did not come")
     again = town.transfer(alice, bob, 4, "k", protocol=protocol, headers={"Prefer": "wait=10"})
