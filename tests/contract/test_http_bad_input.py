@@ -149,7 +149,7 @@ def test_numbers_in_metadata_come_back(town: Town, ends: tuple[str, str], number
     assert answer.json()["metadata"] == {"n": json.loads(number)}
 
 
-@pytest.mark.parametrize("protocol", ["saga", "XA", "", None, 5])
+@pytest.mark.parametrize("protocol", ["2pc", "XA", "", None, 5])
 def test_a_bad_protocol(town: Town, ends: tuple[str, str], protocol: Any) -> None:
     with town.unchanged():
         is_problem(send(town, body(ends, protocol=protocol)), 400, "malformed", "protocol")

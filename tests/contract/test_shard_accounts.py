@@ -268,7 +268,7 @@ def test_what_is_held_cannot_change(bench: Bench) -> None:
     names = bench.accounts(2)
     connection = bench.connect()
     found = hold(connection, names, soon(), in_line=False).get()
-    assert found.keys() == set(names)
+    assert found.accounts.keys() == set(names)
     # Readers do not disturb each other; writers pass over.
     assert hold(bench.connect(), names, soon(), in_line=False).get() == found
     branch = bench.branch("s1", bench.gtrid())
@@ -281,12 +281,12 @@ def test_what_is_locked_is_left_out_or_waited_for(bench: Bench) -> None:
     names = bench.accounts(2)
     branch = bench.branch("s1", bench.gtrid())
     branch.lock(names[:1], [], soon()).get()
-    assert hold(bench.connect(), names, soon(), in_line=False).get().keys() == {names[1]}
+    assert hold(bench.connect(), names, soon(), in_line=False).get().accounts.keys() == {names[1]}
     with pytest.raises(TryAgain):
         hold(bench.connect(), names, soon(), in_line=True).get()
     waiting = hold(bench.connect(), names, soon(), in_line=True)
     branch.roll_back(soon()).get()
-    assert waiting.get().keys() == set(names)
+    assert waiting.get().accounts.keys() == set(names)
 
 
 def test_holding_on_another_shard(bench: Bench) -> None:
