@@ -174,8 +174,9 @@ def go_through_phases(cluster: Cluster, server: Prometheus) -> dict[str, str]:
         assert town.transfer(alice, nobody, 1, protocol=protocol).status_code == 422
     ended = "sum by (protocol) (increase(coordinator_course_seconds_count[1m])) > 0"
     wait_until(lambda: len(server.ask(ended)) == 2, 30, "no course is seen", every_s=0.1)
-    late = Begun(town, "saga", alice, bob, 5, LONG_AGO_MS)
     with town.locked(bob):
+        # Somebody takes it over at once.
+        late = Begun(town, "saga", alice, bob, 5, LONG_AGO_MS)
         annotations = server.await_alert("TransferUnfinished", shard="s1")
         query = 'max(coordinator_unfinished_transfers{protocol="saga", phase="crediting"})'
         server.await_value(query, 1)
