@@ -149,6 +149,8 @@ def _respond_settled(answer: Settled) -> Response:
         response = reading.json(schemas.transfer_view(stored), 201)
     else:
         detail = f"{stored.detail}; no money has moved"
+        if stored.transfer.protocol == "saga":
+            detail += f", or what had left {stored.transfer.source} is given back to it"
         response = problem(422, stored.reason or "", detail, stored.transfer.id)
     if answer.is_replay:
         response.headers["Idempotent-Replayed"] = "true"
