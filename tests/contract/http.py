@@ -54,6 +54,8 @@ class Town:
         self._issuers: dict[str, str] = {}
 
     def rows(self, shard: str, statement: str) -> list[tuple]:
+        # Other tests restart the servers of a session's clusters.
+        self._sessions[shard].ping(reconnect=True)
         with self._sessions[shard].cursor() as cursor:
             cursor.execute(statement)
             return list(cursor.fetchall())
