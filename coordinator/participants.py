@@ -3,6 +3,7 @@
 import select
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 from coordinator.shards import Shards
@@ -144,6 +145,20 @@ class Participants(Generic[B]):
         done = self.ask(list(names), lambda b: b.roll_back(deadline), "roll_back", releases=True)
         for name in done:
             self._held[name].give(self.branches.pop(name).connection)
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """For a block, after which all connections are given back. What it raises closes them: an
+        answer may be on its way still, or a transaction open.
+        """
+        try:
+            yield
+        except BaseException:
+            for branch in self.branches.values():
+                branch.connection.close()
+            raise
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Give all connections back."""

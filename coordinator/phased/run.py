@@ -109,7 +109,7 @@ class PhasedRun:
             work[ticket.shards[0]].append(course)
         in_line = next((c for c in courses if c.ticket is self._group.in_line), None)
         parties = Participants(self._shards, self._gtrid, self._metrics, self._trace, Visit)
-        try:
+        with parties.used():
             found = self._visits.enter(parties, work, in_line)
             missing = {
                 shard: {course.transfer.source for course in work[shard]}
@@ -120,12 +120,6 @@ class PhasedRun:
             found = {shard: found[shard] for shard in parties.branches}
             begins = _sort(courses, found, {name for some in absent.values() for name in some})
             self._write_first(parties, begins.ready, found)
-        except BaseException:
-            for branch in parties.branches.values():
-                branch.connection.close()
-            raise
-        finally:
-            parties.close()
         if begins.is_displaced:
             self._shards.look_again()
         if self._group.in_line and any(is_collision(error) for error in parties.lost.values()):
@@ -165,22 +159,22 @@ class PhasedRun:
     def _not_begun(self, courses: list[Course], error: ShardError) -> None:
         """The visit in which these were to begin has failed, or was not answered."""
         tickets = [course.ticket for course in courses if course.ticket]
-        if not is_collision(error) and not isinstance(error, StatementRefused):
-            # They may have begun: the finisher looks, and what has not begun runs again.
-            for course in courses:
-                course.look_up()
-            self._leave(courses)
+        if is_collision(error):
+            self._queue.reopen(tickets, str(self._gtrid))
+            self._put_again(tickets)
             return
-        self._queue.reopen(tickets, str(self._gtrid))
         if isinstance(error, StatementRefused):
             group_log.log_refused(self._gtrid, tickets, error)
-            if len(tickets) == 1:
-                detail = f"the database refused it, nothing was written: {error}"
-                self._queue.settle([(tickets[0], NotDone(Excuse.INTERNAL_ERROR, detail))])
-                return
             for ticket in tickets:
-                ticket.limit = len(tickets) // 2
-        self._put_again(tickets)
+                ticket.limit = max(len(tickets) // 2, 1)
+            if len(courses) == 1:
+                detail = f"the database refused it, nothing was written: {error}"
+                courses[0].excuse = NotDone(Excuse.INTERNAL_ERROR, detail)
+        # They may have begun, even if it was the COMMIT that was refused: the finisher looks behind
+        # their locks, and what has not begun runs again.
+        for course in courses:
+            course.look_up()
+        self._leave(courses)
 
     # --- go on ------------------------------------------------------------------------------
 

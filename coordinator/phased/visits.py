@@ -104,15 +104,9 @@ class Visits:
         for course in courses:
             work[self._shards.shard_of(course.where)].append(course)
         parties = Participants(self._shards, gtrid, self._metrics, trace, Visit)
-        try:
+        with parties.used():
             visits = self._plan(parties, work, in_line)
             done = self.leave(parties, visits)
-        except BaseException:
-            for branch in parties.branches.values():
-                branch.connection.close()
-            raise
-        finally:
-            parties.close()
         self._metrics.phase("visiting", time.monotonic() - began)
         trace.phase("visiting", began)
         for shard, visit in visits.items():
@@ -171,11 +165,9 @@ class Visits:
             if self._shards.trouble_with(shard) is None
         }
         parties = Participants(self._shards, gtrid, self._metrics, GroupTrace(), Visit)
-        try:
+        with parties.used():
             parties.open(visits, self.deadline())
             self.leave(parties, {name: visits[name] for name in parties.branches})
-        finally:
-            parties.close()
 
     def apply(self, visit: Visited) -> None:
         """The visit is committed: its courses are where it was planned."""
