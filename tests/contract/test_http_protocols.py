@@ -230,3 +230,22 @@ def test_a_locked_destination_is_waited_for_or_given_up(town: Town, protocol: st
     assert again.status_code == 201
     assert (sums(town, alice), sums(town, bob)) == ((6, 0, 0), (4, 0, 0))
     wait_until(lambda: not left(town), 15, "something is left in the phase table")
+
+
+def test_a_first_step_that_the_database_refuses_has_not_happened(town: Town) -> None:
+    alice, bob = town.pair(funds=10)
+    trigger = f"poison_{town.prefix}"
+    town.rows(
+        "s1",
+        f"CREATE TRIGGER {trigger} BEFORE INSERT ON entries FOR EACH ROW"
+        f" IF NEW.account_id = '{alice}' THEN SIGNAL SQLSTATE '45000'"
+        " SET MESSAGE_TEXT = 'poisoned'; END IF",
+    )
+    try:
+        answer = town.transfer(alice, bob, 4, "k", protocol="saga")
+    finally:
+        town.rows("s1", f"DROP TRIGGER {trigger}")
+    is_problem(answer, 500, "internal-error", "poisoned")
+    assert (sums(town, alice), sums(town, bob)) == ((10, 0, 0), (0, 0, 0))
+    assert town.transfer(alice, bob, 4, "k", protocol="saga").status_code == 201
+    assert (sums(town, alice), sums(town, bob)) == ((6, 0, 0), (4, 0, 0))
