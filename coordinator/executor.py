@@ -9,7 +9,7 @@ import logging
 import secrets
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -135,7 +135,7 @@ class GroupRun:
         self._finisher = finisher
         self._metrics = metrics
         self._timeouts = timeouts
-        involved = Counter(shard for ticket in group.tickets for shard in ticket.shards)
+        involved = group.at
         # The busiest shard as home: its part costs no prepare, and it is free again first.
         home = min(involved, key=lambda shard: (-involved[shard], shard))
         self._gtrid = names.gtrid(home)

@@ -8,10 +8,12 @@ import itertools
 import random
 import threading
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
+from operator import attrgetter
 from typing import NamedTuple
 
 from coordinator.telemetry.tracing import Origin
@@ -25,8 +27,9 @@ _PAUSE_MAX_S = 0.1
 # After a wait in line that was in vain: whoever holds the lock holds it for long.
 _PAUSE_IN_VAIN_S = 0.5
 _PAUSE_IN_VAIN_MAX_S = 4.0
-# A group costs a shard much the same whether it has one transfer or fifty. So a small one waits for
-# company while a young one is at its shards; what waits goes together when that one ends.
+# A group costs a shard much the same whether it has one transfer or fifty there. So one that has
+# fewer than so many at a shard, on average, waits for company while a young one is at its shards;
+# what waits goes together when that one ends.
 _SMALL = 100
 _YOUNG_S = 0.03
 # A group by TC/C or Saga visits its shards more often, and is longer on its way.
@@ -35,6 +38,8 @@ _YOUNG_PHASED_S = 0.12
 
 # The way of two-phase commit, and of what is on one shard.
 ALONE = "xa"
+
+_NUMBER = attrgetter("number")
 
 
 class State(Enum):
@@ -161,9 +166,6 @@ class Ticket:
         # Its client was told "pending" and may ask or send again.
         self.is_pending_told = False
 
-    def __lt__(self, other: "Ticket") -> bool:
-        return self.number < other.number
-
 
 @dataclass(frozen=True)
 class Group:
@@ -181,8 +183,9 @@ class Group:
         return self.tickets[0].way
 
     @cached_property
-    def shards(self) -> set[str]:
-        return {shard for ticket in self.tickets for shard in ticket.shards}
+    def at(self) -> Counter[str]:
+        """How many of its tickets are at each of its shards."""
+        return Counter(shard for ticket in self.tickets for shard in set(ticket.shards))
 
     @cached_property
     def accounts(self) -> set[str]:
@@ -212,7 +215,8 @@ class Closed(Exception):
 class Queue:
     """Transfers that wait, in the order of their arrival.
 
-    `shards_of` says where the accounts of a transfer are; `trouble_with` why a shard cannot be
+    A group has at most `group_max` of them at each shard; `executors` is how many groups run at
+    once. `shard_of` says where the accounts of a transfer are; `trouble_with` why a shard cannot be
     used and since how many seconds, or None.
     """
 
@@ -221,6 +225,7 @@ class Queue:
         *,
         waiting_max: int,
         group_max: int,
+        executors: int,
         skips_max: int,
         shard_patience_s: float,
         shard_of: Callable[[str], str],
@@ -229,6 +234,7 @@ class Queue:
         self._waiting_max = waiting_max
         self._group_max = group_max
         self._small = min(_SMALL, group_max)
+        self._executors = executors
         self._skips_max = skips_max
         self._shard_patience_s = shard_patience_s
         self._shard_of = shard_of
@@ -237,6 +243,7 @@ class Queue:
         self._changed = threading.Condition()
         self._waiting: list[Ticket] = []
         self._claimed: set[str] = set()
+        self._blocked = _Blocked()
         # The groups that run, and when they were taken.
         self._running: dict[int, tuple[float, Group]] = {}
         # Until then a small group waits for company, and nobody need be woken for it.
@@ -258,7 +265,7 @@ class Queue:
         with self._changed:
             if self._is_closed:
                 raise Closed
-            if len(self._waiting) + len(tickets) > self._waiting_max:
+            if self.waiting + len(tickets) > self._waiting_max:
                 raise Overloaded
             for ticket in tickets if alone else ():
                 if at_work := self.find(ticket.transfer.id):
@@ -281,7 +288,7 @@ class Queue:
     @property
     def waiting(self) -> int:
         """How many tickets wait for a group."""
-        return len(self._waiting)
+        return len(self._waiting) + self._blocked.count
 
     @property
     def unsettled(self) -> int:
@@ -366,13 +373,18 @@ class Queue:
 
     def _wait_for_company(self, group: Group) -> float:
         """How long a group would better wait for others to join it, in seconds."""
-        full = min([self._small, *(ticket.limit for ticket in group.tickets)])
-        if group.in_line or len(group.tickets) >= full:
+        limit = min(ticket.limit for ticket in group.tickets)
+        is_large = (
+            group.at.total() >= self._small * len(group.at)
+            or max(group.at.values()) >= self._group_max
+            or len(group.tickets) >= limit
+        )
+        if is_large or group.in_line or self._unsettled <= self._executors:
             return 0.0
         ends = [
             began + (_YOUNG_S if other.way == ALONE else _YOUNG_PHASED_S)
             for began, other in self._running.values()
-            if not group.shards.isdisjoint(other.shards)
+            if not group.at.keys().isdisjoint(other.at)
         ]
         return max(max(ends, default=0.0) - time.monotonic(), 0.0)
 
@@ -393,7 +405,7 @@ class Queue:
             del self._running[id(group)]
             if group.in_line:
                 self._is_in_line = False
-            self._put_back(again)
+            self._put_back([*again, *self._blocked.release(group.accounts)])
             self._wake()
 
     def hold_back(self, tickets: Iterable[Ticket]) -> None:
@@ -427,7 +439,7 @@ class Queue:
 
     def _put_back(self, again: Iterable[Ticket]) -> None:
         self._waiting.extend(ticket for ticket in again if ticket.state is not State.DONE)
-        self._waiting.sort()
+        self._waiting.sort(key=_NUMBER)
 
     def close(self, deadline: float) -> bool:
         """Take nothing more and wait until all is answered, or the deadline; says whether it is."""
@@ -464,29 +476,39 @@ class Queue:
         troubles = _Troubles(self._trouble_with)
         found: list[Ticket] = []
         held = {place for ticket in self._left.values() for place in _places(ticket)}
-        gone = False
+        blocked, claimed = self._blocked, self._claimed
+        room = _Room(self._group_max)
+        gone: set[int] = set()
         for ticket in self._waiting:
             if self._is_over(ticket, now):
-                gone = True
+                gone.add(id(ticket))
                 continue
             transfer = ticket.transfer
-            accounts = (transfer.source, transfer.destination)
-            batch = id(ticket.batch) if ticket.batch is not None else 0
+            source, destination = transfer.source, transfer.destination
+            if source in claimed or destination in claimed:
+                blocked.add(ticket, source if source in claimed else destination)
+                gone.add(id(ticket))
+                continue
             if (
-                (held and any((batch, account) in held for account in accounts))
-                or ticket.not_before > now
-                or not self._claimed.isdisjoint(accounts)
+                ticket.not_before > now
+                or (ticket.batch is not None and self._is_behind(ticket, held))
                 or self._has_trouble(ticket, troubles)
             ):
-                if batch:
-                    held.update((batch, account) for account in accounts)
+                if ticket.batch is not None:
+                    held.update(_places(ticket))
                 continue
             found.append(ticket)
-            if len(found) >= self._group_max:
+            if room.is_used_up(ticket):
                 break
         if gone:
-            self._waiting = [t for t in self._waiting if t.state is not State.DONE]
+            self._waiting = [ticket for ticket in self._waiting if id(ticket) not in gone]
         return found
+
+    def _is_behind(self, ticket: Ticket, held: set[tuple[int, str]]) -> bool:
+        """Whether one before it in its batch that wants one of its accounts has to wait."""
+        if held and not held.isdisjoint(_places(ticket)):
+            return True
+        return self._blocked.are_before(ticket)
 
     def _is_over(self, ticket: Ticket, now: float) -> bool:
         """Whether a ticket has its answer; gives it one if its time has run out."""
@@ -518,6 +540,50 @@ class Queue:
         return max(min(later, default=_PAUSE_MAX_S), _PAUSE_MIN_S)
 
 
+class _Blocked:
+    """Tickets that want an account of a group that runs, by that account: nobody need look at them
+    before it is free.
+    """
+
+    def __init__(self) -> None:
+        self._by_account: defaultdict[str, list[Ticket]] = defaultdict(list)
+        self.count = 0
+        # For the accounts of their batches: how many want it, and the least number among those that
+        # have wanted it since there were any.
+        self._places: dict[tuple[int, str], tuple[int, int]] = {}
+
+    def add(self, ticket: Ticket, account: str) -> None:
+        self._by_account[account].append(ticket)
+        self.count += 1
+        for place in _places(ticket) if ticket.batch is not None else ():
+            count, least = self._places.get(place, (0, ticket.number))
+            self._places[place] = (count + 1, min(least, ticket.number))
+
+    def are_before(self, ticket: Ticket) -> bool:
+        """Whether one that is before it in its batch, and wants one of its accounts, is here, or
+        was: it may have to wait a little longer than it must.
+        """
+        if not self._places:
+            return False
+        found = map(self._places.get, _places(ticket))
+        return any(place is not None and place[1] < ticket.number for place in found)
+
+    def release(self, accounts: set[str]) -> list[Ticket]:
+        """Give back those that these accounts have kept."""
+        free = [
+            ticket
+            for account in accounts & self._by_account.keys()
+            for ticket in self._by_account.pop(account)
+        ]
+        self.count -= len(free)
+        for ticket in free:
+            for place in _places(ticket) if ticket.batch is not None else ():
+                count, least = self._places.pop(place)
+                if count > 1:
+                    self._places[place] = (count - 1, least)
+        return free
+
+
 class _Troubles(dict[str, tuple[str, float] | None]):
     """What `trouble_with` says of each shard at one moment: asked once, not for every ticket."""
 
@@ -528,6 +594,23 @@ class _Troubles(dict[str, tuple[str, float] | None]):
     def __missing__(self, shard: str) -> tuple[str, float] | None:
         self[shard] = self._trouble_with(shard)
         return self[shard]
+
+
+class _Room:
+    """The room of a group: for so many tickets at each shard."""
+
+    def __init__(self, at_each: int) -> None:
+        self._at_each = at_each
+        self._taken: defaultdict[str, int] = defaultdict(int)
+
+    def is_used_up(self, ticket: Ticket) -> bool:
+        """Give a ticket its room; says whether it was the last that a shard had."""
+        source, destination = ticket.shards
+        taken = self._taken
+        taken[source] += 1
+        if destination != source:
+            taken[destination] += 1
+        return taken[source] >= self._at_each or taken[destination] >= self._at_each
 
 
 def _of_one_way(candidates: Sequence[Ticket], way: str) -> Sequence[Ticket]:
@@ -573,13 +656,16 @@ def _together(candidates: Sequence[Ticket], group_max: int) -> list[Ticket]:
     crossing = {shard for t in candidates if t.shards[0] != t.shards[1] for shard in t.shards}
     shards = crossing if crossing.intersection(first.shards) else set(first.shards)
     chosen: list[Ticket] = []
-    limit = group_max
+    room = _Room(group_max)
+    limit = candidates[0].limit
     for ticket in candidates:
         if shards.issuperset(ticket.shards):
             limit = min(limit, ticket.limit)
             if len(chosen) >= limit:
                 break
             chosen.append(ticket)
+            if room.is_used_up(ticket):
+                break
     return chosen
 
 

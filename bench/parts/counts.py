@@ -1,6 +1,8 @@
 """What a transfer costs with 2, 4 and 8 shards, by the servers' own counters.
 
-Every transfer of the load crosses shards, between accounts drawn at random.
+Every transfer of the load crosses shards, between accounts drawn at random. The load grows with
+the shards, as it does where shards are added for more of it: each has the same number of accounts,
+and for every two of them there are as many clients.
 """
 
 import secrets
@@ -18,7 +20,7 @@ from tandem.local.progress import Report
 # "Flat or falling"; what is less than a twentieth more cannot be told from flat.
 GOAL = 0.95
 COMPARED = ("statements", "redo flushes", "binlog flushes", "round trips")
-_ACCOUNTS = 20_000
+_ACCOUNTS_OF_EACH = 10_000
 _TIME = "processor time"
 
 Cost = dict[str, float]
@@ -64,7 +66,8 @@ def _measured(shards: int, sizes: Sizes, outcome: Outcome, report: Report) -> li
     with cluster(None, 1, sizes.workers, report, shards=shards) as place:
         outcome.measured_on(place)
         counters.watch(place)
-        scale = Scale(min(_ACCOUNTS, sizes.many_accounts), 1, sizes.clients, sizes.batch)
+        accounts = min(_ACCOUNTS_OF_EACH * shards, sizes.many_accounts)
+        scale = Scale(accounts, 1, sizes.clients * shards // 2, sizes.batch)
         load = Batches(place, scale, secrets.token_hex(4))
         load.set_up(report)
         total = Tally()

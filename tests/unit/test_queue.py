@@ -1,5 +1,6 @@
 """The queue: what waits, what may run together, and who may say that nothing has happened."""
 
+import random
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator.queue import Group, Queue, Ticket, pause_after
+from coordinator.queue import Group, Overloaded, Queue, Ticket, pause_after
 from tests.unit.tickets import (
     ANSWER,
     FAR_S,
@@ -42,6 +43,23 @@ def test_a_group_has_a_size() -> None:
     assert [take(waiting).tickets for _ in range(3)] == [tickets[:3], tickets[3:6], tickets[6:]]
 
 
+def test_the_size_of_a_group_is_for_each_of_its_shards() -> None:
+    waiting = queue(group_max=3)
+    round_ = [ticket(f"{a}{n}", f"{b}{n}") for n in "xyzv" for a, b in ("12", "23", "34", "41")]
+    waiting.put(round_)
+    group = take(waiting)
+    # Each shard has two for each round: the first one that is full ends the group.
+    assert group.tickets == round_[:5]
+    assert group.at == {"s1": 3, "s2": 3, "s3": 2, "s4": 2}
+
+
+def test_an_account_that_all_want_fills_its_shard() -> None:
+    waiting = queue(group_max=3)
+    tickets = [ticket(f"{n % 4 + 2}a{n}", "1hot") for n in range(7)]
+    waiting.put(tickets)
+    assert take(waiting).tickets == tickets[:3]
+
+
 def test_accounts_of_a_group_under_way_are_claimed() -> None:
     waiting = queue(group_max=1)
     first, same, free = ticket("1a", "1b"), ticket("1b", "1c"), ticket("1d", "1e")
@@ -51,6 +69,25 @@ def test_accounts_of_a_group_under_way_are_claimed() -> None:
     assert has_nothing(waiting)
     waiting.finished(group, [])
     assert take(waiting).tickets == [same]
+
+
+def test_what_waits_for_a_claimed_account_still_waits_in_its_place() -> None:
+    waiting = queue(waiting_max=4)
+    waiting.put([ticket("1a", "1b")])
+    group = take(waiting)
+    kept, gone, other = ticket("1b", "1c"), ticket("1d", "1a"), ticket("1e", "1f")
+    waiting.put([kept, gone, other])
+    assert take(waiting).tickets == [other]
+    assert waiting.waiting == 2
+    with pytest.raises(Overloaded):
+        waiting.put([ticket("1g", "1h") for _ in range(3)])
+    waiting.withdraw([gone], GONE)
+    last = ticket("1c", "1a")
+    waiting.put([last])
+    assert has_nothing(waiting)
+    waiting.finished(group, [])
+    assert take(waiting).tickets == [kept, last]
+    assert waiting.waiting == 0
 
 
 def test_what_runs_again_comes_back_at_its_old_place() -> None:
@@ -135,7 +172,8 @@ def test_in_order_and_each_once_however_groups_are_formed(
     done: list[Ticket] = []
     while len(done) < len(tickets):
         group = take(waiting)
-        assert len(group.tickets) <= min(group_max, *(t.limit for t in group.tickets))
+        assert max(group.at.values()) <= group_max
+        assert len(group.tickets) <= min(t.limit for t in group.tickets)
         done += group.tickets
         waiting.finished(group, [])
     assert sorted(t.number for t in done) == [t.number for t in tickets]
@@ -144,6 +182,54 @@ def test_in_order_and_each_once_however_groups_are_formed(
     }:
         order = [t.number for t in done if account in (t.transfer.source, t.transfer.destination)]
         assert order == sorted(order)
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.lists(st.tuples(_accounts, _accounts, st.sampled_from("xyz")), max_size=16),
+    st.integers(1, 4),
+    st.randoms(use_true_random=False),
+)
+def test_the_order_of_a_batch_holds_while_groups_overlap(
+    ends: list[tuple[str, str, str]], group_max: int, chance: random.Random
+) -> None:
+    """Groups end in any order and leave some to run again; those of one batch that share an account
+    are done in their order all the same.
+    """
+    waiting = queue(group_max=group_max, executors=100)
+    batches = {name: object() for name in "xyz"}
+    tickets = [ticket(source, to, batch=batches[name]) for source, to, name in ends]
+    waiting.put(tickets)
+    under_way: list[Group] = []
+    done: list[Ticket] = []
+    while len(done) < len(tickets):
+        if not has_nothing(waiting) and (not under_way or chance.random() < 0.6):
+            under_way.append(take(waiting))
+            continue
+        group = under_way.pop(chance.randrange(len(under_way)))
+        again: list[Ticket] = []
+        for one in group.tickets:
+            is_taken = one.skips < 2 and chance.random() < 0.2
+            if is_taken or any(_shares(one, other) for other in again):
+                one.skips += is_taken
+                again.append(one)
+            else:
+                assert not any(_shares(one, t) and t.number < one.number for t in _open(tickets))
+                waiting.settle([(one, ANSWER)])
+                done.append(one)
+        waiting.finished(group, again)
+    assert waiting.waiting == waiting.unsettled == 0
+
+
+def _open(tickets: list[Ticket]) -> list[Ticket]:
+    return [one for one in tickets if one.answer is None]
+
+
+def _shares(one: Ticket, other: Ticket) -> bool:
+    """Whether two tickets of one batch share an account."""
+    accounts = {one.transfer.source, one.transfer.destination}
+    shared = not accounts.isdisjoint((other.transfer.source, other.transfer.destination))
+    return one.batch is other.batch and shared
 
 
 # --- groups that were spoilt ----------------------------------------------------------------
@@ -235,6 +321,32 @@ def test_a_full_group_waits_for_nobody() -> None:
     running(waiting)
     waiting.put([ticket(f"1c{n}", f"2c{n}") for n in range(5)])
     assert waiting._wait_for_company(picked(waiting)) == 0
+
+
+def test_a_shard_that_has_all_it_may_waits_for_nobody() -> None:
+    waiting = queue(group_max=5)
+    running(waiting)
+    waiting.put([ticket(f"1c{n}", f"{n + 2}c{n}") for n in range(5)])
+    assert waiting._wait_for_company(picked(waiting)) == 0
+
+
+def test_more_shards_want_more_company() -> None:
+    """A group costs each of its shards the same."""
+    waiting = queue()
+    running(waiting)
+    waiting.put([ticket(f"{n % 4 + 1}c{n}", f"{(n + 1) % 4 + 1}d{n}") for n in range(100)])
+    assert waiting._wait_for_company(picked(waiting)) > 0
+    waiting.put([ticket(f"{n % 4 + 1}e{n}", f"{(n + 1) % 4 + 1}f{n}") for n in range(100)])
+    assert waiting._wait_for_company(picked(waiting)) == 0
+
+
+def test_while_there_is_an_executor_for_each_nobody_waits_for_company() -> None:
+    waiting = queue(executors=2)
+    running(waiting)
+    waiting.put([ticket("1c", "2c")])
+    assert waiting._wait_for_company(picked(waiting)) == 0
+    waiting.put([ticket("1d", "2d")])
+    assert waiting._wait_for_company(picked(waiting)) > 0
 
 
 def test_one_that_is_to_go_alone_waits_for_nobody() -> None:

@@ -28,7 +28,13 @@ class Shards:
 
 def queue(shards: Shards | None = None, **limits: Any) -> Queue:
     shards = shards or Shards()
-    given_limits = {"waiting_max": 1000, "group_max": 100, "skips_max": 3, "shard_patience_s": 0.5}
+    given_limits = {
+        "waiting_max": 1000,
+        "group_max": 100,
+        "executors": 0,
+        "skips_max": 3,
+        "shard_patience_s": 0.5,
+    }
     return Queue(
         **(given_limits | limits), shard_of=shards.shard_of, trouble_with=shards.trouble_with
     )
