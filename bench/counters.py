@@ -1,6 +1,6 @@
 """What a cluster has done so far, from the counters of its servers, coordinators and processes.
 
-Differences of these are for all that happens in between: sweeps, and the bench's own reading, too.
+Differences of these are of all that happens in between: sweeps, and the bench's own reading, too.
 """
 
 from collections import Counter

@@ -215,9 +215,8 @@ class Closed(Exception):
 class Queue:
     """Transfers that wait, in the order of their arrival.
 
-    A group has at most `group_max` of them at each shard; `executors` is how many groups run at
-    once. `shard_of` says where the accounts of a transfer are; `trouble_with` why a shard cannot be
-    used and since how many seconds, or None.
+    A group has at most `group_max` of them at each shard. `shard_of` says where an account is;
+    `trouble_with` why a shard cannot be used and since how many seconds, or None.
     """
 
     def __init__(
@@ -225,7 +224,6 @@ class Queue:
         *,
         waiting_max: int,
         group_max: int,
-        executors: int,
         skips_max: int,
         shard_patience_s: float,
         shard_of: Callable[[str], str],
@@ -234,7 +232,6 @@ class Queue:
         self._waiting_max = waiting_max
         self._group_max = group_max
         self._small = min(_SMALL, group_max)
-        self._executors = executors
         self._skips_max = skips_max
         self._shard_patience_s = shard_patience_s
         self._shard_of = shard_of
@@ -373,13 +370,7 @@ class Queue:
 
     def _wait_for_company(self, group: Group) -> float:
         """How long a group would better wait for others to join it, in seconds."""
-        limit = min(ticket.limit for ticket in group.tickets)
-        is_large = (
-            group.at.total() >= self._small * len(group.at)
-            or max(group.at.values()) >= self._group_max
-            or len(group.tickets) >= limit
-        )
-        if is_large or group.in_line or self._unsettled <= self._executors:
+        if group.in_line or not self._is_small(group):
             return 0.0
         ends = [
             began + (_YOUNG_S if other.way == ALONE else _YOUNG_PHASED_S)
@@ -387,6 +378,13 @@ class Queue:
             if not group.at.keys().isdisjoint(other.at)
         ]
         return max(max(ends, default=0.0) - time.monotonic(), 0.0)
+
+    def _is_small(self, group: Group) -> bool:
+        """Whether it could be larger, and ought to be."""
+        is_full = max(group.at.values()) >= self._group_max
+        limit = min(ticket.limit for ticket in group.tickets)
+        has_enough = group.at.total() >= self._small * len(group.at)
+        return not (is_full or has_enough or len(group.tickets) >= limit)
 
     def _begin(self, group: Group) -> None:
         taken = set(map(id, group.tickets))

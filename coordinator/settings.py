@@ -70,7 +70,7 @@ class MySQL(Section, frozen=True):
 
 class Engine(Section, frozen=True):
     protocol: Literal["xa", "tcc", "saga"] = "xa"
-    group_max: Annotated[int, Meta(ge=1, le=10_000)] = 1000
+    group_max: Annotated[int, Meta(ge=1, le=10_000)] = 2000
     executors: Annotated[int, Meta(ge=1, le=64)] = 4
     queue_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
     request_deadline_ms: Milliseconds = 5000

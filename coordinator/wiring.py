@@ -70,7 +70,6 @@ class Process:
         self.queue = Queue(
             waiting_max=engine.queue_max,
             group_max=engine.group_max,
-            executors=engine.executors,
             skips_max=engine.skips_max,
             shard_patience_s=_SHARD_PATIENCE_S,
             shard_of=self.shards.shard_of,

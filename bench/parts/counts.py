@@ -2,10 +2,12 @@
 
 Every transfer of the load crosses shards, between accounts drawn at random. The load grows with
 the shards, as it does where shards are added for more of it: each has the same number of accounts,
-and for every two of them there are as many clients.
+and for every two of them there are as many clients. What the cluster does without a load is taken
+off: sweeps, flushes once a second, the bench's own reading.
 """
 
 import secrets
+import time
 from collections import Counter
 from statistics import median
 
@@ -14,7 +16,7 @@ from bench.host import hosted
 from bench.loads.base import Scale, Tally
 from bench.loads.batches import Batches
 from bench.parts.base import Curve, Finding, Outcome, Sizes
-from bench.place import cluster
+from bench.place import Place, cluster
 from tandem.local.progress import Report
 
 # "Flat or falling"; what is less than a twentieth more cannot be told from flat.
@@ -22,6 +24,8 @@ GOAL = 0.95
 COMPARED = ("statements", "redo flushes", "binlog flushes", "round trips")
 _ACCOUNTS_OF_EACH = 10_000
 _TIME = "processor time"
+# After a load, until what it has left to do in the background is done, or most of it.
+_SETTLE_S = 2.0
 
 Cost = dict[str, float]
 
@@ -73,15 +77,28 @@ def _measured(shards: int, sizes: Sizes, outcome: Outcome, report: Report) -> li
         total = Tally()
         with hosted(load) as host:
             total.add(host.run(sizes.warm_up_s))
+            idle = _idle(place, sizes.seconds, report)
             for number in range(1, sizes.rounds + 1):
                 report(f"Counting with {shards} shards: round {number} of {sizes.rounds}")
-                before = counters.counts(place)
+                before, began = counters.counts(place), time.monotonic()
                 done = host.run(sizes.seconds)
-                after = counters.counts(place)
+                seconds, after = time.monotonic() - began, counters.counts(place)
                 total.add(done)
                 if not done.committed:
                     raise RuntimeError(f"no transfer was committed with {shards} shards")
                 after.subtract(before)
+                after.subtract({name: round(rate * seconds) for name, rate in idle.items()})
                 costs.append(per_transfer(after, done.committed))
         outcome.violations += load.violations(total)
     return costs
+
+
+def _idle(place: Place, seconds: float, report: Report) -> dict[str, float]:
+    """What the cluster does each second without a load."""
+    report("Counting what happens without a load")
+    time.sleep(_SETTLE_S)
+    before, began = counters.counts(place), time.monotonic()
+    time.sleep(seconds)
+    after = counters.counts(place)
+    after.subtract(before)
+    return {name: count / (time.monotonic() - began) for name, count in after.items()}

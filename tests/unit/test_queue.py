@@ -18,6 +18,7 @@ from tests.unit.tickets import (
     picked,
     queue,
     take,
+    take_at_once,
     ticket,
 )
 
@@ -196,7 +197,7 @@ def test_the_order_of_a_batch_holds_while_groups_overlap(
     """Groups end in any order and leave some to run again; those of one batch that share an account
     are done in their order all the same.
     """
-    waiting = queue(group_max=group_max, executors=100)
+    waiting = queue(group_max=group_max)
     batches = {name: object() for name in "xyz"}
     tickets = [ticket(source, to, batch=batches[name]) for source, to, name in ends]
     waiting.put(tickets)
@@ -204,7 +205,7 @@ def test_the_order_of_a_batch_holds_while_groups_overlap(
     done: list[Ticket] = []
     while len(done) < len(tickets):
         if not has_nothing(waiting) and (not under_way or chance.random() < 0.6):
-            under_way.append(take(waiting))
+            under_way.append(take_at_once(waiting))
             continue
         group = under_way.pop(chance.randrange(len(under_way)))
         again: list[Ticket] = []
@@ -338,15 +339,6 @@ def test_more_shards_want_more_company() -> None:
     assert waiting._wait_for_company(picked(waiting)) > 0
     waiting.put([ticket(f"{n % 4 + 1}e{n}", f"{(n + 1) % 4 + 1}f{n}") for n in range(100)])
     assert waiting._wait_for_company(picked(waiting)) == 0
-
-
-def test_while_there_is_an_executor_for_each_nobody_waits_for_company() -> None:
-    waiting = queue(executors=2)
-    running(waiting)
-    waiting.put([ticket("1c", "2c")])
-    assert waiting._wait_for_company(picked(waiting)) == 0
-    waiting.put([ticket("1d", "2d")])
-    assert waiting._wait_for_company(picked(waiting)) > 0
 
 
 def test_one_that_is_to_go_alone_waits_for_nobody() -> None:

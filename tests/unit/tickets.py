@@ -28,13 +28,7 @@ class Shards:
 
 def queue(shards: Shards | None = None, **limits: Any) -> Queue:
     shards = shards or Shards()
-    given_limits = {
-        "waiting_max": 1000,
-        "group_max": 100,
-        "executors": 0,
-        "skips_max": 3,
-        "shard_patience_s": 0.5,
-    }
+    given_limits = {"waiting_max": 1000, "group_max": 100, "skips_max": 3, "shard_patience_s": 0.5}
     return Queue(
         **(given_limits | limits), shard_of=shards.shard_of, trouble_with=shards.trouble_with
     )
@@ -58,6 +52,14 @@ def ticket(
 def take(waiting: Queue) -> Group:
     group = waiting.take()
     assert group is not None
+    return group
+
+
+def take_at_once(waiting: Queue) -> Group:
+    """What can be taken now, without waiting for company."""
+    with waiting._changed:
+        group = picked(waiting)
+        waiting._begin(group)
     return group
 
 
