@@ -1,6 +1,6 @@
 """What a cluster has done so far, from the counters of its servers, coordinators and processes.
 
-Differences of these are of all that happens in between: sweeps, and the bench's own reading, too.
+Differences of these are for all that happens in between: sweeps, and the bench's own reading, too.
 """
 
 from collections import Counter
@@ -32,6 +32,7 @@ _STATUS = {
     "bytes from shards": "Bytes_sent",
 }
 _PACKETS = "coordinator_shard_call_seconds_count"
+_GROUPS = "coordinator_group_size_count"
 _TIMEOUT_S = 10.0
 
 
@@ -47,6 +48,7 @@ def counts(place: Place) -> Counter[str]:
     found = Counter(
         {
             "round trips": sum(_metric(url, _PACKETS) for url in place.urls),
+            "groups": sum(_metric(url, _GROUPS) for url in place.urls),
             "shards' processor time": cpu_ns(place.shard_pids),
             "coordinators' processor time": cpu_ns(place.worker_pids),
         }

@@ -308,7 +308,7 @@ class GroupRun:
         for answer in locked.values():
             accounts.update(answer.accounts)
         now = time.time_ns() // 1000
-        self._plan = plan(claimed, accounts, now, str(self._gtrid))
+        self._plan = plan(claimed, accounts, now, str(self._gtrid), lambda: time.sleep(0))
         writers = self._plan.writes.keys()
         if not writers:
             return Event.NOTHING_TO_WRITE
@@ -401,12 +401,16 @@ class GroupRun:
         self._is_with_finisher = True
         plan, queue = self._plan, self._queue
 
+        # What comes after them in their batches on the same accounts is not to overtake them.
+        queue.hold_back(plan.tickets)
+
         def settled(outcome: DecisionOutcome) -> None:
             if outcome is DecisionOutcome.COMMITTED:
                 _answer(queue, plan)
             else:
                 # Not reopened: only their ids, under the locks, will show that nothing is there.
                 queue.put_back(plan.tickets)
+            queue.let_go(plan.tickets)
 
         for branch in self._participants.branches.values():
             branch.connection.close()

@@ -8,6 +8,7 @@ import itertools
 import random
 import threading
 import time
+from bisect import bisect_left, insort
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -243,8 +244,9 @@ class Queue:
         self._blocked = _Blocked()
         # The groups that run, and when they were taken.
         self._running: dict[int, tuple[float, Group]] = {}
-        # Until then a small group waits for company, and nobody need be woken for it.
+        # Until then a small group waits for company, and nobody need be woken before it has enough.
         self._in_company_at = 0.0
+        self._lacking = 0
         # Several of one id come from batches; they wait for each other.
         self._by_id: dict[str, list[Ticket]] = {}
         self._unsettled = 0
@@ -263,7 +265,9 @@ class Queue:
             if self._is_closed:
                 raise Closed
             if self.waiting + len(tickets) > self._waiting_max:
-                raise Overloaded
+                self._blocked.drop_answered()
+                if self.waiting + len(tickets) > self._waiting_max:
+                    raise Overloaded
             for ticket in tickets if alone else ():
                 if at_work := self.find(ticket.transfer.id):
                     raise InUse(at_work)
@@ -272,7 +276,8 @@ class Queue:
                 self._by_id.setdefault(ticket.transfer.id, []).append(ticket)
             self._waiting.extend(tickets)
             self._unsettled += len(tickets)
-            if len(self._waiting) >= self._small or time.monotonic() > self._in_company_at:
+            self._lacking -= len(tickets)
+            if self._lacking <= 0 or time.monotonic() > self._in_company_at:
                 self._changed.notify()
 
     def find(self, transfer: str) -> Ticket | None:
@@ -366,6 +371,7 @@ class Queue:
                 if self._is_closed and not self._unsettled:
                     return None
                 self._in_company_at = time.monotonic() + wait_s if group else 0.0
+                self._lacking = self._missing(group) if group else 0
                 self._changed.wait(wait_s)
 
     def _wait_for_company(self, group: Group) -> float:
@@ -380,11 +386,15 @@ class Queue:
         return max(max(ends, default=0.0) - time.monotonic(), 0.0)
 
     def _is_small(self, group: Group) -> bool:
-        """Whether it could be larger, and ought to be."""
+        """Whether it has room for more, and too few for what it costs its shards."""
         is_full = max(group.at.values()) >= self._group_max
         limit = min(ticket.limit for ticket in group.tickets)
-        has_enough = group.at.total() >= self._small * len(group.at)
-        return not (is_full or has_enough or len(group.tickets) >= limit)
+        is_limited = len(group.tickets) >= limit
+        return not (is_full or is_limited) and self._missing(group) > 0
+
+    def _missing(self, group: Group) -> int:
+        """How many more it takes at least until it has enough for what it costs its shards."""
+        return (self._small * len(group.at) - group.at.total() + 1) // 2
 
     def _begin(self, group: Group) -> None:
         taken = set(map(id, group.tickets))
@@ -476,6 +486,7 @@ class Queue:
         held = {place for ticket in self._left.values() for place in _places(ticket)}
         blocked, claimed = self._blocked, self._claimed
         room = _Room(self._group_max)
+        kept: list[tuple[Ticket, str]] = []
         gone: set[int] = set()
         for ticket in self._waiting:
             if self._is_over(ticket, now):
@@ -483,21 +494,24 @@ class Queue:
                 continue
             transfer = ticket.transfer
             source, destination = transfer.source, transfer.destination
-            if source in claimed or destination in claimed:
-                blocked.add(ticket, source if source in claimed else destination)
-                gone.add(id(ticket))
-                continue
+            is_kept = source in claimed or destination in claimed
             if (
-                ticket.not_before > now
+                is_kept
+                or ticket.not_before > now
                 or (ticket.batch is not None and self._is_behind(ticket, held))
                 or self._has_trouble(ticket, troubles)
             ):
+                if is_kept:
+                    kept.append((ticket, source if source in claimed else destination))
+                    gone.add(id(ticket))
                 if ticket.batch is not None:
                     held.update(_places(ticket))
                 continue
             found.append(ticket)
-            if room.is_used_up(ticket):
+            if room.takes_last(ticket):
                 break
+        for ticket, account in kept:
+            blocked.add(ticket, account)
         if gone:
             self._waiting = [ticket for ticket in self._waiting if id(ticket) not in gone]
         return found
@@ -546,25 +560,21 @@ class _Blocked:
     def __init__(self) -> None:
         self._by_account: defaultdict[str, list[Ticket]] = defaultdict(list)
         self.count = 0
-        # For the accounts of their batches: how many want it, and the least number among those that
-        # have wanted it since there were any.
-        self._places: dict[tuple[int, str], tuple[int, int]] = {}
+        # The numbers of those of a batch that want one account, in order.
+        self._places: dict[tuple[int, str], list[int]] = {}
 
     def add(self, ticket: Ticket, account: str) -> None:
         self._by_account[account].append(ticket)
         self.count += 1
         for place in _places(ticket) if ticket.batch is not None else ():
-            count, least = self._places.get(place, (0, ticket.number))
-            self._places[place] = (count + 1, min(least, ticket.number))
+            insort(self._places.setdefault(place, []), ticket.number)
 
     def are_before(self, ticket: Ticket) -> bool:
-        """Whether one that is before it in its batch, and wants one of its accounts, is here, or
-        was: it may have to wait a little longer than it must.
-        """
+        """Whether one is here that is before it in its batch and wants one of its accounts."""
         if not self._places:
             return False
         found = map(self._places.get, _places(ticket))
-        return any(place is not None and place[1] < ticket.number for place in found)
+        return any(numbers is not None and numbers[0] < ticket.number for numbers in found)
 
     def release(self, accounts: set[str]) -> list[Ticket]:
         """Give back those that these accounts have kept."""
@@ -573,13 +583,23 @@ class _Blocked:
             for account in accounts & self._by_account.keys()
             for ticket in self._by_account.pop(account)
         ]
-        self.count -= len(free)
-        for ticket in free:
-            for place in _places(ticket) if ticket.batch is not None else ():
-                count, least = self._places.pop(place)
-                if count > 1:
-                    self._places[place] = (count - 1, least)
+        self._forget(free)
         return free
+
+    def drop_answered(self) -> None:
+        """Keep no longer what has its answer."""
+        for account, tickets in list(self._by_account.items()):
+            self._forget([ticket for ticket in tickets if ticket.state is State.DONE])
+            self._by_account[account] = [t for t in tickets if t.state is not State.DONE]
+
+    def _forget(self, tickets: Sequence[Ticket]) -> None:
+        self.count -= len(tickets)
+        for ticket in tickets:
+            for place in _places(ticket) if ticket.batch is not None else ():
+                numbers = self._places[place]
+                del numbers[bisect_left(numbers, ticket.number)]
+                if not numbers:
+                    del self._places[place]
 
 
 class _Troubles(dict[str, tuple[str, float] | None]):
@@ -601,8 +621,8 @@ class _Room:
         self._at_each = at_each
         self._taken: defaultdict[str, int] = defaultdict(int)
 
-    def is_used_up(self, ticket: Ticket) -> bool:
-        """Give a ticket its room; says whether it was the last that a shard had."""
+    def takes_last(self, ticket: Ticket) -> bool:
+        """Give a ticket its room; says whether it has taken the last that a shard had."""
         source, destination = ticket.shards
         taken = self._taken
         taken[source] += 1
@@ -662,7 +682,7 @@ def _together(candidates: Sequence[Ticket], group_max: int) -> list[Ticket]:
             if len(chosen) >= limit:
                 break
             chosen.append(ticket)
-            if room.is_used_up(ticket):
+            if room.takes_last(ticket):
                 break
     return chosen
 

@@ -276,7 +276,7 @@ TWO_PHASE_COMMIT = [
     ),
     heat(
         "How many transfers share a group?",
-        "One when the coordinator is idle, up to engine.group_max under load.",
+        "One when the coordinator is idle; under load up to engine.group_max at each shard.",
         "short",
         "group_size",
     ),

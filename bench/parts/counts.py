@@ -1,9 +1,9 @@
 """What a transfer costs with 2, 4 and 8 shards, by the servers' own counters.
 
 Every transfer of the load crosses shards, between accounts drawn at random. The load grows with
-the shards, as it does where shards are added for more of it: each has the same number of accounts,
-and for every two of them there are as many clients. What the cluster does without a load is taken
-off: sweeps, flushes once a second, the bench's own reading.
+the shards: for every two of them there are so many clients and accounts, and all of it goes to one
+coordinator. Beside it stands what the cluster does each second without a load, which is in the
+counts too: sweeps, InnoDB's own flushes, the bench's reading.
 """
 
 import secrets
@@ -22,10 +22,10 @@ from tandem.local.progress import Report
 # "Flat or falling"; what is less than a twentieth more cannot be told from flat.
 GOAL = 0.95
 COMPARED = ("statements", "redo flushes", "binlog flushes", "round trips")
-_ACCOUNTS_OF_EACH = 10_000
+_ACCOUNTS = 20_000
+# The leader looks at every shard so often: what is counted without a load is some of these long.
+_SWEEP_S = 2.0
 _TIME = "processor time"
-# After a load, until what it has left to do in the background is done, or most of it.
-_SETTLE_S = 2.0
 
 Cost = dict[str, float]
 
@@ -37,6 +37,7 @@ def counts(sizes: Sizes, report: Report) -> Outcome:
     for number in sizes.shards:
         costs[number] = _measured(number, sizes, outcome, report)
         figures = {name: median(cost[name] for cost in costs[number]) for name in costs[number][0]}
+        figures |= {"transfers in a group": 1 / figures.pop("groups")}
         outcome.findings.append(Finding(f"{number} shards, for each transfer", figures))
     least, *more = sorted(sizes.shards)
     for name in COMPARED:
@@ -54,8 +55,8 @@ def ratios_of(name: str, few: list[Cost], many: list[Cost]) -> list[float]:
     return [a[name] / b[name] for a, b in zip(few, many, strict=True)]
 
 
-def per_transfer(done: Counter[str], committed: int) -> Cost:
-    """What was counted, for each transfer; processor time in µs."""
+def per_transfer(done: Counter[str], committed: float) -> Cost:
+    """What was counted, for each of so many; processor time in µs."""
     return {
         (f"µs {name}" if _TIME in name else name): count
         / committed
@@ -70,35 +71,37 @@ def _measured(shards: int, sizes: Sizes, outcome: Outcome, report: Report) -> li
     with cluster(None, 1, sizes.workers, report, shards=shards) as place:
         outcome.measured_on(place)
         counters.watch(place)
-        accounts = min(_ACCOUNTS_OF_EACH * shards, sizes.many_accounts)
-        scale = Scale(accounts, 1, sizes.clients * shards // 2, sizes.batch)
+        idle = _idle(place, sizes, report)
+        outcome.findings.append(Finding(f"{shards} shards, without a load, each second", idle))
+        pairs = shards // 2
+        accounts = min(_ACCOUNTS, sizes.many_accounts) * pairs
+        scale = Scale(accounts, 1, sizes.clients * pairs, sizes.batch)
         load = Batches(place, scale, secrets.token_hex(4))
         load.set_up(report)
         total = Tally()
         with hosted(load) as host:
             total.add(host.run(sizes.warm_up_s))
-            idle = _idle(place, sizes.seconds, report)
             for number in range(1, sizes.rounds + 1):
                 report(f"Counting with {shards} shards: round {number} of {sizes.rounds}")
-                before, began = counters.counts(place), time.monotonic()
+                before = counters.counts(place)
                 done = host.run(sizes.seconds)
-                seconds, after = time.monotonic() - began, counters.counts(place)
+                after = counters.counts(place)
                 total.add(done)
+                if done.other:
+                    raise RuntimeError(f"with {shards} shards not all was committed: {done.other}")
                 if not done.committed:
                     raise RuntimeError(f"no transfer was committed with {shards} shards")
                 after.subtract(before)
-                after.subtract({name: round(rate * seconds) for name, rate in idle.items()})
                 costs.append(per_transfer(after, done.committed))
         outcome.violations += load.violations(total)
     return costs
 
 
-def _idle(place: Place, seconds: float, report: Report) -> dict[str, float]:
-    """What the cluster does each second without a load."""
+def _idle(place: Place, sizes: Sizes, report: Report) -> dict[str, float]:
+    """What a cluster that has nothing to do does each second."""
     report("Counting what happens without a load")
-    time.sleep(_SETTLE_S)
     before, began = counters.counts(place), time.monotonic()
-    time.sleep(seconds)
+    time.sleep(max(round(sizes.seconds / _SWEEP_S), 1) * _SWEEP_S)
     after = counters.counts(place)
     after.subtract(before)
-    return {name: count / (time.monotonic() - began) for name, count in after.items()}
+    return per_transfer(after, time.monotonic() - began)

@@ -179,10 +179,11 @@ class PhasedFinisher:
                     self._courses.pop(course.attempt, None)
             self._changed.notify_all()
         over = [course.queued for course in portion.courses if course.is_done and course.queued]
-        if over or again:
-            self._queue.let_go([*over, *again])
+        # Back in their places before what comes after them may go on.
         if again:
             self._queue.put_back(again)
+        if over or again:
+            self._queue.let_go([*over, *again])
         done = [course for course in portion.courses if course.is_done]
         if done:
             extra = {

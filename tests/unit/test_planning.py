@@ -235,6 +235,21 @@ def test_an_account_that_changes_often_is_written_once() -> None:
     assert len(writes.transfers) == 5
 
 
+def test_a_large_group_lets_others_have_their_turn_and_is_decided_as_one() -> None:
+    """2,500 payments to and fro: each can be made only after the one before it."""
+    ways = (("1a", "2a"), ("2a", "1a"))
+    tickets = [ticket(*ways[n % 2], id_=f"t{n}", amount=100) for n in range(2500)]
+    accounts = {"1a": account("1a", 100), "2a": account("2a", 0)}
+    turns: list[None] = []
+    made = plan(tickets, accounts, 5, "g", lambda: turns.append(None))
+    assert len(turns) == 2
+    assert all(isinstance(one, StoredTransfer) for one in made.results)
+    assert {one.status for one in made.results if isinstance(one, StoredTransfer)} == {"committed"}
+    (left,), (right,) = made.writes["s1"].accounts, made.writes["s2"].accounts
+    assert (left.balance, left.entry_count, right.balance) == (100, 2500, 0)
+    assert [entry.number for entry in made.writes["s1"].entries] == list(range(1, 2501))
+
+
 def test_a_refusal_is_recorded_where_the_source_is() -> None:
     one = ticket("1a", "2a", amount=101)
     made = plan([one], books("1a", "2a"), NOW, "g")

@@ -194,36 +194,57 @@ def test_in_order_and_each_once_however_groups_are_formed(
 def test_the_order_of_a_batch_holds_while_groups_overlap(
     ends: list[tuple[str, str, str]], group_max: int, chance: random.Random
 ) -> None:
-    """Groups end in any order and leave some to run again; those of one batch that share an account
-    are done in their order all the same.
+    """Transfers come and groups end in any order, and some run again: those of one batch that share
+    an account are done in their order, and whatever may run can be taken.
     """
     waiting = queue(group_max=group_max)
     batches = {name: object() for name in "xyz"}
-    tickets = [ticket(source, to, batch=batches[name]) for source, to, name in ends]
-    waiting.put(tickets)
+    coming = [ticket(source, to, batch=batches[name]) for source, to, name in ends]
+    here: list[Ticket] = []
     under_way: list[Group] = []
-    done: list[Ticket] = []
-    while len(done) < len(tickets):
+    while coming or here:
+        if coming and (not here or chance.random() < 0.5):
+            waiting.put(coming[:3])
+            here += coming[:3]
+            del coming[:3]
+        assert waiting._candidates() == _may_run(here, under_way, group_max)
         if not has_nothing(waiting) and (not under_way or chance.random() < 0.6):
             under_way.append(take_at_once(waiting))
-            continue
-        group = under_way.pop(chance.randrange(len(under_way)))
-        again: list[Ticket] = []
-        for one in group.tickets:
-            is_taken = one.skips < 2 and chance.random() < 0.2
-            if is_taken or any(_shares(one, other) for other in again):
-                one.skips += is_taken
-                again.append(one)
-            else:
-                assert not any(_shares(one, t) and t.number < one.number for t in _open(tickets))
-                waiting.settle([(one, ANSWER)])
-                done.append(one)
-        waiting.finished(group, again)
+        elif under_way:
+            group = under_way.pop(chance.randrange(len(under_way)))
+            again: list[Ticket] = []
+            for one in group.tickets:
+                is_taken = one.skips < 2 and chance.random() < 0.2
+                if is_taken or any(_shares(one, other) for other in again):
+                    one.skips += is_taken
+                    again.append(one)
+                else:
+                    assert not any(_shares(one, t) and t.number < one.number for t in here)
+                    waiting.settle([(one, ANSWER)])
+                    here.remove(one)
+            waiting.finished(group, again)
     assert waiting.waiting == waiting.unsettled == 0
 
 
-def _open(tickets: list[Ticket]) -> list[Ticket]:
-    return [one for one in tickets if one.answer is None]
+def _may_run(here: list[Ticket], under_way: list[Group], group_max: int) -> list[Ticket]:
+    """Those whose accounts no group has, and nothing before them in their batch that waits; as far
+    as a shard has room.
+    """
+    claimed = {account for group in under_way for account in group.accounts}
+    taken = {id(one) for group in under_way for one in group.tickets}
+    chosen: list[Ticket] = []
+    left: list[Ticket] = []
+    for one in here:
+        accounts = {one.transfer.source, one.transfer.destination}
+        if id(one) in taken:
+            continue
+        if claimed & accounts or any(_shares(one, other) for other in left):
+            left.append(one)
+            continue
+        chosen.append(one)
+        if max(Group(chosen, None).at.values()) >= group_max:
+            break
+    return chosen
 
 
 def _shares(one: Ticket, other: Ticket) -> bool:
