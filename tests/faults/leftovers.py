@@ -3,6 +3,8 @@
 import time
 import uuid
 
+from pymysql.cursors import Cursor
+
 from ledger.ids import transfer_id
 from shard_client.xid import FORMAT_ID, Gtrid
 from tests.bank import Bank, client
@@ -79,20 +81,33 @@ class Leftover:
         )
 
     def decide(self) -> None:
-        """The decision, at once: whoever recovers could be quicker; and the credit, on home."""
+        """The decision, and the credit, on home; for one that is too young for others to finish."""
         with self.cluster.sql(self.home) as connection, connection.cursor() as cursor:
-            for statement in (
-                "START TRANSACTION",
-                f"INSERT INTO decisions VALUES ('{self.gtrid}','committed','{self.remote}',0,1)",
-                "UPDATE accounts SET balance = balance + 5, entry_count = entry_count + 1"
-                f" WHERE id = '{self.destination}'",
-                self._entry(
-                    "5", self.destination, self.source, f"GREATEST(stamp_floor, {self.stamp})"
-                ),
-                _end_chain(self.destination),
-                "COMMIT",
-            ):
-                cursor.execute(statement)
+            self._begin_deciding(cursor)
+            self._end_deciding(cursor)
+
+    def prepare_decided(self) -> None:
+        """Both. Whoever would be quicker to recover it finds a decision that is being made."""
+        with self.cluster.sql(self.home) as connection, connection.cursor() as cursor:
+            self._begin_deciding(cursor)
+            self.prepare()
+            self._end_deciding(cursor)
+
+    def _begin_deciding(self, cursor: Cursor) -> None:
+        cursor.execute("START TRANSACTION")
+        cursor.execute(
+            f"INSERT INTO decisions VALUES ('{self.gtrid}','committed','{self.remote}',0,1)"
+        )
+
+    def _end_deciding(self, cursor: Cursor) -> None:
+        for statement in (
+            "UPDATE accounts SET balance = balance + 5, entry_count = entry_count + 1"
+            f" WHERE id = '{self.destination}'",
+            self._entry("5", self.destination, self.source, f"GREATEST(stamp_floor, {self.stamp})"),
+            _end_chain(self.destination),
+            "COMMIT",
+        ):
+            cursor.execute(statement)
 
     def roll_back(self) -> None:
         """Away with it, by hand; for one that nobody of ours may touch."""

@@ -59,10 +59,9 @@ def test_leader_finishes_what_nobody_comes_back_for(servers: Cluster) -> None:
     decided, undecided = (Leftover(Bank(servers, 2), "zz", LONG_AGO_MS) for _ in range(2))
     foreign = Leftover(Bank(servers, 2), "c1", LONG_AGO_MS, "another")
     foreign.prepare()
-    decided.prepare()
-    decided.decide()
-    undecided.prepare()
     try:
+        decided.prepare_decided()
+        undecided.prepare()
         wait_until_finished(decided, undecided)
         decided.check(is_committed=True)
         undecided.check(is_committed=False)
