@@ -90,9 +90,12 @@ def test_parts_in_their_short_form(mysql_cluster: Cluster, tmp_path: Path) -> No
     assert document["violations"] == []
     found = {name: part["findings"] for name, part in document["parts"].items()}
     assert set(found) == set(PARTS)
-    counted = found["counts"][0]["figures"]
+    idle, loaded = found["counts"][:2]
+    assert idle["title"] == "2 shards, without a load, each second"
+    counted = loaded["figures"]
     for name in ("statements", "redo flushes", "binlog flushes", "round trips"):
         assert 0 < counted[name] < 10
+    assert counted["transfers in a group"] >= 1
     assert found["memory"][0]["figures"]["MiB at the end"] > 10
     for part in ("singles", "hot"):
         assert all(finding["figures"]["transfers/s"] > 0 for finding in found[part])
