@@ -265,9 +265,7 @@ class Queue:
             if self._is_closed:
                 raise Closed
             if self.waiting + len(tickets) > self._waiting_max:
-                self._blocked.drop_answered()
-                if self.waiting + len(tickets) > self._waiting_max:
-                    raise Overloaded
+                raise Overloaded
             for ticket in tickets if alone else ():
                 if at_work := self.find(ticket.transfer.id):
                     raise InUse(at_work)
@@ -345,6 +343,7 @@ class Queue:
         if ticket.state is State.DONE:
             return
         ticket.state, ticket.answer = State.DONE, answer
+        self._blocked.answered(ticket)
         self._unsettled -= 1
         if self._is_closed and not self._unsettled:
             self._changed.notify_all()
@@ -559,13 +558,24 @@ class _Blocked:
 
     def __init__(self) -> None:
         self._by_account: defaultdict[str, list[Ticket]] = defaultdict(list)
-        self.count = 0
+        # Those without an answer, by identity: what has one stays till its account is free, and
+        # takes no room.
+        self._open: set[int] = set()
         # The numbers of those of a batch that want one account, in order.
         self._places: dict[tuple[int, str], list[int]] = {}
 
+    @property
+    def count(self) -> int:
+        """How many are here that have no answer."""
+        return len(self._open)
+
+    def answered(self, ticket: Ticket) -> None:
+        """A ticket, whether it is here or not, has its answer."""
+        self._open.discard(id(ticket))
+
     def add(self, ticket: Ticket, account: str) -> None:
         self._by_account[account].append(ticket)
-        self.count += 1
+        self._open.add(id(ticket))
         for place in _places(ticket) if ticket.batch is not None else ():
             insort(self._places.setdefault(place, []), ticket.number)
 
@@ -583,23 +593,14 @@ class _Blocked:
             for account in accounts & self._by_account.keys()
             for ticket in self._by_account.pop(account)
         ]
-        self._forget(free)
-        return free
-
-    def drop_answered(self) -> None:
-        """Keep no longer what has its answer."""
-        for account, tickets in list(self._by_account.items()):
-            self._forget([ticket for ticket in tickets if ticket.state is State.DONE])
-            self._by_account[account] = [t for t in tickets if t.state is not State.DONE]
-
-    def _forget(self, tickets: Sequence[Ticket]) -> None:
-        self.count -= len(tickets)
-        for ticket in tickets:
+        for ticket in free:
+            self._open.discard(id(ticket))
             for place in _places(ticket) if ticket.batch is not None else ():
                 numbers = self._places[place]
                 del numbers[bisect_left(numbers, ticket.number)]
                 if not numbers:
                     del self._places[place]
+        return free
 
 
 class _Troubles(dict[str, tuple[str, float] | None]):
