@@ -14,6 +14,7 @@ from coordinator.cluster.session import ClusterSession
 from coordinator.collection import Collector
 from coordinator.executor import Executors, GroupRun, Names, Timeouts
 from coordinator.following import Following
+from coordinator.moments import Moments
 from coordinator.operation import Operation
 from coordinator.phased.finisher import PhasedFinisher
 from coordinator.phased.run import PhasedRun
@@ -106,6 +107,7 @@ class Process:
         # What an earlier life left behind holds up the start, not what comes back later.
         self._was_ready = False
         self.accounts = Accounts(self.shards)
+        self.moments = Moments(self.shards)
         self.transfers = Transfers(self.shards, self.queue, self.metrics, engine.protocol)
         self.following = Following(settings.cluster.id, self.shards, self.queue)
         # Called when no new connections are taken any more, before the requests have ended.

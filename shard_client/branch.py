@@ -5,7 +5,7 @@ every shard of a group. After an error the connection is closed and the server r
 not prepared.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from ledger.model import Account, Entry
 from shard_client import statements as sql
 from shard_client.connection import Reply, Result, ShardConnection
 from shard_client.errors import StatementRefused
-from shard_client.transfers import StoredTransfer
+from shard_client.transfers import StoredTransfer, stored_of
 from shard_client.xid import xid
 
 
@@ -67,13 +67,17 @@ class Branch:
         self, accounts: Iterable[str], transfers: Iterable[str], deadline: float
     ) -> Reply[Locked]:
         """Lock what is free of these accounts, without waiting, and look up these transfer ids."""
+        opening, ids = self._opening(), list(transfers)
         packet = [
-            *self._opening(),
+            *opening,
             sql.listing(self.connection, sql.READ_SLOTS, ()),
             sql.listing(self.connection, sql.LOCK_ACCOUNTS, sorted(accounts)),
-            sql.listing(self.connection, sql.FIND_TRANSFERS, transfers),
         ]
-        return self.connection.call(packet, deadline, lambda results: _locked(results[-3:]))
+        if ids:
+            packet.append(sql.listing(self.connection, sql.FIND_TRANSFERS, ids))
+        return self.connection.call(
+            packet, deadline, lambda results: _locked(*results[len(opening) :])
+        )
 
     def existing(self, accounts: Iterable[str], deadline: float) -> Reply[set[str]]:
         """Which of these accounts exist, locked by somebody or not."""
@@ -158,11 +162,7 @@ class Branch:
             packet.append(sql.insert(sql.INSERT_ENTRIES, writes.entries))
             counts.append(len(writes.entries))
         if writes.accounts:
-            changes = (
-                (row.id, row.balance, row.entry_count, row.stamp_floor, row.chain)
-                for row in writes.accounts
-            )
-            packet.append(sql.join(sql.UPDATE_ACCOUNTS, changes))
+            packet.append(sql.update_accounts(writes.accounts))
             counts.append(len(writes.accounts))
         return packet, counts
 
@@ -179,13 +179,19 @@ def _nothing(_: list[Result]) -> None:
     return None
 
 
-def _locked(results: Sequence[Result]) -> Locked:
-    slots, ((accounts,),), known = (result.rows for result in results)
+def _locked(slots: Result, accounts: Result, known: Result | None = None) -> Locked:
+    ((text,),) = accounts.rows
+    return locked_of(slots, text or "", known)
+
+
+def locked_of(slots: Result, accounts: str, known: Result | None) -> Locked:
+    """From READ_SLOTS, the text of LOCK_ACCOUNTS, and FIND_TRANSFERS if that was asked."""
+    stored = stored_of(known) if known else []
     return Locked(
-        slots=slots_of(tuple((first, last) for first, last, _ in slots)),
-        is_writable=not any(read_only for _, _, read_only in slots),
-        accounts=accounts_of(accounts or ""),
-        known={row[0]: StoredTransfer.from_row(row) for row in known},
+        slots=slots_of(tuple((first, last) for first, last, _ in slots.rows)),
+        is_writable=not any(read_only for _, _, read_only in slots.rows),
+        accounts=accounts_of(accounts),
+        known={item.transfer.id: item for item in stored},
     )
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ledger.model import Account, Entry, Transfer
 from shard_client import statements as sql
-from shard_client.branch import Branch, Locked, accounts_of, slots_of
+from shard_client.branch import Branch, Locked, locked_of
 from shard_client.connection import Reply, Result, Row, ShardConnection
 from shard_client.transfers import StoredTransfer, make_durable
 from shard_client.xid import Gtrid
@@ -239,15 +239,8 @@ def _holding(account: Account) -> tuple[object, ...]:
 
 
 def _found(slots: Result, rest: dict[str, Result]) -> Found:
-    ranges = tuple((first, last) for first, last, _ in slots.rows)
-    known = rest["transfers"].rows if "transfers" in rest else ()
     phases = rest["phases"].rows if "phases" in rest else ()
-    locked = Locked(
-        slots=slots_of(ranges),
-        is_writable=not any(read_only for _, _, read_only in slots.rows),
-        accounts=accounts_of(_text(rest.get("accounts"))),
-        known={row[0]: StoredTransfer.from_row(row) for row in known},
-    )
+    locked = locked_of(slots, _text(rest.get("accounts")), rest.get("transfers"))
     rows = map(PhaseRow.from_row, phases)
     return Found(
         locked,

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from ledger.model import Account
 from shard_client.connection import ShardConnection
 
 _ID = "VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin"
@@ -49,16 +50,17 @@ WAIT_FOR_ACCOUNTS = (
 )
 # A row that SKIP LOCKED left out is either locked or not there; this tells which.
 EXISTING_ACCOUNTS = "SELECT id FROM accounts FORCE INDEX (PRIMARY) WHERE id IN ({ids})"
+# As one text for each row: the driver takes long for each column that a result may have.
 _TRANSFERS = (
-    "SELECT id, idempotency_key, source, destination, amount, currency, metadata, protocol,"
-    " created_at, gtrid, status, reason, detail, decided_at"
+    "SELECT JSON_ARRAY(id, idempotency_key, source, destination, amount, currency, metadata,"
+    " protocol, created_at, gtrid, status, reason, detail, decided_at)"
     " FROM transfers FORCE INDEX (PRIMARY) WHERE id IN ({ids})"
 )
 # What is pending is in the phase table only. It goes from there when the outcome has come, so it is
 # looked for first.
 FIND_TRANSFERS = (
-    "SELECT transfer_id, idempotency_key, source, destination, amount, currency, metadata,"
-    " protocol, created_at, gtrid, 'pending', NULL, NULL, updated_at"
+    "SELECT JSON_ARRAY(transfer_id, idempotency_key, source, destination, amount, currency,"
+    " metadata, protocol, created_at, gtrid, 'pending', NULL, NULL, updated_at)"
     " FROM phases FORCE INDEX (PRIMARY) WHERE transfer_id IN ({ids}) AND outcome = 'pending'"
     f" UNION ALL {_TRANSFERS}"
 )
@@ -105,12 +107,17 @@ _CHANGES = {
     "chain": _SHORT,
 }
 # The straight join looks each given row up by primary key: no other row is read or locked.
-UPDATE_ACCOUNTS = (
+_UPDATE_ACCOUNTS = (
     f"UPDATE {_rows(_CHANGES)} STRAIGHT_JOIN accounts FORCE INDEX (PRIMARY)"
     " ON accounts.id = given.id"
     " SET accounts.balance = given.balance, accounts.entry_count = given.entry_count,"
     " accounts.stamp_floor = given.stamp, accounts.updated_at = given.stamp,"
     " accounts.chain = given.chain"
+)
+# The same for one account, in half of the time.
+_UPDATE_ACCOUNT = (
+    "UPDATE accounts FORCE INDEX (PRIMARY) SET balance = %s, entry_count = %s, stamp_floor = %s,"
+    " updated_at = %s, chain = %s WHERE id = %s"
 )
 # The session, so that it can be ended where it keeps a prepared branch to itself (MariaDB).
 INSERT_MARKER = "INSERT INTO markers (gtrid, shard, session) VALUES (%s, %s, %s)"
@@ -256,6 +263,17 @@ def insert(statement: str, rows: Sequence[Sequence[Any]]) -> str:
     if "\\" not in text and text.count("[") == len(rows) == text.count("]"):
         return statement % text.replace("[", "(").replace("]", ")")
     return statement % ",".join(f"({','.join(map(_literal, row))})" for row in rows)
+
+
+def update_accounts(accounts: Sequence[Account]) -> str:
+    """An UPDATE that brings these accounts, one or more, to their balance, entry and chain."""
+    if len(accounts) > 1:
+        rows = ((a.id, a.balance, a.entry_count, a.stamp_floor, a.chain) for a in accounts)
+        return join(_UPDATE_ACCOUNTS, rows)
+    (one,) = accounts
+    balance, count, floor = one.balance, one.entry_count, one.stamp_floor
+    values: tuple[int | str, ...] = (balance, count, floor, floor, one.chain, one.id)
+    return _UPDATE_ACCOUNT % tuple(map(_literal, values))
 
 
 def join(statement: str, rows: Iterable[Sequence[Any]]) -> str:

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import msgspec
 
 from ledger.model import Transfer
-from shard_client.connection import Row, ShardConnection
+from shard_client.connection import Result, ShardConnection
 from shard_client.statements import (
     DIRTY,
     FIND_SETTLED_TRANSFERS,
@@ -13,6 +15,8 @@ from shard_client.statements import (
     TOUCH,
     listing,
 )
+
+_decode = msgspec.json.Decoder(list[Any]).decode
 
 
 class TransferStatus(StrEnum):
@@ -29,10 +33,6 @@ class StoredTransfer(NamedTuple):
     reason: str | None
     detail: str | None
     decided_at: int
-
-    @classmethod
-    def from_row(cls, row: Row) -> "StoredTransfer":
-        return cls(Transfer(*row[:9]), *row[9:])
 
 
 class Undecided(NamedTuple):
@@ -60,9 +60,9 @@ def probe(
     if settled.rows:
         make_durable(connection, deadline)
     found: dict[str, StoredTransfer | Undecided] = {
-        row[0]: Undecided(StoredTransfer.from_row(row)) for row in dirty.rows
+        stored.transfer.id: Undecided(stored) for stored in stored_of(dirty)
     }
-    found.update((row[0], StoredTransfer.from_row(row)) for row in settled.rows)
+    found.update((stored.transfer.id, stored) for stored in stored_of(settled))
     return found
 
 
@@ -73,7 +73,13 @@ def glimpse(
     be. Raises ShardError.
     """
     found = connection.query([DIRTY, listing(connection, FIND_TRANSFERS, transfers)], deadline)[1]
-    return [StoredTransfer.from_row(row) for row in found.rows]
+    return stored_of(found)
+
+
+def stored_of(found: Result) -> list[StoredTransfer]:
+    """The rows of FIND_TRANSFERS."""
+    rows = [_decode(text) for (text,) in found.rows]
+    return [StoredTransfer(Transfer(*row[:9]), *row[9:]) for row in rows]
 
 
 def make_durable(connection: ShardConnection, deadline: float) -> None:

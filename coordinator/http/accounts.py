@@ -8,13 +8,14 @@ from flask import Blueprint, Response, request
 from coordinator.accounts import Accounts, Opened
 from coordinator.http import access, problems, reading, schemas
 from coordinator.http.problems import Refuse
+from coordinator.moments import Moments
 from ledger.model import Refusal, Status
 from shard_client.accounts import AccountState, Terms
 from shard_client.errors import ShardError
 
 
-def blueprint(accounts: Accounts) -> Blueprint:
-    """The routes, on these accounts."""
+def blueprint(accounts: Accounts, moments: Moments) -> Blueprint:
+    """The routes, on these accounts and reads of one moment."""
     routes = Blueprint("accounts", __name__)
 
     @routes.put("/v1/accounts/<account>")
@@ -66,7 +67,7 @@ def blueprint(accounts: Accounts) -> Blueprint:
         if not 1 <= len(names) <= schemas.BALANCES_MAX:
             detail = f"{len(names)} accounts are named, not 1 to {schemas.BALANCES_MAX}"
             raise Refuse(400, "malformed", detail)
-        found = accounts.at_one_moment(names)
+        found = moments.read(names)
         for name in names:
             if name not in found:
                 raise _unknown(name)

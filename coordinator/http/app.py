@@ -46,7 +46,7 @@ def create_app(process: Process) -> Flask:
     else:
         access.register_open(app)
     app.after_request(partial(_measure, process.metrics))
-    app.register_blueprint(accounts.blueprint(process.accounts))
+    app.register_blueprint(accounts.blueprint(process.accounts, process.moments))
     app.register_blueprint(transfers.blueprint(process.transfers, process.settings.engine))
     app.register_blueprint(admin.blueprint(process.operation, process.following))
     app.register_blueprint(events.blueprint(process))

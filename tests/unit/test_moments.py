@@ -1,0 +1,176 @@
+"""Who reads together at one moment, and who is settled by it. What a shard does is in the contract
+tests; here it is said by the test.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import cast
+
+import pytest
+
+from coordinator.moments import Moment, Moments, Places
+from coordinator.shards import Shards
+from ledger.model import Account, Status
+from shard_client.errors import ConnectionLost, ShardError, ShardUnavailable
+
+Seen = dict[str, Account]
+
+
+def account(name: str) -> Account:
+    return Account(name, "EUR", 7, 0, Status.OPEN.value, 0, 0, "")
+
+
+class SomeShards:
+    """An account is on the shard that its first letter names."""
+
+    def shard_of(self, name: str) -> str:
+        return name[0]
+
+    def note(self, error: ShardError) -> None:
+        pass
+
+
+class Reads(Moments):
+    """Each read waits for the test, which says what it sees."""
+
+    def __init__(self) -> None:
+        super().__init__(cast(Shards, SomeShards()))
+        self.asked: list[tuple[set[str], bool]] = []
+        self.has_begun = threading.Semaphore(0)
+        self.may_see = threading.Semaphore(0)
+        self.next: Callable[[set[str]], Moment] = seen_all
+
+    def _see(self, places: Places, *, in_line: bool) -> Moment:
+        names = {name for some in places.values() for name in some}
+        self.asked.append((names, in_line))
+        self.has_begun.release()
+        assert self.may_see.acquire(timeout=10)
+        return self.next(names)
+
+    def await_waiting(self, count: int) -> None:
+        give_up = time.monotonic() + 10
+        with self._changed:
+            while len(self._waiting) < count:
+                assert time.monotonic() < give_up
+                self._changed.wait(0.01)
+
+
+def seen_all(names: set[str]) -> Moment:
+    return Moment({name: account(name) for name in names}, set(), [], [])
+
+
+@pytest.fixture
+def reads() -> Reads:
+    return Reads()
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(16) as pool:
+        yield pool
+
+
+def begin(reads: Reads, pool: ThreadPoolExecutor, *names: str) -> "Future[Seen]":
+    return pool.submit(reads.read, names)
+
+
+def begin_behind(
+    reads: Reads, pool: ThreadPoolExecutor, others: list[tuple[str, ...]]
+) -> list["Future[Seen]"]:
+    """A read of a1 that is on its way, and others that wait for their turn."""
+    futures = [begin(reads, pool, "a1")]
+    assert reads.has_begun.acquire(timeout=10)
+    for count, names in enumerate(others, 1):
+        futures.append(begin(reads, pool, *names))
+        reads.await_waiting(count)
+    return futures
+
+
+def test_those_that_wait_are_read_together(reads: Reads, pool: ThreadPoolExecutor) -> None:
+    futures = begin_behind(reads, pool, [("a2", "b1"), ("b1",), ("b2", "missing")])
+    reads.next = lambda names: seen_all(names - {"missing"})
+    reads.may_see.release(2)
+    found = [set(future.result(10)) for future in futures]
+    assert found == [{"a1"}, {"a2", "b1"}, {"b1"}, {"b2"}]
+    assert reads.asked == [({"a1"}, False), ({"a2", "b1", "b2", "missing"}, False)]
+
+
+def test_a_busy_account_holds_up_only_who_asked_for_it(
+    reads: Reads, pool: ThreadPoolExecutor
+) -> None:
+    _, waits, free = begin_behind(reads, pool, [("a2", "b1"), ("b2",)])
+
+    def b1_is_busy(names: set[str]) -> Moment:
+        return seen_all(names - {"b1"})._replace(busy=names & {"b1"})
+
+    reads.next = b1_is_busy
+    reads.may_see.release(2)
+    assert set(free.result(10)) == {"b2"}
+    # In vain for three times without waiting, and then in line, alone.
+    for _ in range(2):
+        reads.may_see.release()
+    for _ in range(4):
+        assert reads.has_begun.acquire(timeout=10)
+    assert not waits.done()
+    reads.next = seen_all
+    reads.may_see.release()
+    assert set(waits.result(10)) == {"a2", "b1"}
+    assert reads.asked[1:] == [
+        ({"a2", "b1", "b2"}, False),
+        ({"a2", "b1"}, False),
+        ({"a2", "b1"}, False),
+        ({"a2", "b1"}, True),
+    ]
+
+
+def test_a_shard_that_is_away_fails_only_who_needs_it(
+    reads: Reads, pool: ThreadPoolExecutor
+) -> None:
+    _, needs_b, needs_a = begin_behind(reads, pool, [("a2", "b1"), ("a3",)])
+
+    def b_is_away(names: set[str]) -> Moment:
+        if any(name.startswith("b") for name in names):
+            raise ShardUnavailable("b", "it is away")
+        return seen_all(names)
+
+    reads.next = b_is_away
+    reads.may_see.release(3)
+    with pytest.raises(ShardUnavailable, match="it is away"):
+        needs_b.result(10)
+    assert set(needs_a.result(10)) == {"a3"}
+
+
+def test_what_was_lost_is_read_again(reads: Reads, pool: ThreadPoolExecutor) -> None:
+    answers = iter([ConnectionLost("a", "no answer"), None])
+
+    def lost_once(names: set[str]) -> Moment:
+        if error := next(answers):
+            raise error
+        return seen_all(names)
+
+    reads.next = lost_once
+    reads.may_see.release(2)
+    assert set(begin(reads, pool, "a1").result(10)) == {"a1"}
+    assert len(reads.asked) == 2
+
+
+def test_a_bug_does_not_keep_the_turn(reads: Reads, pool: ThreadPoolExecutor) -> None:
+    def bug(names: set[str]) -> Moment:
+        raise ZeroDivisionError
+
+    reads.next = bug
+    reads.may_see.release(2)
+    with pytest.raises(ZeroDivisionError):
+        begin(reads, pool, "a1").result(10)
+    reads.next = seen_all
+    assert set(begin(reads, pool, "a1").result(10)) == {"a1"}
+
+
+def test_at_most_a_thousand_accounts_go_together(reads: Reads, pool: ThreadPoolExecutor) -> None:
+    many = [tuple(f"a{first + n}" for n in range(400)) for first in (1000, 2000, 3000)]
+    futures = begin_behind(reads, pool, many)
+    reads.may_see.release(3)
+    assert [len(future.result(10)) for future in futures] == [1, 400, 400, 400]
+    assert sorted(len(names) for names, _ in reads.asked) == [1, 400, 800]
