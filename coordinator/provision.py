@@ -5,11 +5,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+from coordinator.addresses import admin_address, service_address
 from coordinator.cluster import ClusterError, protect, publish_map, read_map
 from coordinator.settings import Settings, SettingsError
 from shard_client.admin import Login, make_shard
 from shard_client.checks import check_server, verify_identity
-from shard_client.connection import Address, ShardConnection
+from shard_client.connection import ShardConnection
 from shard_client.errors import ShardError
 from shard_client.shard_map import ShardAddress, ShardMap
 
@@ -52,7 +53,7 @@ def provision(settings: Settings, report: Callable[[str], None]) -> None:
     auditor = Login(mysql.audit_user, mysql.audit_password) if mysql.audit_user else None
 
     def make(shard: str) -> tuple[str, str]:
-        address = _as_admin(settings, shard, wanted[shard])
+        address = admin_address(settings, shard, wanted[shard])
         uuid = make_shard(address, settings.cluster.id, plan.ranges_of(shard), service, auditor)
         report(f"shard {shard} is set up at {address.host}:{address.port}")
         return shard, uuid
@@ -98,31 +99,6 @@ def _addresses(settings: Settings) -> dict[str, ShardAddress]:
         port, _, database = rest.partition("/")
         found[shard] = ShardAddress(host, int(port), database)
     return found
-
-
-def _as_admin(settings: Settings, shard: str, address: ShardAddress) -> Address:
-    mysql = settings.mysql
-    if not mysql.admin_user:
-        raise SettingsError("mysql.admin_user is empty: setting up shards takes an administrator")
-    return Address(
-        shard, address.host, address.port, address.database, mysql.admin_user, mysql.admin_password
-    )
-
-
-def service_address(settings: Settings, shard: str, address: ShardAddress) -> Address:
-    """The address of a shard with the name of the coordinators' account."""
-    mysql = settings.mysql
-    return Address(shard, address.host, address.port, address.database, mysql.user, mysql.password)
-
-
-def audit_address(settings: Settings, shard: str, address: ShardAddress) -> Address:
-    """The same for the audit: with the name of a user that can only read, if there is one."""
-    mysql = settings.mysql
-    if not mysql.audit_user:
-        return service_address(settings, shard, address)
-    return Address(
-        shard, address.host, address.port, address.database, mysql.audit_user, mysql.audit_password
-    )
 
 
 def check_shards(settings: Settings) -> list[ShardCheck]:

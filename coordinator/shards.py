@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from coordinator.provision import service_address
+from coordinator.addresses import service_address
 from coordinator.settings import Settings
 from shard_client.errors import ConnectionLost, ShardError, ShardUnavailable
 from shard_client.shard import Limits, Shard

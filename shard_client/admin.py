@@ -12,10 +12,10 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
-from shard_client.checks import read_identity
+from shard_client.checks import SCHEMA_VERSION, read_identity
 from shard_client.connection import Address, ShardConnection
 from shard_client.errors import ShardError, ShardUnavailable
-from shard_client.schema import SCHEMA_VERSION, accounts, tables
+from shard_client.schema import accounts, tables
 from shard_client.statements import fill
 
 _TIMEOUT_S = 20.0

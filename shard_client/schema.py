@@ -1,4 +1,4 @@
-"""The tables of a shard.
+"""The tables of a shard. Who changes them raises SCHEMA_VERSION in `checks.py`.
 
 No foreign keys and no unique secondary keys: both would lock rows that a group did not name.
 Ids are ASCII compared byte by byte; stamps are microseconds since the epoch.
@@ -20,9 +20,6 @@ from sqlalchemy.dialects.mysql import ENUM, INTEGER, TINYINT, VARCHAR
 from sqlalchemy.schema import SchemaItem
 
 from ledger.chain import CHAIN_LENGTH
-
-# 2: chains over entries. 3: what is held and expected, phases, steps.
-SCHEMA_VERSION = 3
 
 
 def _ascii(length: int) -> VARCHAR:

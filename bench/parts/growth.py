@@ -17,7 +17,7 @@ from bench.place import Place, cluster
 from tandem.local.progress import Report
 
 GOAL = 0.8
-_BUFFER_POOL_MIB = 3072
+_BUFFER_POOL_MIB = 5120
 # For the comparison of entries: each has at least so many.
 _ENTRIES_LEAST = 10
 _ACCOUNTS_MAX = 100_000

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from typing import NamedTuple
 
+from coordinator.addresses import service_address
 from coordinator.cluster import read_map
-from coordinator.provision import service_address
 from coordinator.settings import Settings
 from ledger.model import Account, Entry
 from shard_client.accounts import raise_floors

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import NamedTuple
 
+from coordinator.addresses import audit_address
 from coordinator.cluster import read_map
-from coordinator.provision import audit_address
 from coordinator.settings import Settings
 from ledger.audit import Checked, Violation, check_end, check_holdings, opening, recompute
 from ledger.model import Account, Entry

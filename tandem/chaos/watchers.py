@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
+from coordinator.addresses import service_address
 from coordinator.cluster import read_map
-from coordinator.provision import service_address
 from coordinator.settings import Settings
 from shard_client.connection import Address, ShardConnection
 from shard_client.errors import ShardError

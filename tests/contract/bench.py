@@ -9,8 +9,8 @@ from itertools import count
 
 import pymysql
 
+from coordinator.addresses import service_address
 from coordinator.planning import Plan, plan
-from coordinator.provision import service_address
 from coordinator.queue import Latch, Ticket
 from ledger.ids import slot_of, transfer_id
 from ledger.model import Transfer

@@ -6,10 +6,15 @@ from collections.abc import Iterator
 import pytest
 
 from shard_client.admin import make_shard
-from shard_client.checks import ServerCheck, check_server, read_identity, verify_identity
+from shard_client.checks import (
+    SCHEMA_VERSION,
+    ServerCheck,
+    check_server,
+    read_identity,
+    verify_identity,
+)
 from shard_client.connection import ShardConnection
 from shard_client.errors import ShardUnavailable
-from shard_client.schema import SCHEMA_VERSION
 from shard_client.shard import Limits, Shard
 from tests.contract.bench import soon
 from tests.contract.lone import CLUSTER, SERVICE, USER, Lone

@@ -101,7 +101,7 @@ def test_a_goal_is_met_by_the_median(
 
 
 def test_a_history_keeps_chain_balance_and_count() -> None:
-    accounts, entries, transfers = history(["a", "b"], 3).values()
+    accounts, entries, transfers = history(["a", "b"], 3, 17).values()
     assert [(row[0], row[2], row[5]) for row in accounts] == [("a", -7, 3), ("b", 7, 3)]
     for name, _, balance, _, _, count, _, chain, *_ in accounts:
         link = first_link(name, "EUR")
