@@ -100,12 +100,11 @@ def _fill_shard(server: Server, ids: list[str], share: int) -> int:
     """Fill one shard; gives the number of transfers."""
     transfers, now = 0, time.time_ns() // 1000
     early = share - share // 3
+    parts = [range(early)] + [range(early, share)] * (early < share)
     with server.connect(server.database) as session, session.cursor() as cursor:
         cursor.execute("SET SESSION sql_log_bin = 0")
         session.begin()
-        for pages in chain(
-            _groups(ids, share, now, range(early)), _groups(ids, share, now, range(early, share))
-        ):
+        for pages in chain.from_iterable(_groups(ids, share, now, part) for part in parts):
             for statement, rows in pages.items():
                 if rows:
                     cursor.execute(sql.insert(statement, rows))

@@ -114,7 +114,7 @@ def test_a_history_keeps_chain_balance_and_count() -> None:
 
 
 def test_an_account_alone_has_no_history() -> None:
-    accounts, entries, transfers = history(["a"], 3).values()
+    accounts, entries, transfers = history(["a"], 3, 17).values()
     assert ([row[2] for row in accounts], entries, transfers) == ([0], [], [])
 
 
