@@ -16,7 +16,7 @@ from pymysql.constants import CLIENT
 
 from coordinator import settings
 from coordinator.wiring import Process
-from tandem.local import ports
+from tandem.local import ports, processes
 from tandem.local.cluster import LocalCluster
 
 
@@ -134,9 +134,8 @@ class Coordinator:
     def kill(self) -> None:
         """End it as a crash would: master and workers at once."""
         assert self.process is not None
-        os.killpg(self.process.pid, 9)
+        processes.kill(self.process.pid, processes.start_mark(self.process.pid) or "")
         self.process.wait(30)
-        wait_until(lambda: not _group_lives(self.process.pid), 10, "workers survive SIGKILL")
 
     def stop(self) -> None:
         if self.process is None or self.process.poll() is not None:
@@ -146,14 +145,6 @@ class Coordinator:
             self.process.wait(40)
         except subprocess.TimeoutExpired:
             self.kill()
-
-
-def _group_lives(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def free_port() -> int:
