@@ -3,13 +3,16 @@
 The product's own process runs inside the test, so that a step can be hit exactly.
 """
 
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
-from coordinator.queue import Settled
+from coordinator import recovery
+from coordinator.queue import Latch, Settled, State, Ticket
 from coordinator.wiring import Process
 from ledger.ids import transfer_id
 from ledger.model import Transfer
@@ -78,12 +81,13 @@ def group(bank: Bank, *, crossing: bool) -> list[Transfer]:
     if crossing:
         ghost = next(n for n in (f"{on_s2[0]}-{i}" for i in range(99)) if bank.shard_of(n) == "s2")
         pairs += [(on_s1[1], on_s2[0]), (on_s2[1], on_s1[2]), (on_s1[0], ghost)]
-    now = time.time_ns() // 1000
-    keys = [uuid.uuid4().hex for _ in pairs]
-    return [
-        Transfer(transfer_id(source, key), key, source, destination, 5, "EUR", None, "xa", now)
-        for (source, destination), key in zip(pairs, keys, strict=True)
-    ]
+    return [wish(source, destination) for source, destination in pairs]
+
+
+def wish(source: str, destination: str, amount: int = 5) -> Transfer:
+    key, now = uuid.uuid4().hex, time.time_ns() // 1000
+    id_ = transfer_id(source, key)
+    return Transfer(id_, key, source, destination, amount, "EUR", None, "xa", now)
 
 
 def outcomes(process: Process, transfers: list[Transfer]) -> list[str]:
@@ -116,3 +120,42 @@ def test_connection_lost(
     assert [(a.stored.status, a.is_replay) for a in replays] == [(s, True) for s in first]
     wait_until(lambda: process.finisher.unfinished() == [], 20, "something stays unfinished")
     bank.check()
+
+
+def test_nothing_of_its_batch_overtakes_it(
+    any_cluster: Cluster, process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The home has let go of the accounts of a group, and nobody knows yet what became of it."""
+    bank = Bank(any_cluster, 6)
+    alice, bob, carol, dave, *others = bank.accounts
+    may_ask = threading.Event()
+    real = recovery.arbitrate
+
+    def arbitrate(*args: Any) -> object:
+        assert may_ask.wait(20)
+        return real(*args)
+
+    monkeypatch.setattr(recovery, "arbitrate", arbitrate)
+    hits = sabotage(monkeypatch, "decide", "s1", late=False)
+    batch, latch = object(), Latch(2)
+
+    def ticket(transfer: Transfer) -> Ticket:
+        return Ticket(transfer, time.monotonic() + 20, latch, batch)
+
+    # The second one takes all that alice has: only in front of the first one could it do so.
+    first, second = ticket(wish(alice, bob)), ticket(wish(alice, carol, 1000))
+    process.queue.put([first])
+    wait_until(lambda: process.finisher.unfinished() != [], 20, "the decision is not lost")
+    process.queue.put([second])
+    # What comes later has its turn, and is done.
+    assert outcomes(process, [wish(others[0], dave)]) == ["committed"]
+    assert (hits(), first.state, second.state) == (1, State.SENT, State.OPEN)
+    may_ask.set()
+    assert latch.wait(time.monotonic() + 20)
+    assert [settled(t) for t in (first, second)] == ["committed", "rejected"]
+    bank.check()
+
+
+def settled(ticket: Ticket) -> str:
+    assert isinstance(ticket.answer, Settled)
+    return ticket.answer.stored.status
