@@ -2,7 +2,8 @@
 
 One read is on its way at a time in a process; those that wait meanwhile go together in the next
 one. It locks the accounts of all, without waiting, and settles each of which no account was locked
-by somebody else. The others try again; one that was in vain too often goes alone and waits in line.
+by somebody else. The others pause and try again; one that was in vain too often goes alone and
+waits in line for the locks.
 """
 
 import random
@@ -38,7 +39,7 @@ class Moment(NamedTuple):
     """What was seen while all its accounts were locked.
 
     `busy` accounts were locked by somebody else, and the moment says nothing of them; `rows` are
-    the unfinished transfers from the others, `steps` how far these are.
+    unfinished transfers, from others too, and `steps` how far these are.
     """
 
     accounts: dict[str, Account]
@@ -60,13 +61,20 @@ class _Request:
     def __init__(self, names: set[str]) -> None:
         self.names = names
         self.tries = 0
+        # It is part of the read that is on its way.
+        self.is_taken = False
         self.found: dict[str, Account] | None = None
-        # The shard that cannot be used, and why.
+        # Why a shard cannot be used.
         self.error: ShardUnavailable | None = None
 
     @property
     def is_settled(self) -> bool:
         return self.found is not None or self.error is not None
+
+    @property
+    def is_in_line(self) -> bool:
+        """Whether it waits for locks, and so for itself."""
+        return self.tries >= _TRIES_FREE
 
 
 class Moments:
@@ -77,85 +85,118 @@ class Moments:
         self._changed = threading.Condition()
         # A moment holds locks on several shards: one at a time is enough.
         self._is_reading = False
-        # Those that wait for their turn.
+        self._was_in_line = False
+        # Those that wait for their turn, or to be taken along.
         self._waiting: list[_Request] = []
 
     def read(self, accounts: Iterable[str]) -> dict[str, Account]:
         """Those of these accounts that exist, as they all stood at one moment.
 
-        Raises TryAgain if they stay too busy, and other ShardErrors.
+        Raises TryAgain if they stay too busy, and ShardUnavailable.
         """
         request = _Request(set(accounts))
         give_up = time.monotonic() + _TIMEOUT_S
-        while self._is_its_turn(request, give_up):
-            self._run(request)
-            if not request.is_settled and time.monotonic() > give_up:
-                raise TryAgain(ALL_SHARDS, "the accounts stayed locked by transfers")
-            if not request.is_settled:
-                time.sleep(_PAUSE_S * random.random() * 2 ** min(request.tries, 4))
-        if request.error:
-            raise ShardUnavailable(request.error.shard, request.error.text)
+        while not request.is_settled:
+            if self._take_turn(request, give_up):
+                self._run(request)
+            if request.is_settled:
+                break
+            if time.monotonic() > give_up:
+                locked = "the accounts stayed locked by transfers"
+                in_front = "other reads of many accounts are in front of this one"
+                raise TryAgain(ALL_SHARDS, locked if request.tries else in_front)
+            time.sleep(_PAUSE_S * random.random() * 2 ** min(request.tries, 4))
+        if error := request.error:
+            # Several may have the same one.
+            raise ShardUnavailable(error.shard, error.text, code=error.code) from error
         assert request.found is not None
         return request.found
 
-    def _is_its_turn(self, request: _Request, give_up: float) -> bool:
-        """Wait until no read is on its way, and begin one; False if this is settled by then."""
-        left_s = max(give_up - time.monotonic(), 0)
+    def _take_turn(self, request: _Request, give_up: float) -> bool:
+        """Wait for the turn of this request, and take it. False if it was taken along by another,
+        settled or in vain, or the time is over.
+        """
+        tries = request.tries
+
+        def has_run() -> bool:
+            return request.tries > tries and not request.is_taken
+
         with self._changed:
             self._waiting.append(request)
-            self._changed.wait_for(lambda: request.is_settled or not self._is_reading, left_s)
-            self._waiting.remove(request)
-            if request.is_settled:
+            try:
+                self._changed.wait_for(
+                    lambda: has_run() or self._may_run(request), give_up - time.monotonic()
+                )
+            finally:
+                self._waiting.remove(request)
+            if has_run():
                 return False
-            if self._is_reading:
-                text = "other reads of many accounts are in front of this one"
-                raise TryAgain(ALL_SHARDS, text)
+            if not self._may_run(request):
+                # Somebody may have let it go first.
+                self._changed.notify_all()
+                return False
             self._is_reading = True
             return True
 
-    def _together_with(self, first: _Request) -> list[_Request]:
-        """What is read next: this request, and others that wait and do not stand in line."""
-        if first.tries >= _TRIES_FREE:
-            return [first]
-        taken, count = [first], len(first.names)
+    def _may_run(self, request: _Request) -> bool:
+        """After one that stood in line the others come first: those may be long."""
+        if self._is_reading or not (request.is_in_line and self._was_in_line):
+            return not self._is_reading
+        return all(other.is_in_line for other in self._waiting)
+
+    def _run(self, request: _Request) -> None:
+        """Read once, and let the next one have its turn."""
+        taken = [request]
+        try:
+            taken += self._others(request)
+            for one in taken:
+                one.is_taken, one.tries = True, one.tries + 1
+            left = taken
+            while left:
+                left = self._try(left, in_line=request.tries > _TRIES_FREE)
+        finally:
+            with self._changed:
+                for one in taken:
+                    one.is_taken = False
+                self._is_reading = False
+                self._was_in_line = request.tries > _TRIES_FREE
+                self._changed.notify_all()
+
+    def _others(self, first: _Request) -> list[_Request]:
+        """Who goes along with this one: those that wait and do not stand in line."""
+        taken: list[_Request] = []
+        if first.is_in_line:
+            return taken
+        count = len(first.names)
         with self._changed:
             for request in self._waiting:
-                fits = count + len(request.names) <= _TOGETHER_MAX
-                if request.tries < _TRIES_FREE and fits:
+                if not request.is_in_line and count + len(request.names) <= _TOGETHER_MAX:
                     taken.append(request)
                     count += len(request.names)
         return taken
 
-    def _run(self, request: _Request) -> None:
-        """Read once, and let the next one have its turn."""
-        try:
-            self._try(self._together_with(request))
-        finally:
-            with self._changed:
-                self._is_reading = False
-                self._changed.notify_all()
-
-    def _try(self, requests: list[_Request]) -> None:
-        """Read for all of these, and settle those that have what they need."""
+    def _try(self, requests: list[_Request], *, in_line: bool) -> list[_Request]:
+        """Read for all of these, and settle those that have what they need. When a shard does not
+        do its part, those that do not need it are left: to be read again, at once.
+        """
         places: Places = defaultdict(list)
         for account in sorted(set(chain.from_iterable(request.names for request in requests))):
             places[self._shards.shard_of(account)].append(account)
-        in_line = requests[0].tries >= _TRIES_FREE
-        for request in requests:
-            request.tries += 1
         try:
             moment = self._see(places, in_line=in_line)
         except ShardError as error:
             self._shards.note(error)
             if isinstance(error, SlotMoved):
                 self._shards.look_again()
+            spoilt = places.get(error.shard, [])
+            left = [request for request in requests if request.names.isdisjoint(spoilt)]
             if isinstance(error, ShardUnavailable):
                 for request in requests:
-                    if not request.names.isdisjoint(places[error.shard]):
-                        request.error = error
-            return
+                    request.error = None if request in left else error
+            return left if spoilt else []
         for request in requests:
             request.found = moment.of(request.names)
+        return []
 
     def _see(self, places: Places, *, in_line: bool) -> Moment:
         """Lock all, read all, let all go. Raises ShardError."""

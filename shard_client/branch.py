@@ -186,7 +186,7 @@ def _locked(slots: Result, accounts: Result, known: Result | None = None) -> Loc
 
 def locked_of(slots: Result, accounts: str, known: Result | None) -> Locked:
     """From READ_SLOTS, the text of LOCK_ACCOUNTS, and FIND_TRANSFERS if that was asked."""
-    stored = stored_of(known) if known else []
+    stored = stored_of(known) if known is not None else []
     return Locked(
         slots=slots_of(tuple((first, last) for first, last, _ in slots.rows)),
         is_writable=not any(read_only for _, _, read_only in slots.rows),

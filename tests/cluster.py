@@ -136,6 +136,7 @@ class Coordinator:
         assert self.process is not None
         processes.kill(self.process.pid, processes.start_mark(self.process.pid) or "")
         self.process.wait(30)
+        assert processes.session(self.process.pid) == [], "something of it survives SIGKILL"
 
     def stop(self) -> None:
         if self.process is None or self.process.poll() is not None:

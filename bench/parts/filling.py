@@ -100,7 +100,9 @@ def _fill_shard(server: Server, ids: list[str], share: int) -> int:
     """Fill one shard; gives the number of transfers."""
     transfers, now = 0, time.time_ns() // 1000
     early = share - share // 3
-    parts = [range(early)] + [range(early, share)] * (early < share)
+    parts = [range(early)]
+    if early < share:
+        parts.append(range(early, share))
     with server.connect(server.database) as session, session.cursor() as cursor:
         cursor.execute("SET SESSION sql_log_bin = 0")
         session.begin()

@@ -109,7 +109,7 @@ def stop(ending: Sequence[tuple[int, str, float]]) -> None:
         if is_running(pid, mark):
             os.kill(pid, signal.SIGTERM)
     for pid, mark, grace_s in ending:
-        if not (wait_for_exit(pid, mark, grace_s) and not _session(pid)):
+        if not (wait_for_exit(pid, mark, grace_s) and not session(pid)):
             kill(pid, mark)
 
 
@@ -122,12 +122,12 @@ def kill(pid: int, mark: str) -> None:
         os.killpg(pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         return
-    for member in {pid, *_session(pid)}:
+    for member in {pid, *session(pid)}:
         if started := start_mark(member):
             wait_for_exit(member, started, 10.0)
 
 
-def _session(leader: int) -> list[int]:
+def session(leader: int) -> list[int]:
     """The living processes of the session that `leader` leads or led, as far as /proc tells."""
     members = []
     for entry in Path("/proc").glob("[0-9]*"):

@@ -286,7 +286,11 @@ def test_amounts_of_every_size(bench: Bench, amount: int) -> None:
     names = bench.accounts(2)
     branch = bench.branch("s1", bench.gtrid())
     found = branch.lock(names, [], soon()).get()
-    made = bench.plan(bench.gtrid(), [bench.transfer(*names, amount=amount)], found)
+    transfer = bench.transfer(*names, amount=amount)
+    made = bench.plan(bench.gtrid(), [transfer], found)
     branch.write_unprepared(made.writes["s1"], soon()).get()
     branch.commit_alone(soon()).get()
     assert bench.balances(names) == {names[0]: -amount, names[1]: amount}
+    later = bench.branch("s1", bench.gtrid())
+    known = later.lock(names, [transfer.id], soon()).get().known
+    assert known[transfer.id].transfer == transfer

@@ -353,14 +353,14 @@ def test_kill_ends_the_whole_session(sleeper: tuple[int, str]) -> None:
     pid, mark = sleeper
     processes.kill(pid, mark)
     assert not processes.is_running(pid, mark)
-    assert processes._session(pid) == []
+    assert processes.session(pid) == []
 
 
 def test_what_does_not_end_when_asked_is_killed(sleeper: tuple[int, str]) -> None:
     pid, mark = sleeper
     processes.stop([(pid, mark, 0.2)])
     assert not processes.is_running(pid, mark)
-    assert processes._session(pid) == []
+    assert processes.session(pid) == []
 
 
 def test_stopping_waits_for_the_end(log: Path, tmp_path: Path) -> None:

@@ -10,10 +10,11 @@ from typing import cast
 
 import pytest
 
-from coordinator.moments import Moment, Moments, Places
+from coordinator.moments import Moment, Moments, Places, _Request
 from coordinator.shards import Shards
-from ledger.model import Account, Status
+from ledger.model import Account, Status, Transfer
 from shard_client.errors import ConnectionLost, ShardError, ShardUnavailable
+from shard_client.phases import PhaseRow
 
 Seen = dict[str, Account]
 
@@ -140,6 +141,75 @@ def test_a_shard_that_is_away_fails_only_who_needs_it(
     with pytest.raises(ShardUnavailable, match="it is away"):
         needs_b.result(10)
     assert set(needs_a.result(10)) == {"a3"}
+
+
+def test_whoever_was_in_vain_pauses(
+    reads: Reads, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses = threading.Semaphore(0)
+
+    def pause(_: float) -> None:
+        pauses.release()
+        resume.wait(10)
+
+    resume = threading.Event()
+    monkeypatch.setattr("coordinator.moments.time.sleep", pause)
+    futures = begin_behind(reads, pool, [("b1",), ("a2", "b1"), ("b2",)])
+    reads.next = lambda names: seen_all(names - {"b1"})._replace(busy=names & {"b1"})
+    reads.may_see.release(2)
+    assert set(futures[3].result(10)) == {"b2"}
+    # The one that had its turn and the one that was taken along.
+    for _ in range(2):
+        assert pauses.acquire(timeout=10)
+    assert len(reads.asked) == 2
+    reads.next = seen_all
+    reads.may_see.release(2)
+    resume.set()
+    assert [set(future.result(10)) for future in futures[1:3]] == [{"b1"}, {"a2", "b1"}]
+
+
+def test_after_one_in_line_the_others_come_first(reads: Reads, pool: ThreadPoolExecutor) -> None:
+    reads.next = lambda names: seen_all(names - {"b1"})._replace(busy=names & {"b1"})
+    first = begin(reads, pool, "b1")
+    for _ in range(3):
+        reads.may_see.release()
+        assert reads.has_begun.acquire(timeout=10)
+    assert reads.has_begun.acquire(timeout=10)
+    assert reads.asked[-1] == ({"b1"}, True)
+    # It stands in line; another that does comes before one that does not.
+    second = _Request({"b2"})
+    second.tries = 3
+    other = pool.submit(reads._take_turn, second, time.monotonic() + 10)
+    reads.await_waiting(1)
+    free = begin(reads, pool, "a1")
+    reads.await_waiting(2)
+    reads.may_see.release()
+    assert reads.has_begun.acquire(timeout=10)
+    assert reads.asked[-1] == ({"a1"}, False)
+    assert not other.done()
+    reads.next = seen_all
+    reads.may_see.release()
+    assert set(free.result(10)) == {"a1"}
+    assert other.result(10)
+    reads._is_reading = False
+    with reads._changed:
+        reads._changed.notify_all()
+    reads.may_see.release()
+    assert set(first.result(10)) == {"b1"}
+
+
+def test_a_moment_shows_each_the_transfers_from_its_own_accounts() -> None:
+    # It has left alice and has not come to bob yet.
+    wish = Transfer("t", "k", "alice", "bob", 5, "EUR", None, "tcc", 1)
+    row = PhaseRow(
+        wish, "g", "confirming", "committed", "confirmed", "tried", 0, 0, 0, 0, None, None
+    )
+    moment = Moment({n: account(n) for n in ("alice", "bob", "carol")}, set(), [row], [])
+    both = moment.of({"alice", "bob"})
+    assert both is not None
+    assert (both["alice"].balance, both["bob"].balance) == (7, 12)
+    # Who does not see alice sees bob as he stands.
+    assert moment.of({"bob", "carol"}) == {n: account(n) for n in ("bob", "carol")}
 
 
 def test_what_was_lost_is_read_again(reads: Reads, pool: ThreadPoolExecutor) -> None:
