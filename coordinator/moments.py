@@ -128,7 +128,8 @@ class Moments:
                     lambda: has_run() or self._may_run(request), give_up - time.monotonic()
                 )
             finally:
-                self._waiting.remove(request)
+                if request in self._waiting:
+                    self._waiting.remove(request)
             if has_run():
                 return False
             if not self._may_run(request):
@@ -149,8 +150,6 @@ class Moments:
         taken = [request]
         try:
             taken += self._others(request)
-            for one in taken:
-                one.is_taken, one.tries = True, one.tries + 1
             left = taken
             while left:
                 left = self._try(left, in_line=request.tries > _TRIES_FREE)
@@ -163,16 +162,19 @@ class Moments:
                 self._changed.notify_all()
 
     def _others(self, first: _Request) -> list[_Request]:
-        """Who goes along with this one: those that wait and do not stand in line."""
+        """Who goes along with this one: those that wait and do not stand in line. They are taken
+        then, and so is this one.
+        """
         taken: list[_Request] = []
-        if first.is_in_line:
-            return taken
-        count = len(first.names)
         with self._changed:
-            for request in self._waiting:
+            count = len(first.names)
+            for request in self._waiting if not first.is_in_line else ():
                 if not request.is_in_line and count + len(request.names) <= _TOGETHER_MAX:
                     taken.append(request)
                     count += len(request.names)
+            for request in [first, *taken]:
+                request.is_taken, request.tries = True, request.tries + 1
+            self._waiting = [request for request in self._waiting if not request.is_taken]
         return taken
 
     def _try(self, requests: list[_Request], *, in_line: bool) -> list[_Request]:

@@ -91,7 +91,9 @@ def test_writers_do_not_touch_what_is_in_doubt(cluster: Cluster) -> None:
                 cluster.local.start(left.remote)
                 # Nobody has written beneath it: its account stands as it stood.
                 text = f"SELECT balance FROM accounts WHERE id = '{left.source}'"
-                assert not left.is_prepared or cluster.rows(left.remote, text) == [(1000,)]
+                found = cluster.rows(left.remote, text)
+                # Looked at after it: what is prepared then was so all the time.
+                assert not left.is_prepared or found == [(1000,)]
             wait_until_finished(left, timeout_s=40)
             count = codes.count(201)
             wait_until(lambda: codes.count(201) > count, 20, "nobody gets on afterwards")
@@ -108,12 +110,21 @@ def test_a_branch_committed_by_hand(cluster: Cluster, tmp_path: Path) -> None:
     """The coordinator that comes to commit it finds it done: success, one effect."""
     bank = Bank(cluster, 2)
     source, destination = bank.two_across()
-    victim = Victim(cluster, new_name(), tmp_path, "before-commit@s2=delay:2*1")
+    # Nobody takes it for dead meanwhile.
+    victim = Victim(
+        cluster,
+        new_name(),
+        tmp_path,
+        "before-commit@s2=freeze*1",
+        TANDEM_ZOOKEEPER_SESSION_TIMEOUT_S="30",
+        TANDEM_MYSQL_IDLE_TIMEOUT_S="60",
+    )
     with started([victim]):
         call = Call(victim.url, transfer(source, destination, 5, uuid.uuid4().hex))
-        wait_until(lambda: victim.struck()["before-commit@s2"] == 1, 10, "it is not reached")
+        wait_until(victim.is_frozen, 10, "it is not reached")
         (gtrid,) = victim.in_doubt()
         cluster.rows("s2", f"XA COMMIT '{gtrid}','s2',{FORMAT_ID}")
+        victim.thaw()
         answer = call.wait()
         assert answer is not None
         assert answer.status_code == 201
