@@ -19,7 +19,14 @@ from coordinator.shards import Shards
 from ledger.model import Account
 from shard_client import accounts as on_shard
 from shard_client.connection import ShardConnection
-from shard_client.errors import ALL_SHARDS, ShardError, ShardUnavailable, SlotMoved, TryAgain
+from shard_client.errors import (
+    ALL_SHARDS,
+    ConnectionLost,
+    ShardError,
+    ShardUnavailable,
+    SlotMoved,
+    TryAgain,
+)
 from shard_client.phases import PhaseRow, StepRow, read_steps
 from shard_client.shard import Shard
 
@@ -28,7 +35,7 @@ _TIMEOUT_S = 5.0
 _PAUSE_S = 0.02
 # Tries without waiting in line for locks.
 _TRIES_FREE = 3
-# Accounts that are read together at most, by several who ask; one alone may have more.
+# Accounts that are read together at most; one request has no more.
 _TOGETHER_MAX = 1000
 
 # Shard -> its accounts among those that are read.
@@ -130,6 +137,8 @@ class Moments:
             finally:
                 if request in self._waiting:
                     self._waiting.remove(request)
+            # It is being read, though its time is over: its answer is about to come.
+            self._changed.wait_for(lambda: not request.is_taken)
             if has_run():
                 return False
             if not self._may_run(request):
@@ -167,11 +176,11 @@ class Moments:
         """
         taken: list[_Request] = []
         with self._changed:
-            count = len(first.names)
+            names = set(first.names)
             for request in self._waiting if not first.is_in_line else ():
-                if not request.is_in_line and count + len(request.names) <= _TOGETHER_MAX:
+                if not request.is_in_line and len(names | request.names) <= _TOGETHER_MAX:
                     taken.append(request)
-                    count += len(request.names)
+                    names |= request.names
             for request in [first, *taken]:
                 request.is_taken, request.tries = True, request.tries + 1
             self._waiting = [request for request in self._waiting if not request.is_taken]
@@ -187,7 +196,9 @@ class Moments:
         try:
             moment = self._see(places, in_line=in_line)
         except ShardError as error:
-            self._shards.note(error)
+            # In line the time may be over, lock by lock, without any fault of the shard.
+            if not (in_line and isinstance(error, ConnectionLost)):
+                self._shards.note(error)
             if isinstance(error, SlotMoved):
                 self._shards.look_again()
             spoilt = places.get(error.shard, [])

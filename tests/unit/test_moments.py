@@ -13,7 +13,7 @@ import pytest
 from coordinator.moments import Moment, Moments, Places, _Request
 from coordinator.shards import Shards
 from ledger.model import Account, Status, Transfer
-from shard_client.errors import ConnectionLost, ShardError, ShardUnavailable
+from shard_client.errors import ConnectionLost, ShardError, ShardUnavailable, TryAgain
 from shard_client.phases import PhaseRow
 
 Seen = dict[str, Account]
@@ -168,7 +168,9 @@ def test_whoever_was_in_vain_pauses(
     assert [set(future.result(10)) for future in futures[1:3]] == [{"b1"}, {"a2", "b1"}]
 
 
-def test_after_one_in_line_the_others_come_first(reads: Reads, pool: ThreadPoolExecutor) -> None:
+def test_after_one_in_line_the_others_come_first(
+    reads: Reads, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reads.next = lambda names: seen_all(names - {"b1"})._replace(busy=names & {"b1"})
     first = begin(reads, pool, "b1")
     for _ in range(3):
@@ -183,6 +185,9 @@ def test_after_one_in_line_the_others_come_first(reads: Reads, pool: ThreadPoolE
     reads.await_waiting(1)
     free = begin(reads, pool, "a1")
     reads.await_waiting(2)
+    # After this try the first one pauses for as long as the test likes.
+    resume = threading.Event()
+    monkeypatch.setattr("coordinator.moments.time.sleep", lambda _: resume.wait(10))
     reads.may_see.release()
     assert reads.has_begun.acquire(timeout=10)
     assert reads.asked[-1] == ({"a1"}, False)
@@ -191,11 +196,47 @@ def test_after_one_in_line_the_others_come_first(reads: Reads, pool: ThreadPoolE
     reads.may_see.release()
     assert set(free.result(10)) == {"a1"}
     assert other.result(10)
-    reads._is_reading = False
-    with reads._changed:
-        reads._changed.notify_all()
+    reads.may_see.release()
+    reads._run(second)
+    assert reads.asked[-1] == ({"b2"}, True)
+    resume.set()
     reads.may_see.release()
     assert set(first.result(10)) == {"b1"}
+
+
+def test_who_is_not_read_in_time_hears_so(
+    reads: Reads, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = begin(reads, pool, "a1")
+    assert reads.has_begun.acquire(timeout=10)
+    monkeypatch.setattr("coordinator.moments._TIMEOUT_S", 0.05)
+    with pytest.raises(TryAgain, match="other reads of many accounts are in front"):
+        reads.read({"b1"})
+    reads.may_see.release()
+    assert set(first.result(10)) == {"a1"}
+    assert reads._waiting == []
+
+
+def test_who_is_being_read_has_the_answer_though_its_time_is_over(
+    reads: Reads, pool: ThreadPoolExecutor
+) -> None:
+    request = _Request({"b1"})
+    request.is_taken = reads._is_reading = True
+    waits = threading.Event()
+    wait = reads._changed.wait
+
+    def noticed(timeout: float | None = None) -> bool:
+        if timeout is None:
+            waits.set()
+        return wait(timeout)
+
+    reads._changed.wait = noticed  # type: ignore[method-assign]
+    turn = pool.submit(reads._take_turn, request, time.monotonic() - 1)
+    assert waits.wait(10)
+    with reads._changed:
+        request.tries, request.is_taken, request.found = 1, False, {"b1": account("b1")}
+        reads._changed.notify_all()
+    assert turn.result(10) is False
 
 
 def test_a_moment_shows_each_the_transfers_from_its_own_accounts() -> None:
