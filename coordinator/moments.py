@@ -103,7 +103,7 @@ class Moments:
         """
         request = _Request(set(accounts))
         give_up = time.monotonic() + _TIMEOUT_S
-        while not request.is_settled:
+        while True:
             if self._take_turn(request, give_up):
                 self._run(request)
             if request.is_settled:
