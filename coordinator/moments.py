@@ -38,6 +38,9 @@ _TRIES_FREE = 3
 # Accounts that are read together at most; one request has no more.
 _TOGETHER_MAX = 1000
 
+_LOCKED = "the accounts stayed locked by transfers"
+_IN_FRONT = "other reads of many accounts are in front of this one"
+
 # Shard -> its accounts among those that are read.
 Places = dict[str, list[str]]
 
@@ -73,6 +76,8 @@ class _Request:
         self.found: dict[str, Account] | None = None
         # Why a shard cannot be used.
         self.error: ShardUnavailable | None = None
+        # Why it has no answer so far.
+        self.delay = _IN_FRONT
 
     @property
     def is_settled(self) -> bool:
@@ -109,9 +114,7 @@ class Moments:
             if request.is_settled:
                 break
             if time.monotonic() > give_up:
-                locked = "the accounts stayed locked by transfers"
-                in_front = "other reads of many accounts are in front of this one"
-                raise TryAgain(ALL_SHARDS, locked if request.tries else in_front)
+                raise TryAgain(ALL_SHARDS, request.delay)
             time.sleep(_PAUSE_S * random.random() * 2 ** min(request.tries, 4))
         if error := request.error:
             # Several may have the same one.
@@ -203,12 +206,16 @@ class Moments:
                 self._shards.look_again()
             spoilt = places.get(error.shard, [])
             left = [request for request in requests if request.names.isdisjoint(spoilt)]
-            if isinstance(error, ShardUnavailable):
-                for request in requests:
-                    request.error = None if request in left else error
+            is_locked = isinstance(error, TryAgain) and not isinstance(error, SlotMoved)
+            for request in requests:
+                if request not in left and isinstance(error, ShardUnavailable):
+                    request.error = error
+                elif request not in left:
+                    request.delay = _LOCKED if is_locked else str(error)
             return left if spoilt else []
         for request in requests:
             request.found = moment.of(request.names)
+            request.delay = _LOCKED
         return []
 
     def _see(self, places: Places, *, in_line: bool) -> Moment:

@@ -217,6 +217,32 @@ def test_who_is_not_read_in_time_hears_so(
     assert reads._waiting == []
 
 
+@pytest.mark.parametrize(
+    ("sees", "why"),
+    [
+        (lambda names: seen_all(set())._replace(busy=names), "stayed locked by transfers"),
+        (lambda _: _raise(TryAgain("a", "lock wait timeout")), "stayed locked by transfers"),
+        (lambda _: _raise(ConnectionLost("a", "no answer")), "shard a: no answer"),
+    ],
+    ids=["busy", "locked in line", "lost"],
+)
+def test_who_gives_up_says_why(
+    reads: Reads,
+    monkeypatch: pytest.MonkeyPatch,
+    sees: Callable[[set[str]], Moment],
+    why: str,
+) -> None:
+    monkeypatch.setattr("coordinator.moments._TIMEOUT_S", -1)
+    reads.next = sees
+    reads.may_see.release()
+    with pytest.raises(TryAgain, match=why):
+        reads.read({"a1"})
+
+
+def _raise(error: ShardError) -> Moment:
+    raise error
+
+
 def test_who_is_being_read_has_the_answer_though_its_time_is_over(
     reads: Reads, pool: ThreadPoolExecutor
 ) -> None:
