@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -96,7 +96,9 @@ class Coordinator:
         overrides: Mapping[str, str],
         trust: ssl.SSLContext | None = None,
     ) -> None:
-        self.port = free_port()
+        # Kept from others that start something at this moment, until it listens.
+        self._reserved = ExitStack()
+        self.port = self._reserved.enter_context(reserved_port())
         self._trust = trust or False
         scheme = "https" if trust else "http"
         self.url = f"{scheme}://127.0.0.1:{self.port}"
@@ -121,7 +123,11 @@ class Coordinator:
                 start_new_session=True,
             )
         if wait:
-            wait_until(self.is_ready, 60, f"{self.url} is not ready; see {self._log}")
+            self.wait_ready()
+
+    def wait_ready(self) -> None:
+        wait_until(self.is_ready, 60, f"{self.url} is not ready; see {self._log}")
+        self._reserved.close()
 
     def is_ready(self) -> bool:
         assert self.process is not None
@@ -133,12 +139,14 @@ class Coordinator:
 
     def kill(self) -> None:
         """End it as a crash would: master and workers at once."""
+        self._reserved.close()
         assert self.process is not None
         processes.kill(self.process.pid, processes.start_mark(self.process.pid) or "")
         self.process.wait(30)
         assert processes.session(self.process.pid) == [], "something of it survives SIGKILL"
 
     def stop(self) -> None:
+        self._reserved.close()
         if self.process is None or self.process.poll() is not None:
             return
         self.process.terminate()
@@ -148,10 +156,16 @@ class Coordinator:
             self.kill()
 
 
-def free_port() -> int:
-    """A port that systems give to no outgoing connection, and that local clusters take last."""
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """A port for a block that systems give to no outgoing connection, and local clusters last."""
     beyond = random.randrange(20_000, 30_000, ports.STEP)
     with ports.reserved(1, beyond=beyond) as (port,):
+        yield port
+
+
+def free_port() -> int:
+    with reserved_port() as port:
         return port
 
 

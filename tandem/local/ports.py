@@ -25,7 +25,7 @@ def reserved(count: int, first: int | None = None, beyond: int = FIRST) -> Itera
     for start in starts:
         with ExitStack() as stack:
             ports = list(range(start, start + count))
-            taken = [port for port in ports if not (is_free(port) and _mark(port, stack))]
+            taken = [port for port in ports if not (_mark(port, stack) and is_free(port))]
             if not taken:
                 yield ports
                 return
