@@ -26,6 +26,8 @@ _START_PATIENCE_S = 10.0
 # freed by the collector only.
 _GC_THRESHOLDS = (5_000, 10, 10)
 _STOP_PATIENCE_S = 5.0
+# A worker that has not been heard of for so long is taken for hung, and replaced.
+SILENCE_MAX_S = 60
 # 1,000 account ids of 64 characters, each of them escaped.
 _REQUEST_LINE_MAX = 256 * 1024
 
@@ -52,7 +54,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "limit_request_line": message.MAX_REQUEST_LINE,
             # The parser in C, if somebody has installed it, answers some broken requests otherwise.
             "http_parser": "python",
-            "timeout": 60,
+            "timeout": SILENCE_MAX_S,
             # The longest that a batch may still be waiting, and time to answer it.
             "graceful_timeout": self._settings.engine.batch_deadline_ms // 1000 + 10,
             "keepalive": 75,

@@ -6,7 +6,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -169,9 +169,12 @@ def free_port() -> int:
         return port
 
 
-def wait_until(condition, timeout_s: float, complaint: str, *, every_s: float = 0.02) -> None:
+def wait_until(
+    condition, timeout_s: float, complaint: str | Callable[[], str], *, every_s: float = 0.02
+) -> None:
     """Wait for an event that can only be asked for; fail with the complaint if it does not come."""
     deadline = time.monotonic() + timeout_s
     while not condition():
-        assert time.monotonic() < deadline, complaint
+        if time.monotonic() >= deadline:
+            raise AssertionError(complaint if isinstance(complaint, str) else complaint())
         time.sleep(every_s)

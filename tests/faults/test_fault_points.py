@@ -78,7 +78,7 @@ def test_killed(killed: dict[str, Trial], name: str) -> None:
     """Whoever dies where: one outcome, that of the table, and nothing stays behind."""
     trial = killed[name]
     victim = trial.victim
-    wait_until(victim.is_dead, 30, f"it lives; struck: {victim.struck()}")
+    victim.wait_dead()
     assert victim.process is not None
     assert victim.process.poll() == -signal.SIGKILL
     assert trial.call is not None
@@ -109,7 +109,7 @@ def test_frozen(frozen: dict[str, Trial], name: str) -> None:
     """While it is frozen others finish its transfer, or do it again, and nothing stays locked."""
     trial = frozen[name]
     victim = trial.victim
-    wait_until(victim.is_frozen, 30, f"it runs; struck: {victim.struck()}")
+    victim.wait_frozen()
     trial.check_struck()
     trial.check_recovered()
     assert victim.is_frozen()
@@ -208,7 +208,7 @@ def test_twenty_groups_in_doubt(cluster: Cluster, tmp_path: Path) -> None:
     with started([victim]):
         calls = [Call(victim.url, item) for item in items]
         expected = {"before-decision@s1": 10, "before-commit@s2": 10}
-        wait_until(lambda: victim.struck() == expected, 30, f"struck: {victim.struck()}")
+        wait_until(lambda: victim.struck() == expected, 30, victim.what_it_did)
         assert len(victim.in_doubt()) == 20
         shown = in_doubt_view(cluster, victim)
         assert Counter(branch["decision"] for branch in shown) == {"committed": 10, None: 10}
@@ -243,7 +243,7 @@ def test_home_is_down(cluster: Cluster, tmp_path: Path) -> None:
         for trial in trials:
             trial.send()
         for trial in trials:
-            wait_until(trial.victim.is_frozen, 30, "it runs")
+            trial.victim.wait_frozen()
         cluster.local.stop("s1", kill=True)
         try:
             for trial in trials:
@@ -285,7 +285,7 @@ def test_thawed_with_its_sessions(cluster: Cluster, tmp_path: Path) -> None:
     with started([early.victim, late.victim]):
         for trial in (early, late):
             trial.send()
-            wait_until(trial.victim.is_frozen, 30, "it runs")
+            trial.victim.wait_frozen()
         early.wait_drained()
         gtrid = early.victim.struck_gtrid("before-decision@s1")
         assert decision(cluster, gtrid) == ["aborted"]
@@ -356,7 +356,7 @@ def test_thawed_after_collection(cluster: Cluster, tmp_path: Path) -> None:
     trial = Trial(case, "freeze", cluster, tmp_path)
     with started([trial.victim]):
         trial.send()
-        wait_until(trial.victim.is_frozen, 30, "it runs")
+        trial.victim.wait_frozen()
         gtrid = trial.victim.struck_gtrid("after-decision@s1")
         hasty = Victim(cluster, new_name(), tmp_path, "", **HASTY)
         with started([hasty]):
@@ -383,7 +383,7 @@ def test_collector_killed(cluster: Cluster, tmp_path: Path) -> None:
     for victim, left in ((first, ["committed", "s2"]), (second, ["s2"])):
         with started([victim]):
             make_leader(cluster, victim.name)
-            wait_until(victim.is_dead, 30, f"it lives; struck: {victim.struck()}")
+            victim.wait_dead()
         assert sorted(traces(cluster, gtrid)) == left
     with started([last]):
         make_leader(cluster, last.name)

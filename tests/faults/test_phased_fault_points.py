@@ -203,7 +203,7 @@ def frozen_saga(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> I
 def _check_killed(trial: PhasedTrial) -> None:
     """Whoever dies where: one outcome, that of the table, and nothing stays behind."""
     victim = trial.victim
-    wait_until(victim.is_dead, 30, f"it lives; struck: {victim.struck()}")
+    victim.wait_dead()
     assert victim.process is not None
     assert victim.process.poll() == -signal.SIGKILL
     assert trial.call is not None
@@ -230,7 +230,7 @@ def test_killed_in_a_saga(killed_saga: dict[str, PhasedTrial], name: str) -> Non
 def _check_frozen(trial: PhasedTrial) -> None:
     """While it is frozen others finish its transfer, or do it again; thawed, it obeys."""
     victim = trial.victim
-    wait_until(victim.is_frozen, 30, f"it runs; struck: {victim.struck()}")
+    victim.wait_frozen()
     trial.check_struck()
     trial.check_recovered()
     assert victim.is_frozen()

@@ -77,6 +77,16 @@ class Victim(Coordinator):
         """Where and to which group, in order; to "" where a fault concerns no single group."""
         return [(line["point"], line["gtrid"]) for line in events(self.log, "fault.struck")]
 
+    def what_it_did(self) -> str:
+        tail = "\n".join(self.log.read_text().splitlines()[-20:])
+        return f"struck: {dict(self.struck())}; the end of its log:\n{tail}"
+
+    def wait_frozen(self) -> None:
+        wait_until(self.is_frozen, 30, lambda: f"{self.name} runs; {self.what_it_did()}")
+
+    def wait_dead(self) -> None:
+        wait_until(self.is_dead, 30, lambda: f"{self.name} lives; {self.what_it_did()}")
+
     def is_frozen(self) -> bool:
         assert self.process is not None
         stat = Path(f"/proc/{self.process.pid}/stat").read_text()
