@@ -22,6 +22,7 @@ class Sizes:
     batch: int
     workers: int
     single_workers: int
+    latency_workers: int
     few_accounts: int
     many_accounts: int
     few_entries: int

@@ -4,6 +4,7 @@ import random
 import secrets
 from contextlib import ExitStack
 from http.client import HTTPConnection
+from statistics import median
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
@@ -32,11 +33,12 @@ _TIMEOUT_S = 60.0
 
 
 def latency(sizes: Sizes, report: Report) -> Outcome:
-    """The ratio is textbook XA's to ours: above 1 ours is quicker."""
+    """The ratio is textbook XA's to ours: above 1 ours is quicker. They take turns."""
     outcome = Outcome("Latency at given rates, open loop")
     scale = Scale(sizes.few_accounts, _THREADS, sizes.clients, sizes.batch)
-    with cluster(sizes.data_dir, 1, sizes.single_workers, report) as place, ExitStack() as stack:
+    with cluster(sizes.data_dir, 1, sizes.latency_workers, report) as place, ExitStack() as stack:
         outcome.measured_on(place)
+        outcome.settings["workers"] = sizes.latency_workers
         name = secrets.token_hex(4)
         most_of, textbook = (Textbook(place, scale, f"{name}{end}") for end in ("max", "open"))
         ours = Singles(
@@ -60,21 +62,26 @@ def latency(sizes: Sizes, report: Report) -> Outcome:
         for share in _STEPS:
             rate = share * most_rate
             report(f"Open loop, {rate:,.0f}/s, {share:.0%} of textbook XA's most")
-            for driver in runner.drivers:
-                driver.holds.clear()
-            times = latencies(drivers, rate, sizes.seconds)
-            holds = [hold for driver in runner.drivers for hold in driver.holds]
-            book = _figures(rate, times, percentile(holds, 0.99))
-            us = _ours(clients, theirs, rate, sizes.seconds)
-            outcome.findings.append(Finding(f"textbook XA at {share:.0%} of its most", book))
-            outcome.findings.append(Finding("this engine at the same rate", us))
+            book, us = [], []
+            for _ in range(sizes.rounds):
+                for driver in runner.drivers:
+                    driver.holds.clear()
+                times = latencies(drivers, rate, sizes.seconds)
+                holds = [hold for driver in runner.drivers for hold in driver.holds]
+                book.append(_figures(rate, times, percentile(holds, 0.99)))
+                us.append(_ours(clients, theirs, rate, sizes.seconds))
+            title = f"textbook XA at {share:.0%} of its most"
+            outcome.findings.append(Finding(title, _medians(book)))
+            outcome.findings.append(Finding("this engine at the same rate", _medians(us)))
             for what in ("p50 ms", "p99 ms", "lock p99 ms"):
-                better = book[what] / us[what] if us[what] else 0.0
-                outcome.findings.append(Finding(f"{what}: theirs to ours", {}, [better], 1.0))
+                better = [
+                    b[what] / u[what] if u[what] else 0.0 for b, u in zip(book, us, strict=True)
+                ]
+                outcome.findings.append(Finding(f"{what}: theirs to ours", {}, better, 1.0))
         half = most["ours"].rate / 2
         report(f"Open loop, {half:,.0f}/s, half of this engine's most")
-        figures = _ours(clients, theirs, half, sizes.seconds)
-        outcome.findings.append(Finding("this engine at half of its most", figures))
+        us = [_ours(clients, theirs, half, sizes.seconds) for _ in range(sizes.rounds)]
+        outcome.findings.append(Finding("this engine at half of its most", _medians(us)))
         outcome.violations += most_of.violations(most["textbook"].total)
         outcome.violations += textbook.violations(tally)
         outcome.violations += ours.violations(most["ours"].total)
@@ -93,6 +100,11 @@ def _figures(rate: float, times: list[float], hold: float) -> dict[str, float]:
     p50, p99 = percentile(times, 0.5), percentile(times, 0.99)
     named = {"p50 ms": p50 * 1000, "p99 ms": p99 * 1000, "lock p99 ms": hold * 1000}
     return {"rate/s": rate} | named
+
+
+def _medians(rounds: list[dict[str, float]]) -> dict[str, float]:
+    """Each figure's median over the rounds."""
+    return {name: median(figures[name] for figures in rounds) for name in rounds[0]}
 
 
 class Client:
