@@ -494,6 +494,9 @@ class GroupRun:
 
 def _answer(queue: Queue, plan: Plan) -> None:
     """Give the tickets of a group that has committed, or had nothing to write, their answers."""
+    if not plan.tickets:
+        # None could be decided: all of them wait once more.
+        return
     answers = [
         Settled(result, is_replay=False) if isinstance(result, StoredTransfer) else Refused(result)
         for result in plan.results

@@ -22,11 +22,12 @@ log = logging.getLogger("coordinator")
 # How long a worker waits for map, shards and its own recovery before it answers that it is not
 # ready; and how long it goes on, when all requests are answered, with what is not settled.
 _START_PATIENCE_S = 10.0
+_STOP_PATIENCE_S = 5.0
 # Not more: a request for a path that does not exist leaves a circle with all it has sent, which is
 # freed by the collector only.
 _GC_THRESHOLDS = (5_000, 10, 10)
-_STOP_PATIENCE_S = 5.0
-# A worker that has not been heard of for so long is taken for hung, and replaced.
+# A worker that has not been heard from for so long is taken for hung, and replaced. A test build
+# changes it.
 SILENCE_MAX_S = 60
 # 1,000 account ids of 64 characters, each of them escaped.
 _REQUEST_LINE_MAX = 256 * 1024

@@ -6,15 +6,12 @@ import secrets
 import sys
 
 from coordinator import __main__ as product
-from coordinator import server
 from coordinator.settings import Log
 from coordinator.telemetry import logs
 from faults import points
 from faults.plan import FaultsError, parse
 
 log = logging.getLogger("faults")
-
-_FREEZE_MAX_S = 3600
 
 
 def main() -> int:
@@ -32,8 +29,6 @@ def main() -> int:
         print(f"tandem test build: {error}", file=sys.stderr)
         return 2
     points.await_thaw()
-    # What comes back from a freeze is to be what was frozen, and not a new worker in its place.
-    server.SILENCE_MAX_S = _FREEZE_MAX_S
     os.register_at_fork(before=plan.begin_life)
     what = f"{bug}: {points.PLANTS[bug].what}" if bug else "none"
     log.critical(

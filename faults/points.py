@@ -1,7 +1,7 @@
 """The points at which faults can be, the bugs that can be planted, and how both are woven in.
 
-Every name of the product that is touched stands in POINTS or PLANTS, and is looked up at each
-start of a test build: one that is gone stops the start, so that no fault silently stays away.
+Every name of the product that is touched stands in POINTS, PLANTS or _SILENCE, and is looked up at
+each start of a test build: one that is gone stops the start, so that no fault silently stays away.
 """
 
 import importlib
@@ -193,6 +193,7 @@ def check_targets() -> None:
     for bug in PLANTS.values():
         for target in bug.bugs:
             _find(target)
+    _find(_SILENCE)
 
 
 def _find(target: str) -> tuple[Any, str, Function]:
@@ -326,14 +327,20 @@ def _through(
 # --- striking -------------------------------------------------------------------------------
 
 _thawed = threading.Event()
+# How long gunicorn bears a worker's silence; 0 is for ever.
+_SILENCE = "coordinator.server:SILENCE_MAX_S"
 
 
 def await_thaw() -> None:
     """Prepare this process, and those that it will fork, for `freeze`. In the main thread only.
 
+    What comes back is to be what was frozen, so no worker is replaced for its silence.
+
     The thread that sends SIGSTOP may run on for a moment; waiting for the thaw, it does nothing.
     """
     signal.signal(signal.SIGCONT, lambda *_: _thawed.set())
+    holder, name, _ = _find(_SILENCE)
+    setattr(holder, name, 0)
 
 
 def _strike(plan: Plan, name: str, subject: Any) -> None:

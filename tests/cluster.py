@@ -78,8 +78,8 @@ class Cluster:
         that speaks TLS.
         """
         running = Coordinator(self.environment, name, log, overrides, trust)
-        running.start()
         try:
+            running.start()
             yield running
         finally:
             running.stop()
@@ -96,7 +96,7 @@ class Coordinator:
         overrides: Mapping[str, str],
         trust: ssl.SSLContext | None = None,
     ) -> None:
-        # Kept from others that start something at this moment, until it listens.
+        # Kept from others that start something at this moment, until it listens for the first time.
         self._reserved = ExitStack()
         self.port = self._reserved.enter_context(reserved_port())
         self._trust = trust or False
@@ -158,13 +158,16 @@ class Coordinator:
 
 @contextmanager
 def reserved_port() -> Iterator[int]:
-    """A port for a block that systems give to no outgoing connection, and local clusters last."""
+    """For a block, a port that systems give to no outgoing connection, and that local clusters take
+    last.
+    """
     beyond = random.randrange(20_000, 30_000, ports.STEP)
     with ports.reserved(1, beyond=beyond) as (port,):
         yield port
 
 
 def free_port() -> int:
+    """Such a port, which nobody keeps."""
     with reserved_port() as port:
         return port
 

@@ -4,7 +4,6 @@ import random
 import secrets
 from contextlib import ExitStack
 from http.client import HTTPConnection
-from statistics import median
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
@@ -21,7 +20,7 @@ from bench.measure import measure
 from bench.open_loop import Work, latencies
 from bench.parts.base import Finding, Outcome, Sizes
 from bench.place import Place, cluster
-from bench.quantiles import histogram_quantile, percentile
+from bench.quantiles import histogram_quantile, medians, percentile
 from tandem.local.progress import Report
 
 _THREADS = 8
@@ -38,7 +37,7 @@ def latency(sizes: Sizes, report: Report) -> Outcome:
     scale = Scale(sizes.few_accounts, _THREADS, sizes.clients, sizes.batch)
     with cluster(sizes.data_dir, 1, sizes.latency_workers, report) as place, ExitStack() as stack:
         outcome.measured_on(place)
-        outcome.settings["workers"] = sizes.latency_workers
+        outcome.settings["workers"] = place.workers
         name = secrets.token_hex(4)
         most_of, textbook = (Textbook(place, scale, f"{name}{end}") for end in ("max", "open"))
         ours = Singles(
@@ -47,12 +46,13 @@ def latency(sizes: Sizes, report: Report) -> Outcome:
         accounts = Batches(place, scale, f"{name}open")
         for load in (most_of, textbook, ours, accounts):
             load.set_up(report)
+        # It only chooses the rates.
         most = measure(
             {"textbook": most_of, "ours": ours}, 1, sizes.seconds, sizes.warm_up_s, report
         )
         runner = textbook.open()
         stack.callback(runner.close)
-        tally, theirs = Tally(), Holds(place)
+        tally, our_holds = Tally(), Holds(place)
         drivers: list[Work] = [lambda d=driver: d.once(tally) for driver in runner.drivers]  # type: ignore[misc]
         clients = [Client(place, accounts, f"{name}-{n}") for n in range(_CONNECTIONS)]
         most_rate = most["textbook"].rate
@@ -69,10 +69,10 @@ def latency(sizes: Sizes, report: Report) -> Outcome:
                 times = latencies(drivers, rate, sizes.seconds)
                 holds = [hold for driver in runner.drivers for hold in driver.holds]
                 book.append(_figures(rate, times, percentile(holds, 0.99)))
-                us.append(_ours(clients, theirs, rate, sizes.seconds))
+                us.append(_ours(clients, our_holds, rate, sizes.seconds))
             title = f"textbook XA at {share:.0%} of its most"
-            outcome.findings.append(Finding(title, _medians(book)))
-            outcome.findings.append(Finding("this engine at the same rate", _medians(us)))
+            outcome.findings.append(Finding(title, medians(book)))
+            outcome.findings.append(Finding("this engine at the same rate", medians(us)))
             for what in ("p50 ms", "p99 ms", "lock p99 ms"):
                 better = [
                     b[what] / u[what] if u[what] else 0.0 for b, u in zip(book, us, strict=True)
@@ -80,8 +80,8 @@ def latency(sizes: Sizes, report: Report) -> Outcome:
                 outcome.findings.append(Finding(f"{what}: theirs to ours", {}, better, 1.0))
         half = most["ours"].rate / 2
         report(f"Open loop, {half:,.0f}/s, half of this engine's most")
-        us = [_ours(clients, theirs, half, sizes.seconds) for _ in range(sizes.rounds)]
-        outcome.findings.append(Finding("this engine at half of its most", _medians(us)))
+        us = [_ours(clients, our_holds, half, sizes.seconds) for _ in range(sizes.rounds)]
+        outcome.findings.append(Finding("this engine at half of its most", medians(us)))
         outcome.violations += most_of.violations(most["textbook"].total)
         outcome.violations += textbook.violations(tally)
         outcome.violations += ours.violations(most["ours"].total)
@@ -100,11 +100,6 @@ def _figures(rate: float, times: list[float], hold: float) -> dict[str, float]:
     p50, p99 = percentile(times, 0.5), percentile(times, 0.99)
     named = {"p50 ms": p50 * 1000, "p99 ms": p99 * 1000, "lock p99 ms": hold * 1000}
     return {"rate/s": rate} | named
-
-
-def _medians(rounds: list[dict[str, float]]) -> dict[str, float]:
-    """Each figure's median over the rounds."""
-    return {name: median(figures[name] for figures in rounds) for name in rounds[0]}
 
 
 class Client:

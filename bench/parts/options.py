@@ -26,7 +26,9 @@ def _at_least(default: int, least: int, help_: str) -> dict[str, Any]:
 
 
 _OPTIONS = (
-    click.option("--single-workers", **_at_least(2, 1, "Singles: workers of the coordinator.")),
+    click.option(
+        "--single-workers", **_at_least(2, 1, "Singles, protocols: workers of the coordinator.")
+    ),
     click.option("--latency-workers", **_at_least(1, 1, "Latency: workers of the coordinator.")),
     click.option("--few-accounts", **_at_least(10_000, 100, "Growth: the small cluster's.")),
     click.option("--many-accounts", **_at_least(2_000_000, 100, "Growth: the large one's.")),

@@ -28,7 +28,7 @@ def protocols(sizes: Sizes, report: Report) -> Outcome:
     )
     with cluster(sizes.data_dir, 1, sizes.single_workers, report) as place:
         outcome.measured_on(place)
-        outcome.settings["workers"] = sizes.single_workers
+        outcome.settings["workers"] = place.workers
         name = secrets.token_hex(4)
         loads: dict[str, Load] = {"textbook": Textbook(place, scale, name)}
         for key, title in PROTOCOLS.items():

@@ -43,7 +43,7 @@ def singles(sizes: Sizes, report: Report) -> Outcome:
             run = f"{name}{key}"
             loads[key] = Singles(place, scale, run, wrk=program, draw=draw, how=how)
         found = measure_all(loads, sizes, outcome, report)
-        outcome.settings["workers"] = sizes.single_workers
+        outcome.settings["workers"] = place.workers
         outcome.findings.append(finding(found["textbook"]))
         outcome.findings.append(finding(found["uniform"], found["textbook"], _GOAL_SINGLE))
         for key in list(draws)[1:]:

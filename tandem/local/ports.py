@@ -25,6 +25,7 @@ def reserved(count: int, first: int | None = None, beyond: int = FIRST) -> Itera
     for start in starts:
         with ExitStack() as stack:
             ports = list(range(start, start + count))
+            # Marked first: who had the mark until now may listen by the time that one looks.
             taken = [port for port in ports if not (_mark(port, stack) and is_free(port))]
             if not taken:
                 yield ports
@@ -39,8 +40,6 @@ def reserved(count: int, first: int | None = None, beyond: int = FIRST) -> Itera
 
 def is_free(port: int) -> bool:
     """Whether a server could listen on it now."""
-    if not 0 < port < 65_536:
-        raise LocalError(f"{port} is no port: they go from 1 to 65535")
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         # As servers do: the traces of connections that have ended do not matter.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -56,6 +55,8 @@ def _mark(port: int, stack: ExitStack) -> bool:
 
 
 def _bound(probe: socket.socket, port: int) -> bool:
+    if not 0 < port < 65_536:
+        raise LocalError(f"{port} is no port: they go from 1 to 65535")
     try:
         probe.bind((HOST, port))
     except OSError:

@@ -62,7 +62,7 @@ def all_see(count: int, *sessions: ClusterSession) -> None:
             for s in sessions
         )
 
-    wait_until(do, 20, f"{[(s.view, s.map.complaint) for s in sessions]}")
+    wait_until(do, 20, lambda: f"{[(s.view, s.map.complaint) for s in sessions]}")
 
 
 @pytest.mark.parametrize("other", [("", ""), ("tandem", "wrong"), ("other", "right")])

@@ -159,7 +159,9 @@ def test_shard_killed_under_load(own_cluster: Cluster) -> None:
             load.wait_for("503", load.counts["503"] + 10)
             own_cluster.local.start(name)
             wait_until(lambda: healthy(own_cluster.urls[0]), 30, "the shard is not taken up again")
-    wait_until(lambda: prepared(own_cluster) == [], 30, f"in doubt: {prepared(own_cluster)}")
+    wait_until(
+        lambda: prepared(own_cluster) == [], 30, lambda: f"in doubt: {prepared(own_cluster)}"
+    )
     load.check_answers()
     bank.check()
 

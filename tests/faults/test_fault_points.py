@@ -143,7 +143,7 @@ def test_books(killed: dict[str, Trial], thawed: dict[str, Trial]) -> None:
     def in_doubt() -> list[str]:
         return [name for name in prepared(cluster) if coordinator_of(name) in names]
 
-    wait_until(lambda: in_doubt() == [], DRAINED_WITHIN_S, f"in doubt: {in_doubt()}")
+    wait_until(lambda: in_doubt() == [], DRAINED_WITHIN_S, lambda: f"in doubt: {in_doubt()}")
     trials[0].bank.check()
 
 
@@ -215,7 +215,7 @@ def test_twenty_groups_in_doubt(cluster: Cluster, tmp_path: Path) -> None:
         victim.kill()
     assert [call.wait() for call in calls] == [None] * 20
     in_doubt = victim.in_doubt
-    wait_until(lambda: in_doubt() == [], DRAINED_WITHIN_S, f"in doubt: {in_doubt()}")
+    wait_until(lambda: in_doubt() == [], DRAINED_WITHIN_S, lambda: f"in doubt: {in_doubt()}")
     assert in_doubt_view(cluster, victim) == []
     with client(cluster.urls[0]) as http:
         again = [post_one(http, item) for item in items]

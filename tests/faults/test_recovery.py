@@ -258,7 +258,7 @@ def test_traces_are_collected(servers: Cluster) -> None:
             for table in ("decisions", "markers")
         )
 
-    wait_until(lambda: left() == 0, 20, f"{left()} traces are left")
+    wait_until(lambda: left() == 0, 20, lambda: f"{left()} traces are left")
     load.check_answers()
     bank.check()
 

@@ -24,7 +24,7 @@ from tests.bank import Bank, Load, client, post_one, together, transfer
 from tests.cluster import Cluster, wait_until
 from tests.faults.conftest import short_cluster
 from tests.faults.leftovers import LONG_AGO_MS, Leftover, now_ms, wait_until_finished
-from tests.faults.victims import Call, Victim, new_name, started
+from tests.faults.victims import Victim, new_name, started
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def troubles(cluster: Cluster) -> list[str]:
 
 
 def wait_until_well(cluster: Cluster) -> None:
-    wait_until(lambda: troubles(cluster) == [], 20, f"it is not well: {troubles(cluster)}")
+    wait_until(lambda: troubles(cluster) == [], 20, lambda: f"it is not well: {troubles(cluster)}")
 
 
 # --- in doubt -------------------------------------------------------------------------------
@@ -52,7 +52,7 @@ def test_another_coordinator_shows_a_commit_that_takes_long(
     item = transfer(source, destination, 5, uuid.uuid4().hex)
     victim = Victim(cluster, new_name(), tmp_path, "before-commit@s2=delay:4*1")
     with started([victim]):
-        call = Call(victim.url, item)
+        call = victim.call(item)
 
         def shown() -> list[dict]:
             with client(cluster.urls[0]) as http:
@@ -120,8 +120,8 @@ def test_a_branch_committed_by_hand(cluster: Cluster, tmp_path: Path) -> None:
         TANDEM_MYSQL_IDLE_TIMEOUT_S="60",
     )
     with started([victim]):
-        call = Call(victim.url, transfer(source, destination, 5, uuid.uuid4().hex))
-        wait_until(victim.is_frozen, 10, "it is not reached")
+        call = victim.call(transfer(source, destination, 5, uuid.uuid4().hex))
+        victim.wait_frozen()
         (gtrid,) = victim.in_doubt()
         cluster.rows("s2", f"XA COMMIT '{gtrid}','s2',{FORMAT_ID}")
         victim.thaw()

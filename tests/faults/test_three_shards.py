@@ -199,16 +199,16 @@ def test_a_zombie_prepares_after_recovery_has_aborted(
     with started([victim]):
         call = Thread(target=_send, args=[victim.url, items])
         call.start()
-        wait_until(victim.is_frozen, 20, "it runs")
+        victim.wait_frozen()
         gtrid = victim.struck_gtrid("before-prepare@s3")
         aborted = f"SELECT 1 FROM decisions WHERE gtrid = '{gtrid}' AND outcome = 'aborted'"
         wait_until(lambda: servers.rows("s1", aborted) == [(1,)], 30, "nobody aborts it")
         wait_until(lambda: gtrid not in prepared(servers, "s2"), 10, "s2 stays in doubt")
         victim.thaw()
-        wait_until(victim.is_dead, 20, "it lives")
+        victim.wait_dead()
         call.join(20)
         assert victim.struck()["before-decision@s1"] == 1
-    wait_until(lambda: prepared(servers) == [], 30, f"in doubt: {prepared(servers)}")
+    wait_until(lambda: prepared(servers) == [], 30, lambda: f"in doubt: {prepared(servers)}")
     assert purse.total() == 0
     names = [name for item in items for name in (item["source"], item["destination"])]
     assert {a.balance for a in process.moments.read(names).values()} == {0}

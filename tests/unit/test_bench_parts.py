@@ -17,7 +17,7 @@ from bench.parts.counts import per_transfer, ratios_of
 from bench.parts.filling import history
 from bench.parts.memory import ends, slope
 from bench.parts.smallbank import MIX, SmallBankTally, choose, findings
-from bench.quantiles import histogram_quantile, percentile
+from bench.quantiles import histogram_quantile, medians, percentile
 from ledger.chain import first_link, next_link
 
 
@@ -168,3 +168,8 @@ def test_a_quantile_lies_evenly_within_its_bucket() -> None:
     assert histogram_quantile([(0.1, 1.0), (float("inf"), 2.0)], 0.99) == 0.1
     assert histogram_quantile([(0.1, 0.0), (float("inf"), 0.0)], 0.99) == 0.0
     assert histogram_quantile([], 0.99) == 0.0
+
+
+def test_each_figure_has_a_median_of_its_own() -> None:
+    rounds = [{"p50": 1.0, "p99": 9.0}, {"p50": 3.0, "p99": 7.0}, {"p50": 2.0, "p99": 8.0}]
+    assert medians(rounds) == {"p50": 2.0, "p99": 8.0}

@@ -61,6 +61,11 @@ def test_a_taken_port_is_named() -> None:
             pass
 
 
+def test_what_is_beyond_all_ports_is_named() -> None:
+    with pytest.raises(LocalError, match="65536 is no port"), ports.reserved(3, first=65_534):
+        pass
+
+
 # The state file
 
 
