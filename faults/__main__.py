@@ -8,7 +8,7 @@ import sys
 from coordinator import __main__ as product
 from coordinator.settings import Log
 from coordinator.telemetry import logs
-from faults import points
+from faults import clock, points
 from faults.plan import FaultsError, parse
 
 log = logging.getLogger("faults")
@@ -29,6 +29,8 @@ def main() -> int:
         print(f"tandem test build: {error}", file=sys.stderr)
         return 2
     points.await_thaw()
+    if folder := os.environ.get("TANDEM_COORDINATOR_SCRATCH_DIR"):
+        clock.follow(folder)
     os.register_at_fork(before=plan.begin_life)
     what = f"{bug}: {points.PLANTS[bug].what}" if bug else "none"
     log.critical(

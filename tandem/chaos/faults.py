@@ -22,8 +22,10 @@ from tandem.chaos.nemesis import (
     Deed,
     Disturbance,
     choose,
+    choose_nuisance,
     points,
 )
+from tandem.chaos.nuisances import Nuisances
 from tandem.chaos.oracles import Violation
 from tandem.chaos.tasks import Task
 from tandem.local import coordinators, mysql, processes, zookeeper
@@ -202,13 +204,20 @@ class Nemesis:
         deeds: Sequence[Deed],
         chance: random.Random,
         *,
+        nuisances: Nuisances,
+        lesser: Sequence[Deed],
         has_points: bool,
         tell: Callable[[str], None],
         accuse: Callable[[Violation], None],
     ) -> None:
-        """`has_points`: coordinators may strike themselves, so their ends accuse nobody."""
+        """`lesser` deeds are those of `nuisances`. `has_points`: coordinators may strike
+        themselves, so their ends accuse nobody.
+        """
         self._hands = hands
         self._deeds = deeds
+        self._nuisances = nuisances
+        self._lesser = lesser
+        self._lasting: list[Disturbance] = []
         self._chance = chance
         self._has_points = has_points
         self._tell = tell
@@ -227,6 +236,7 @@ class Nemesis:
 
     def start(self) -> None:
         self._spawn(self._strike)
+        self._spawn(self._annoy)
         self._spawn(self._watch)
 
     def rest(self) -> None:
@@ -269,6 +279,27 @@ class Nemesis:
                     self._away.add(chosen.target)
             if chosen:
                 self._spawn(self._disturb, chosen, random.Random(self._chance.getrandbits(64)))
+
+    def _annoy(self) -> None:
+        while not self._over.wait(self._chance.uniform(PAUSE_MIN_S, PAUSE_MAX_S)):
+            with self._lock:
+                chosen = choose_nuisance(self._chance, self._lesser, self._parts, self._lasting)
+                if chosen:
+                    self._lasting.append(chosen)
+            if chosen:
+                self._spawn(self._bother, chosen, random.Random(self._chance.getrandbits(64)))
+
+    def _bother(self, chosen: Disturbance, chance: random.Random) -> None:
+        """Begin a nuisance, wait, and end it."""
+        how, end = self._nuisances.begin(chosen, chance)
+        self._tell(f"{chosen} {how}".rstrip())
+        self.tried[f"{chosen.deed.name} {_noun(chosen.deed.kind)}"] += 1
+        try:
+            self._over.wait(chosen.for_s)
+        finally:
+            end()
+            with self._lock:
+                self._lasting.remove(chosen)
 
     def _disturb(self, chosen: Disturbance, chance: random.Random) -> None:
         """Do it, wait, undo it, and let go of the part when it is ready."""

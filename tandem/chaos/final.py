@@ -4,6 +4,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from itertools import cycle
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from tandem.chaos.oracles import (
     check_nothing_left,
     check_paid,
     check_resent,
+    check_times,
 )
 from tandem.chaos.watchers import Branches, Prepared, read_balances, read_view
 from tandem.chaos.workload import CURRENCY, Teller, Wire
@@ -198,6 +200,8 @@ class Final:
         cursor: str | None = ""
         while cursor is not None:
             page = self._page(account, cursor)
+            times = (datetime.fromisoformat(e["created_at"]) for e in page.get("entries", []))
+            self._accuse_all(check_times(account, times, datetime.now(UTC)))
             lines += [
                 Line(e["transfer_id"], account, e["amount"], e["counterparty"])
                 for e in page.get("entries", [])

@@ -4,15 +4,33 @@ import random
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
+from tandem.local.servers import Engine
 from tandem.local.state import Kind
 
 # What --faults may name, and what it brings by default. `losses` is for itself: see losses.py.
-DEFAULT_FAULTS = ("coordinators", "workers", "shards", "zookeeper", "freezes", "points")
+DEFAULT_FAULTS = (
+    "coordinators",
+    "workers",
+    "shards",
+    "zookeeper",
+    "freezes",
+    "points",
+    "lines",
+    "locks",
+    "variables",
+    "clocks",
+    "requests",
+)
 LOSSES = "losses"
 FAULTS = (*DEFAULT_FAULTS, LOSSES)
+# What only a cluster of its own can bear: its coordinators are a test build, or go to their shards
+# through lines of ours.
+OWN_CLUSTER = frozenset({"points", "clocks", "lines", LOSSES})
+REQUESTS = "requests"
 
-# So many parts may be away at once, in all.
+# So many parts may be away at once, in all; and so many nuisances may last at once.
 AWAY_MAX = 3
+NUISANCES_MAX = 2
 # Pauses between two deeds.
 PAUSE_MIN_S, PAUSE_MAX_S = 0.3, 4.0
 
@@ -30,6 +48,9 @@ class Deed(NamedTuple):
 
 
 KILL, STOP, FREEZE, KILL_WORKER = "kill -9", "stop", "freeze", "kill -9 a worker of"
+DRIP, LATE, STILL, CUT = "drip from", "delay to", "silence of", "cut to"
+LOCK, LOCK_TABLE, VARIABLE = "lock an account of", "lock the accounts of", "set a variable of"
+CLOCK = "turn the clock of"
 
 # ZooKeeper takes a coordinator for gone after 6 s by default: freezes are shorter and longer.
 DEEDS = (
@@ -45,6 +66,55 @@ DEEDS = (
     Deed(STOP, "zookeeper", "zookeeper", 0.5, 5.0, 1),
     Deed(FREEZE, "zookeeper", "freezes", 0.5, 12.0, 2),
 )
+# What leaves every process as it is: a sick line to a shard, a person's session there that keeps
+# accounts locked, a global variable at its worst value, a coordinator's clock that jumps.
+NUISANCES = (
+    Deed(DRIP, "mysql", "lines", 0.5, 8.0, 3),
+    Deed(LATE, "mysql", "lines", 0.5, 8.0, 2),
+    Deed(STILL, "mysql", "lines", 0.5, 8.0, 2),
+    Deed(CUT, "mysql", "lines", 0.0, 0.0, 2),
+    Deed(LOCK, "mysql", "locks", 0.5, 12.0, 5),
+    Deed(LOCK_TABLE, "mysql", "locks", 0.5, 5.0, 1),
+    Deed(VARIABLE, "mysql", "variables", 1.0, 12.0, 4),
+    Deed(CLOCK, "coordinator", "clocks", 0.1, 8.0, 4),
+)
+# What a DBA may set globally, each at its worst value.
+VARIABLES: Mapping[Engine, tuple[tuple[str, str], ...]] = {
+    "mysql": (
+        ("sql_select_limit", "1"),
+        ("max_join_size", "1"),
+        ("sql_safe_updates", "ON"),
+        ("sql_mode", "'ANSI,NO_BACKSLASH_ESCAPES,PAD_CHAR_TO_FULL_LENGTH'"),
+        ("group_concat_max_len", "4"),
+        ("max_execution_time", "1"),
+        ("transaction_isolation", "'SERIALIZABLE'"),
+        ("transaction_read_only", "ON"),
+        ("autocommit", "OFF"),
+        ("completion_type", "'RELEASE'"),
+        ("time_zone", "'+13:00'"),
+        ("innodb_lock_wait_timeout", "1000000"),
+        ("max_allowed_packet", "1048576"),
+        ("read_only", "ON"),
+    ),
+    "mariadb": (
+        ("sql_select_limit", "1"),
+        ("max_join_size", "1"),
+        ("sql_safe_updates", "ON"),
+        ("sql_mode", "'ANSI,NO_BACKSLASH_ESCAPES,PAD_CHAR_TO_FULL_LENGTH'"),
+        ("group_concat_max_len", "4"),
+        ("max_statement_time", "0.001"),
+        ("tx_isolation", "'SERIALIZABLE'"),
+        ("tx_read_only", "ON"),
+        ("autocommit", "OFF"),
+        ("completion_type", "'RELEASE'"),
+        ("time_zone", "'+13:00'"),
+        ("idle_transaction_timeout", "1"),
+        ("max_allowed_packet", "1048576"),
+        ("read_only", "ON"),
+    ),
+}
+# By how much a clock jumps, in s: an hour back, a minute, a day, a year, eighty years ahead.
+JUMPS_S = (-3600.0, 60.0, 86_400.0, 3.2e7, 2.5e9)
 _FAULT_OF_KIND = {"coordinator": "coordinators", "mysql": "shards", "zookeeper": "zookeeper"}
 
 
@@ -72,6 +142,11 @@ def deeds_of(faults: Collection[str]) -> list[Deed]:
     ]
 
 
+def nuisances_of(faults: Collection[str]) -> list[Deed]:
+    """The nuisances that these words bring."""
+    return [deed for deed in NUISANCES if deed.fault in faults]
+
+
 def may_be_away(kind: Kind, count: int) -> int:
     """How many of so many parts of a kind may be away, so that somebody can go on: one coordinator
     is enough for that, but most transfers need two shards.
@@ -97,9 +172,31 @@ def choose(
     if not possible:
         return None
     deed = chance.choices(possible, weights=[deed.weight for deed in possible])[0]
-    return Disturbance(
-        deed, chance.choice(free[deed.kind]), chance.uniform(deed.least_s, deed.most_s)
-    )
+    return _lasting(chance, deed, free[deed.kind])
+
+
+def choose_nuisance(
+    chance: random.Random,
+    deeds: Sequence[Deed],
+    parts: Mapping[Kind, Sequence[str]],
+    lasting: Collection[Disturbance],
+) -> Disturbance | None:
+    """What to do next; None if enough lasts already. Two of one fault are not for one part."""
+    if len(lasting) >= NUISANCES_MAX:
+        return None
+    taken = {(disturbance.deed.fault, disturbance.target) for disturbance in lasting}
+    possible = [
+        deed for deed in deeds if any((deed.fault, name) not in taken for name in parts[deed.kind])
+    ]
+    if not possible:
+        return None
+    deed = chance.choices(possible, weights=[deed.weight for deed in possible])[0]
+    names = [name for name in parts[deed.kind] if (deed.fault, name) not in taken]
+    return _lasting(chance, deed, names)
+
+
+def _lasting(chance: random.Random, deed: Deed, names: Sequence[str]) -> Disturbance:
+    return Disturbance(deed, chance.choice(names), chance.uniform(deed.least_s, deed.most_s))
 
 
 # --- points in the coordinators' own code -----------------------------------------------------
@@ -179,6 +276,8 @@ def points(
         return f"{seed};{_FOR_LOSSES}"
     if plant:
         return f"{seed};{PLANTS[plant]}"
+    if "points" not in faults:
+        return seed
     return ";".join([seed, *(_spec(point, chance) for point in _POINTS)])
 
 

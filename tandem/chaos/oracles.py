@@ -5,6 +5,7 @@ After jepsen's bank checker, which names what it finds (jepsen/src/jepsen/tests/
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from tandem.chaos.history import Attempt, Order, Told, Via
@@ -26,9 +27,16 @@ WAYS = {
     "locked-left": "an account cannot be paid from or to after everything was healed",
     "prepared-not-in-view": "XA RECOVER or a phase table lists what the in-doubt view does not",
     "loss-not-noticed": "a decided branch was taken away by hand, and no coordinator says so",
+    "time-ahead": "an entry carries a time that has not come yet",
+    "hostile-request-taken": "a request that is to be refused was carried out",
+    "refusal-is-our-fault": "a request that is to be refused was answered as a fault of ours",
     "does-not-come-back": "a part is not ready long after it was started or thawed",
     "ended-by-itself": "a process has ended that nobody had ended",
 }
+
+
+# What clocks may be apart that nobody has turned.
+CLOCKS_APART = timedelta(seconds=30)
 
 
 class Violation(NamedTuple):
@@ -128,6 +136,18 @@ def check_loss(gtrid: str, shard: str, logs: Mapping[str, str]) -> list[Violatio
     return [Violation("loss-not-noticed", gtrid, f"its branch on {shard} was rolled back by hand")]
 
 
+def check_hostile(name: str, status: int, answer: bytes) -> list[Violation]:
+    """The answer to a request that is to be refused. None at all is none, too: its coordinator may
+    have been killed, or hangs up on what is no HTTP.
+    """
+    shown = answer[:1000].decode(errors="replace")
+    if b'"committed"' in answer or b'"pending"' in answer:
+        return [Violation("hostile-request-taken", name, shown)]
+    if status >= 500 and status != 503:
+        return [Violation("refusal-is-our-fault", name, shown)]
+    return []
+
+
 # --- when everything is healed ----------------------------------------------------------------
 
 
@@ -153,6 +173,12 @@ def check_resent(resent: Attempt) -> list[Violation]:
     if resent.told.is_final:
         return []
     return [Violation("locked-left", resent.order.id, f"no outcome with patience: {resent}")]
+
+
+def check_times(account: str, times: Iterable[datetime], now: datetime) -> list[Violation]:
+    """No entry is later than now, however the clocks of coordinators have jumped."""
+    ahead = max((time for time in times if time > now + CLOCKS_APART), default=None)
+    return [Violation("time-ahead", account, f"{ahead} at {now}")] if ahead else []
 
 
 class Line(NamedTuple):

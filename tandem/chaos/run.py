@@ -15,12 +15,16 @@ from tandem.chaos import nemesis
 from tandem.chaos.faults import Hands, Nemesis, PointsEnvironment
 from tandem.chaos.final import Bank, Final
 from tandem.chaos.history import Attempt, History, Order, Told, longest_gap_s
+from tandem.chaos.hostile import Attacker
+from tandem.chaos.lines import Lines
 from tandem.chaos.losses import Hand
+from tandem.chaos.nuisances import Nuisances
 from tandem.chaos.oracles import Violation, check_attempt
 from tandem.chaos.report import Result, Screen, seconds_text, state_line
 from tandem.chaos.watchers import LOOK_TIMEOUT_S, Prepared, Watchers
 from tandem.chaos.workload import CURRENCY, FUNDS, Load, Teller, Wire, account_names
 from tandem.local.cluster import LocalCluster
+from tandem.local.servers import Engine
 
 SETUP_PATIENCE_S = 30.0
 SETUP_PAUSE_S = 0.5
@@ -49,6 +53,7 @@ class Plan(NamedTuple):
     ends_when_found: bool = False
     # By which the clients' transfers run, at random.
     protocols: Sequence[str] = ("xa",)
+    engine: Engine = "mysql"
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,8 @@ class Target:
     local: LocalCluster | None = None
     # With fault points: what coordinators of `local` are started with.
     points: PointsEnvironment | None = None
+    # By which coordinators reach the shards of `local`.
+    lines: Lines | None = None
 
     @property
     def settings(self) -> Settings | None:
@@ -186,10 +193,13 @@ class Run:
             self._accuse,
         )
         disturber = self._nemesis()
+        attacker = self._attacker(accounts)
         began = self._clock()
         try:
             watchers.start()
             clients.start()
+            if attacker:
+                attacker.start()
             if disturber:
                 disturber.start()
             with self._screen.state(lambda: self._state(began, watchers)):
@@ -203,6 +213,9 @@ class Run:
             finally:
                 clients.join()
                 watchers.stop()
+                if attacker:
+                    attacker.stop()
+                    self._tried = {**self._tried, **attacker.sent}
         self._measure(watchers, began, ended)
         return dict(self._history.answers)
 
@@ -228,18 +241,25 @@ class Run:
 
     def _nemesis(self) -> Nemesis | None:
         plan, target = self._plan, self._target
-        deeds = nemesis.deeds_of(plan.faults)
+        deeds, lesser = nemesis.deeds_of(plan.faults), nemesis.nuisances_of(plan.faults)
         has_points = target.points is not None
-        if target.local is None or not (deeds or has_points):
+        if target.local is None or not (deeds or lesser or has_points):
             return None
         return Nemesis(
             Hands(target.local),
             deeds,
             self._random(),
+            nuisances=Nuisances(target.local, target.lines, plan.engine),
+            lesser=lesser,
             has_points=has_points,
             tell=self._screen.tell,
             accuse=self._accuse,
         )
+
+    def _attacker(self, accounts: Sequence[str]) -> Attacker | None:
+        if nemesis.REQUESTS not in self._plan.faults:
+            return None
+        return Attacker(self._target.urls, accounts, self._random(), self._accuse)
 
     def _hand(self) -> Hand | None:
         local = self._target.local

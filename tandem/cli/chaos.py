@@ -16,6 +16,7 @@ import click
 from coordinator.telemetry.metrics import PROTOCOLS
 from tandem.chaos import nemesis
 from tandem.chaos.faults import PointsEnvironment
+from tandem.chaos.lines import Lines
 from tandem.chaos.report import Result, Screen, clock_since, summary
 from tandem.chaos.run import Plan, Run, SetupFailed, Target
 from tandem.cli.client import urls_of
@@ -29,6 +30,8 @@ from tandem.local.servers import PROJECT, Engine
 
 SEED_MAX = 10**9
 TEST_BUILD = "faults"
+# What it is needed for.
+_TEST_BUILD_FAULTS = frozenset({"points", "clocks"})
 
 
 def _faults(ctx: click.Context, param: click.Parameter, value: str | None) -> frozenset[str] | None:
@@ -108,7 +111,10 @@ def chaos(**options: Any) -> None:
     Clients move random amounts between a few accounts. Meanwhile coordinators, their workers,
     shards and ZooKeeper are killed, stopped and frozen, and coordinators strike themselves at
     points of their own code (`points`: needs the test build of a checkout, and a cluster of its
-    own). All the time, and once more at the end, everything is checked: the balances of each
+    own, as `clocks` and `lines` do). Lines to shards drip, delay and fall silent, somebody's
+    session keeps accounts locked, global variables of shards go to their worst values,
+    coordinators' clocks jump, and requests that are to be refused come beside those of the
+    clients. All the time, and once more at the end, everything is checked: the balances of each
     moment add up; what was acknowledged is there, once; what was refused is not; nothing stays
     in doubt or locked.
 
@@ -143,6 +149,7 @@ def chaos(**options: Any) -> None:
             again,
             ends_when_found=options["plant"] is not None,
             protocols=sorted(options["protocols"]),
+            engine=options["engine"] or "mysql",
         )
         try:
             result = Run(plan, target, screen, clock).result()
@@ -190,10 +197,12 @@ def _target(options: dict[str, Any]) -> Iterator[tuple[Target, frozenset[str]]]:
             raise click.UsageError("with --url nothing is killed: leave out --faults and --plant")
         yield Target(urls_of(options["url"], Path())), frozenset()
     elif options["data_dir"]:
-        if options["plant"] or {"points", nemesis.LOSSES} & (asked or frozenset()):
-            raise click.UsageError("fault points are only for a cluster of its own: no --data-dir")
+        if options["plant"] or nemesis.OWN_CLUSTER & (asked or frozenset()):
+            words = ", ".join(sorted(nemesis.OWN_CLUSTER))
+            raise click.UsageError(f"{words} are only for a cluster of its own: no --data-dir")
         with _cluster_in(options["data_dir"], options) as local:
-            faults = asked if asked is not None else frozenset(nemesis.DEFAULT_FAULTS) - {"points"}
+            every = frozenset(nemesis.DEFAULT_FAULTS) - nemesis.OWN_CLUSTER
+            faults = asked if asked is not None else every
             yield Target(local.urls(), local), faults
     else:
         with _own_cluster(options, _with_points(asked, options["plant"])) as told:
@@ -209,7 +218,7 @@ def _with_points(asked: frozenset[str] | None, plant: str | None) -> frozenset[s
         wanted = frozenset({"points"}) | (asked or frozenset())
     if plant == "unknown-is-done":
         wanted |= {nemesis.LOSSES}
-    if "points" not in wanted or is_there:
+    if not wanted & _TEST_BUILD_FAULTS or is_there:
         return wanted
     missing = (
         f"the test build of the coordinator ({TEST_BUILD}/) is not there: it is part of a "
@@ -218,7 +227,7 @@ def _with_points(asked: frozenset[str] | None, plant: str | None) -> frozenset[s
     if plant or asked is not None:
         raise click.UsageError(f"{missing}; leave out --plant and the fault points")
     click.echo(f"Without fault points: {missing}.", err=True)
-    return wanted - {"points"}
+    return wanted - _TEST_BUILD_FAULTS
 
 
 @contextmanager
@@ -249,23 +258,26 @@ def _own_cluster(
 ) -> Iterator[tuple[Target, frozenset[str]]]:
     """A new cluster in a temporary folder, which is kept after a violation."""
     folder = Path(tempfile.mkdtemp(prefix="tandem-chaos-"))
-    points = _points(options, faults) if "points" in faults else None
+    points = _points(options, faults) if faults & _TEST_BUILD_FAULTS else None
+    lines = Lines()
     local = LocalCluster(
         folder / "cluster",
         coordinator_module=TEST_BUILD if points else coordinators.MODULE,
         coordinator_environment=points or {},
+        shard_door=lines.door if "lines" in faults else lambda name, port: port,
     )
     is_kept = False
     try:
         with shown(console(stderr=True)) as report:
             local.up(_wanted(options, False), report)
-        yield Target(local.urls(), local, points), faults
+        yield Target(local.urls(), local, points, lines), faults
     except Exception:
         # A violation, or a part that could not be started: its logs and data tell more.
         is_kept = True
         raise
     finally:
         local.down(kill=True)
+        lines.close()
         if is_kept:
             click.echo(f"The cluster is kept, killed, in {local.data_dir}", err=True)
         else:

@@ -6,7 +6,7 @@ It is kept in one data folder.
 import fcntl
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +55,8 @@ class LocalCluster:
     `coordinator_module` is what a coordinator is run from, such as a test build of the checkout;
     `coordinator_environment` is looked at whenever one is started, and wins over everything else.
     `shard_options` end the command line of each shard that is started, and win over what stands
-    before them.
+    before them. `shard_door` gives the port by which a shard is reached, from its name and its own:
+    another one where something stands in between.
     """
 
     def __init__(
@@ -65,11 +66,13 @@ class LocalCluster:
         coordinator_module: str = coordinators.MODULE,
         coordinator_environment: Mapping[str, str] = {},
         shard_options: Sequence[str] = (),
+        shard_door: Callable[[str, int], int] = lambda name, port: port,
     ) -> None:
         self.data_dir = Path(data_dir).absolute()
         self._coordinator_module = coordinator_module
         self._coordinator_environment = coordinator_environment
         self._shard_options = shard_options
+        self._shard_door = shard_door
 
     def up(self, options: Options = Options(), report: Report = silent) -> None:
         """Start what is not running, set the shards up, and wait until every part is ready.
@@ -145,7 +148,8 @@ class LocalCluster:
         cluster = self._state()
         (keeper,) = cluster.of_kind("zookeeper")
         shards = (
-            f"{s.name}={ports.HOST}:{s.port}/{mysql.DATABASE}" for s in cluster.of_kind("mysql")
+            f"{s.name}={ports.HOST}:{self._shard_door(s.name, s.port)}/{mysql.DATABASE}"
+            for s in cluster.of_kind("mysql")
         )
         return {
             "TANDEM_CLUSTER_ID": cluster.cluster_id,

@@ -1,12 +1,14 @@
 """Every way to be wrong is found in a small history made by hand; a good history is let pass."""
 
+import json
 import random
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from ledger.ids import SLOT_COUNT, slot_of
-from tandem.chaos import nemesis, oracles
+from tandem.chaos import hostile, nemesis, oracles
 from tandem.chaos.history import (
     Attempt,
     History,
@@ -19,6 +21,7 @@ from tandem.chaos.history import (
     read_item,
     read_post,
 )
+from tandem.chaos.hostile import status_of
 from tandem.chaos.oracles import Line, Violation
 from tandem.chaos.report import Result, grouped, summary
 from tandem.chaos.workload import account_names
@@ -315,6 +318,63 @@ def test_what_the_words_of_faults_bring() -> None:
     assert {kind for _, kind in kinds("freezes")} == {"coordinator", "mysql", "zookeeper"}
     assert kinds("shards", "freezes") == {(n, "mysql") for n in ("kill -9", "stop", "freeze")}
     assert nemesis.deeds_of(("points",)) == []
+
+
+def test_nuisances_leave_each_other_room() -> None:
+    parts = {"coordinator": ["c1", "c2"], "mysql": ["s1", "s2"], "zookeeper": ["zk"]}
+    chance = random.Random(1)
+    tried = Counter()
+    for _ in range(2000):
+        lasting: list[nemesis.Disturbance] = []
+        while chosen := nemesis.choose_nuisance(chance, nemesis.NUISANCES, parts, lasting):
+            assert chosen.target in parts[chosen.deed.kind]
+            taken = [(other.deed.fault, other.target) for other in lasting]
+            assert (chosen.deed.fault, chosen.target) not in taken
+            lasting.append(chosen)
+            tried[chosen.deed] += 1
+        assert 0 < len(lasting) <= nemesis.NUISANCES_MAX
+    assert set(tried) == set(nemesis.NUISANCES)
+
+
+def test_what_only_a_cluster_of_its_own_can_bear_is_among_the_words() -> None:
+    assert nemesis.OWN_CLUSTER.issubset(nemesis.FAULTS)
+    assert nemesis.points(random.Random(7), faults=("clocks",)).startswith("seed=")
+    assert "=" not in nemesis.points(random.Random(7), faults=("clocks",)).removeprefix("seed=")
+    assert {deed.name for deed in nemesis.nuisances_of(("clocks",))} == {nemesis.CLOCK}
+    assert nemesis.nuisances_of(("shards", "points")) == []
+
+
+# Requests that are to be refused
+
+
+def test_what_a_hostile_request_may_be_answered() -> None:
+    def found(answer: bytes) -> list[str]:
+        return ways(oracles.check_hostile("odd", status_of(answer), answer))
+
+    assert found(b"") == []
+    assert found(b"HTTP/1.1 400 Bad Request\r\n\r\n{}") == []
+    assert found(b"HTTP/1.1 503 Service Unavailable\r\n\r\n{}") == []
+    assert found(b"HTTP/1.1 200 OK\r\n\r\n" + b'{"results":[{"status":"failed"}]}') == []
+    assert found(b"HTTP/1.1 500 Oh\r\n\r\n{}") == ["refusal-is-our-fault"]
+    taken = b'HTTP/1.1 201 Created\r\n\r\n{"status":"committed"}'
+    assert found(taken) == ["hostile-request-taken"]
+
+
+def test_every_hostile_request_is_another_one() -> None:
+    made = hostile.requests("alice", "bob", "key-1")
+    assert len({request.name for request in made}) == len(made)
+    assert len({request.parts for request in made}) == len(made)
+    plain = json.dumps({"source": "alice", "destination": "bob", "amount": 1, "currency": "EUR"})
+    odd_heads = {"a key given twice", "an unknown parameter", "two lengths", "an odd origin"}
+    for request in made:
+        body = b"".join(request.parts).partition(b"\r\n\r\n")[2]
+        assert (body == plain.encode()) == (request.name in odd_heads)
+
+
+def test_a_time_that_has_not_come() -> None:
+    now = datetime(2026, 11, 30, 12, tzinfo=UTC)
+    assert oracles.check_times("a", [now, now - timedelta(days=1)], now) == []
+    assert ways(oracles.check_times("a", [now + timedelta(hours=1)], now)) == ["time-ahead"]
 
 
 def test_accounts_are_spread_over_the_slots() -> None:
