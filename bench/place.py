@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,15 +79,17 @@ def cluster(
     *,
     shards: int = 2,
     buffer_pool_mib: int | None = None,
+    shard_door: Callable[[str, int], int] = lambda name, port: port,
 ) -> Iterator[Place]:
     """The cluster in `data_dir`, or one made for the block in a temporary folder.
 
-    `shards` is how many a new one has; `buffer_pool_mib` is that of each that is started. What ran
-    before keeps running; what this starts is stopped again, whatever happens. Raises LocalError.
+    `shards` is how many a new one has; `buffer_pool_mib` is that of each that is started;
+    `shard_door` is that of LocalCluster. What ran before keeps running; what this starts is stopped
+    again, whatever happens. Raises LocalError.
     """
     folder = data_dir or Path(tempfile.mkdtemp(prefix="tandem-bench-"))
     options = [f"--innodb-buffer-pool-size={buffer_pool_mib}M"] if buffer_pool_mib else []
-    local = LocalCluster(folder, shard_options=options)
+    local = LocalCluster(folder, shard_options=options, shard_door=shard_door)
     ran_before = local.exists() and any(p["running"] for p in local.status()["processes"])
     is_new = not local.exists()
     report(f"Starting a cluster in {folder}")

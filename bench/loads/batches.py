@@ -6,7 +6,7 @@ batch when the last one is answered; clients are spread evenly over the coordina
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http.client import HTTPConnection
 from itertools import cycle, islice
 from urllib.parse import urlsplit
@@ -166,8 +166,8 @@ class Connection:
     def __init__(self, url: str) -> None:
         self._http = HTTPConnection(urlsplit(url).netloc, timeout=_TIMEOUT_S)
 
-    def send(self, path: str, body: bytes) -> tuple[int, bytes]:
-        self._http.request("POST", path, body, {"Content-Type": "application/json"})
+    def send(self, path: str, body: bytes, headers: Mapping[str, str] = {}) -> tuple[int, bytes]:
+        self._http.request("POST", path, body, {"Content-Type": "application/json", **headers})
         answer = self._http.getresponse()
         return answer.status, answer.read()
 

@@ -5,6 +5,7 @@ from bench.parts.counts import counts
 from bench.parts.growth import growth
 from bench.parts.latency import latency
 from bench.parts.memory import memory
+from bench.parts.neighbours import neighbours
 from bench.parts.protocols import protocols
 from bench.parts.skew import hot_batches, singles
 from bench.parts.smallbank import smallbank
@@ -18,4 +19,5 @@ PARTS: dict[str, Part] = {
     "counts": counts,
     "memory": memory,
     "smallbank": smallbank,
+    "neighbours": neighbours,
 }
