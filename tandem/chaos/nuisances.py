@@ -47,7 +47,7 @@ class Nuisances:
         self._ports = {part["name"]: part["port"] for part in parts}
         self._folder = Path(cluster.data_dir)
         self._lines = lines
-        self._variables = nemesis.VARIABLES[engine]
+        self.variables = nemesis.VARIABLES[engine]
 
     def begin(self, chosen: Disturbance, chance: random.Random) -> tuple[str, End]:
         """Begin it; gives what it is in words, and what ends it. A shard that cannot be reached is
@@ -61,7 +61,7 @@ class Nuisances:
             nemesis.CUT: lambda: self._cut(name),
             nemesis.LOCK: lambda: self._lock_account(name, chance),
             nemesis.LOCK_TABLE: lambda: self._lock(name, ["LOCK TABLES accounts WRITE"], ""),
-            nemesis.VARIABLE: lambda: self._set(name, *chance.choice(self._variables)),
+            nemesis.VARIABLE: lambda: self.set_variable(name, *chance.choice(self.variables)),
             nemesis.CLOCK: lambda: self._turn_clock(name, chance.choice(nemesis.JUMPS_S)),
         }
         try:
@@ -105,7 +105,7 @@ class Nuisances:
 
         return account, end
 
-    def _set(self, shard: str, variable: str, worst: str) -> tuple[str, End]:
+    def set_variable(self, shard: str, variable: str, worst: str) -> tuple[str, End]:
         ((before,),) = self._rows(shard, f"SELECT @@GLOBAL.{variable}")
         self._rows(shard, f"SET GLOBAL {variable} = {worst}")
         return f"{variable} = {worst}", lambda: self._put_back(shard, variable, before)
