@@ -1,6 +1,9 @@
 """One shard's connections: packets of several statements, time limits, a pool."""
 
+import fcntl
+import math
 import ssl
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -8,23 +11,30 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any, Generic, NamedTuple, TypeVar
 
-import pymysql
-from pymysql.constants import CLIENT, COMMAND
+from pymysql.constants import CLIENT, COMMAND, CR
 
 from shard_client.errors import (
     ConnectionLost,
+    Hurried,
     ShardUnavailable,
     StatementRefused,
+    TimedOut,
     TryAgain,
     translate,
 )
+from shard_client.timely import TimelyConnection
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
 
-# A reply that has arrived already can still be read after its deadline: other shards' slowness
-# must not turn it into a loss.
-_GRACE_S = 0.02
+# To log in takes some eight packets. All of them together may take so many times what is allowed
+# for reaching the server.
+_LOGIN_TIMES = 2
+# A shard that was given less than this for an answer is not to blame for its lack.
+_FAIR_S = 0.9
+# An answer that is not there after so long is overdue; its shard counts as slow for a while.
+SLOW_S = 0.5
+_SLOW_FOR_S = 2.0
 # What every server takes; how much it takes at most, it says when it is asked.
 _PACKET_MAX_LEAST = 1024
 
@@ -70,7 +80,7 @@ def _tls() -> ssl.SSLContext:
     return context
 
 
-class _Wire(pymysql.connections.Connection):  # type: ignore[misc]
+class _Wire(TimelyConnection):
     """PyMySQL with sending and receiving apart, so that one thread can ask many shards at once."""
 
     def _create_ssl_ctx(self, _: object) -> ssl.SSLContext:
@@ -78,12 +88,10 @@ class _Wire(pymysql.connections.Connection):  # type: ignore[misc]
         # for 24 ms nothing else would run in this process.
         return _tls()
 
-    def send(self, packet: bytes, timeout_s: float) -> None:
-        self._write_timeout = timeout_s
+    def send(self, packet: bytes) -> None:
         self._execute_command(COMMAND.COM_QUERY, packet)
 
-    def receive(self, timeout_s: float) -> Result:
-        self._read_timeout = timeout_s
+    def receive(self) -> Result:
         found = self._read_query_result()
         result = self._result
         return Result(result.rows or (), found or 0)
@@ -116,8 +124,10 @@ class ShardConnection:
 
     def __init__(self, address: Address, connect_timeout_s: float, idle_timeout_s: int) -> None:
         self.shard = address.shard
+        deadline = time.monotonic() + connect_timeout_s * _LOGIN_TIMES
         try:
             self._wire = _Wire(
+                deadline,
                 host=address.host,
                 port=address.port,
                 user=address.user,
@@ -125,22 +135,23 @@ class ShardConnection:
                 database=address.database,
                 charset="utf8mb4",
                 autocommit=True,
-                connect_timeout=max(1, round(connect_timeout_s)),
-                read_timeout=connect_timeout_s,
-                write_timeout=connect_timeout_s,
+                connect_timeout=connect_timeout_s,
                 client_flag=CLIENT.MULTI_STATEMENTS | CLIENT.FOUND_ROWS,
             )
         except Exception as error:
             raise ShardUnavailable(self.shard, f"cannot be reached: {error}") from error
         self.is_mariadb = "mariadb" in self._wire.get_server_info().lower()
         self.thread_id: int = self._wire.thread_id()
-        self.last_used = time.monotonic()
+        self.last_used = self._sent_at = time.monotonic()
+        # Since when an answer is waited for that ought to come at once.
+        self.waits_since: float | None = None
         self._packet_max = _PACKET_MAX_LEAST
         special = _SESSION_MARIADB if self.is_mariadb else _SESSION_MYSQL
         settings = _SESSION.format(idle=idle_timeout_s) + special
-        results = self.query(
-            [_ISOLATION, settings, _ABILITIES], time.monotonic() + connect_timeout_s
-        )
+        try:
+            results = self.query([_ISOLATION, settings, _ABILITIES], deadline)
+        except (ConnectionLost, TryAgain) as error:
+            raise ShardUnavailable(self.shard, f"cannot be reached: {error.text}") from error
         log_bin, sync_binlog, self._packet_max = results[2].rows[0]
         # Elsewhere InnoDB shows a commit before it has flushed it (rule R2).
         self.is_durable_before_visible = bool(log_bin) and sync_binlog == 1 and not self.is_mariadb
@@ -164,28 +175,59 @@ class ShardConnection:
         """For waiting until an answer begins to arrive."""
         return int(self._wire._sock.fileno())
 
+    def is_overdue(self, now: float) -> bool:
+        """Whether nothing is there of an answer that ought to have come long ago. One that has come
+        and is not read yet is no fault of the shard.
+        """
+        if self.waits_since is None or now - self.waits_since < SLOW_S or not self.is_open:
+            return False
+        waiting = fcntl.ioctl(self.fileno(), termios.FIONREAD, bytes(4))
+        return waiting == bytes(4)
+
     def close(self) -> None:
         # No COM_QUIT: it could block on a server that does not read.
         self._wire._force_close()
 
     def call(
-        self, statements: Sequence[str], deadline: float, parse: Callable[[list[Result]], T]
+        self,
+        statements: Sequence[str],
+        deadline: float,
+        parse: Callable[[list[Result]], T],
+        *,
+        in_line: bool = False,
     ) -> Reply[T]:
-        """Send one packet of statements; the answer is read from the Reply.
+        """Send one packet of statements; the answer is read from the Reply. The deadline is for all
+        of it, from here to the last byte of the answer. `in_line`: the server is to wait for locks.
 
-        Raises StatementRefused if the server would not take so large a packet, ConnectionLost.
+        Raises StatementRefused if the server would not take so large a packet, TryAgain if there
+        was no time left to ask it, ConnectionLost.
         """
         packet = ";".join(statements).encode()
         if len(packet) >= self._packet_max:
             self.close()
             text = f"a packet of {len(packet)} bytes is beyond max_allowed_packet"
             raise StatementRefused(self.shard, f"{text}, {self._packet_max}", code=1153)
+        self._sent_at = time.monotonic()
+        if deadline <= self._sent_at:
+            self.close()
+            raise TryAgain(self.shard, "there was no time left to ask it")
+        self._wire.deadline = deadline
+        self.waits_since = None if in_line else self._sent_at
         try:
-            self._wire.send(packet, max(deadline - time.monotonic(), _GRACE_S))
+            self._wire.send(packet)
         except Exception as error:
             self.close()
+            if isinstance(error, TimeoutError):
+                raise self._late(deadline, None) from error
             raise ConnectionLost(self.shard, f"the packet could not be sent: {error}") from error
         return Reply(self, deadline, parse)
+
+    def _late(self, deadline: float, statement: int | None) -> ConnectionLost:
+        """What it means that the deadline has passed."""
+        given_s = deadline - self._sent_at
+        kind = TimedOut if given_s >= _FAIR_S else Hurried
+        text = f"there was no answer within {given_s:.1f} s"
+        return kind(self.shard, text, code=CR.CR_SERVER_LOST, statement=statement)
 
     def query(self, statements: Sequence[str], deadline: float) -> list[Result]:
         """Send one packet and wait for the answer: a result for each statement."""
@@ -197,13 +239,18 @@ class ShardConnection:
     def receive(self, deadline: float) -> list[Result]:
         """The results of the packet that was sent last. Raises ShardError and then is closed."""
         results: list[Result] = []
+        self._wire.deadline = deadline
         try:
             while not results or self._wire.has_more():
-                results.append(self._wire.receive(max(deadline - time.monotonic(), _GRACE_S)))
+                results.append(self._wire.receive())
+        except TimeoutError as error:
+            self.close()
+            raise self._late(deadline, len(results)) from error
         except Exception as error:
             self.close()
             raise translate(self.shard, error, statement=len(results)) from error
         self.last_used = time.monotonic()
+        self.waits_since = None
         return results
 
 
@@ -216,8 +263,11 @@ class Pool:
         self._shard = shard
         self._connect = connect
         self.size = size
-        # How many are with somebody.
-        self.busy = 0
+        # Those that are with somebody, and since when others are being opened.
+        self._taken: set[ShardConnection] = set()
+        self._opening: list[float] = []
+        # When an answer was last seen to be overdue.
+        self._slow_at = -math.inf
         self._idle: list[ShardConnection] = []
         self._free = threading.BoundedSemaphore(size)
         self._lock = threading.Lock()
@@ -232,15 +282,20 @@ class Pool:
         """
         if not self._free.acquire(timeout=max(deadline - time.monotonic(), 0)):
             raise TryAgain(self._shard, "all connections to it are in use")
+        began, generation = time.monotonic(), self._generation
         with self._lock:
-            self.busy += 1
-        generation = self._generation
+            self._opening.append(began)
         try:
             connection = self._take_idle() or self._connect()
         except BaseException:
-            self._release()
+            with self._lock:
+                self._opening.remove(began)
+            self._free.release()
             raise
         connection.generation = generation
+        with self._lock:
+            self._opening.remove(began)
+            self._taken.add(connection)
         return connection
 
     def _take_idle(self) -> ShardConnection | None:
@@ -258,14 +313,24 @@ class Pool:
         """How many are open and with nobody."""
         return len(self._idle)
 
-    def _release(self) -> None:
+    @property
+    def busy(self) -> int:
+        """How many are with somebody, or about to be."""
+        return len(self._taken) + len(self._opening)
+
+    def is_slow(self, now: float) -> bool:
+        """Whether an answer is overdue, or was a moment ago."""
         with self._lock:
-            self.busy -= 1
-        self._free.release()
+            is_overdue = any(connection.is_overdue(now) for connection in self._taken)
+            if is_overdue or now - min(self._opening, default=now) > SLOW_S:
+                self._slow_at = now
+            return now - self._slow_at < _SLOW_FOR_S
 
     def give(self, connection: ShardConnection) -> None:
         """Give a connection back; one that is closed or older than the last emptying is dropped."""
-        self._release()
+        with self._lock:
+            self._taken.discard(connection)
+        self._free.release()
         with self._lock:
             if connection.is_open and connection.generation == self._generation:
                 self._idle.append(connection)

@@ -5,6 +5,8 @@
     |   `-- SlotMoved        the shard does not own a slot: the map is to be read again
     |-- ShardUnavailable     the shard takes no work now: down, read only, full, not itself
     |-- ConnectionLost       no answer: what was sent may or may not have been carried out
+    |   |-- TimedOut         not within the time that it was given
+    |   `-- Hurried          it was given too little time to be blamed for it
     |-- DuplicateRow         a primary key was there already
     |-- UnknownBranch        XA does not know this XID (any more)
     |-- StatementRefused     one of the statements cannot be carried out as it is
@@ -59,6 +61,14 @@ class ShardUnavailable(ShardError):
 
 class ConnectionLost(ShardError):
     """The connection broke or a deadline passed: the outcome is unknown."""
+
+
+class TimedOut(ConnectionLost):
+    """The shard had time enough, and has not answered: it is slow, stuck or unreachable."""
+
+
+class Hurried(ConnectionLost):
+    """The deadline came soon after the packet was sent: that says nothing of the shard."""
 
 
 class DuplicateRow(ShardError):

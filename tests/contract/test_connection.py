@@ -11,13 +11,16 @@ from shard_client.connection import Pool, ShardConnection
 from shard_client.errors import (
     ConnectionLost,
     DuplicateRow,
+    Hurried,
     ShardUnavailable,
     StatementRefused,
+    TimedOut,
     TryAgain,
 )
 from tests.cluster import free_port, wait_until
 from tests.contract.bench import soon
 from tests.contract.lone import USER, Lone
+from tests.proxy import Proxy
 
 
 @pytest.fixture
@@ -309,3 +312,89 @@ def test_a_session_in_use_while_the_pool_is_emptied_is_not_taken_back(lone: Lone
     pool.give(held)
     assert not held.is_open
     assert pool.take(soon()) is not held
+
+
+# --- a server that trickles -----------------------------------------------------------------
+
+
+@pytest.fixture
+def proxy(lone: Lone) -> Iterator[Proxy]:
+    with Proxy(lone.address.port) as made:
+        yield made
+
+
+def _through(lone: Lone, proxy: Proxy) -> ShardConnection:
+    return ShardConnection(lone.address._replace(port=proxy.port), 1.0, 60)
+
+
+def test_an_answer_that_trickles_is_lost_at_the_deadline(lone: Lone, proxy: Proxy) -> None:
+    connection = _through(lone, proxy)
+    proxy.mode, proxy.every_s = "drip", 0.05
+    begun = time.monotonic()
+    with pytest.raises(TimedOut):
+        connection.query(["SELECT REPEAT('x', 1000)"], begun + 1.0)
+    assert 0.9 < time.monotonic() - begun < 2.0
+    assert not connection.is_open
+
+
+def test_a_login_that_trickles_is_given_up(lone: Lone, proxy: Proxy) -> None:
+    proxy.mode, proxy.every_s = "drip", 0.1
+    begun = time.monotonic()
+    with pytest.raises(ShardUnavailable, match="cannot be reached"):
+        _through(lone, proxy)
+    assert time.monotonic() - begun < 4.0
+
+
+def test_tls_that_trickles_is_given_up(lone: Lone, proxy: Proxy) -> None:
+    """The greeting, of some hundred bytes, has come when the certificate begins to trickle."""
+    if lone.is_mariadb:
+        pytest.skip("it makes no certificate by itself")
+    proxy.mode, proxy.every_s = "drip", 0.005
+    begun = time.monotonic()
+    with pytest.raises(ShardUnavailable, match="cannot be reached"):
+        _through(lone, proxy)
+    assert time.monotonic() - begun < 4.0
+
+
+def test_a_packet_that_nobody_reads_is_given_up_at_the_deadline(lone: Lone, proxy: Proxy) -> None:
+    connection = _through(lone, proxy)
+    proxy.mode = "freeze"
+    begun = time.monotonic()
+    with pytest.raises(TimedOut):
+        connection.query([f"SELECT '{'x' * (32 << 20)}'"], begun + 1.0)
+    assert time.monotonic() - begun < 2.0
+
+
+def test_a_short_deadline_says_nothing_of_the_shard(connection: ShardConnection) -> None:
+    with pytest.raises(Hurried):
+        connection.query(["SELECT SLEEP(3)"], time.monotonic() + 0.2)
+
+
+def test_what_was_not_asked_was_not_lost(connection: ShardConnection) -> None:
+    with pytest.raises(TryAgain, match="no time left"):
+        connection.query(["SELECT 1"], time.monotonic())
+    assert not connection.is_open
+
+
+def test_an_answer_that_is_overdue_makes_a_shard_slow(lone: Lone, proxy: Proxy) -> None:
+    pool = Pool("s1", lambda: _through(lone, proxy), 2, 30)
+    connection = pool.take(soon())
+    connection.query(["SELECT 1"], soon())
+    assert not pool.is_slow(time.monotonic())
+    proxy.mode = "freeze"
+    reply = connection.call(["SELECT 1"], soon(), len)
+    wait_until(lambda: pool.is_slow(time.monotonic()), 5, "nothing is slow")
+    proxy.mode = "pass"
+    assert reply.get() == 1
+    pool.give(connection)
+    wait_until(lambda: not pool.is_slow(time.monotonic()), 10, "it stays slow")
+
+
+def test_a_wait_in_line_and_an_answer_that_nobody_has_read_make_no_shard_slow(lone: Lone) -> None:
+    pool = Pool("s1", lone.connect, 2, 30)
+    waiting, unread = pool.take(soon()), pool.take(soon())
+    in_line = waiting.call(["SELECT SLEEP(1)"], soon(), len, in_line=True)
+    answered = unread.call(["SELECT 1"], soon(), len)
+    assert in_line.get() == 1
+    assert not pool.is_slow(time.monotonic())
+    assert answered.get() == 1

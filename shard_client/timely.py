@@ -1,0 +1,117 @@
+"""PyMySQL with one deadline for all that it sends and receives, however slowly it trickles.
+
+The driver's own time limits are for each wait: a server that sends a byte now and then would hold
+its caller for as long as it likes.
+"""
+
+import select
+import ssl
+import time
+from contextlib import suppress
+from typing import Any
+
+import pymysql
+from pymysql.constants import CR
+
+_PIECE = 16_384
+_PIECE_MAX = 1 << 20
+_WAITS = {ssl.SSLWantReadError: select.POLLIN, ssl.SSLWantWriteError: select.POLLOUT}
+
+
+class TimelyConnection(pymysql.connections.Connection):  # type: ignore[misc]
+    """Raises TimeoutError where `deadline` (monotonic) has passed. What has arrived by then is read
+    all the same: that its reader was busy elsewhere must not turn an answer into a loss.
+    """
+
+    def __init__(self, deadline: float, **options: Any) -> None:
+        self.deadline = deadline
+        # What has arrived, and how much of it was read.
+        self._arrived = b""
+        self._read = 0
+        super().__init__(**options, defer_connect=True)
+        # The driver asks its context for TLS.
+        self.ctx: Any = _Handshakes(self, self.ctx)
+        self.connect()
+
+    def left_s(self) -> float:
+        return self.deadline - time.monotonic()
+
+    def _read_bytes(self, num_bytes: int) -> bytes:
+        end = self._read + num_bytes
+        if end > len(self._arrived):
+            self._wait_for(num_bytes)
+            end = num_bytes
+        data = self._arrived[self._read : end]
+        self._read = end
+        return data
+
+    def _wait_for(self, count: int) -> None:
+        """Receive until at least so many bytes are there that were not read yet."""
+        pieces = [self._arrived[self._read :]]
+        missing = count - len(pieces[0])
+        while missing > 0:
+            piece = self._receive(min(max(missing, _PIECE), _PIECE_MAX))
+            if not piece:
+                text = "the server has closed the connection"
+                raise pymysql.err.OperationalError(CR.CR_SERVER_LOST, text)
+            pieces.append(piece)
+            missing -= len(piece)
+        self._arrived, self._read = b"".join(pieces), 0
+
+    def _receive(self, count: int) -> bytes:
+        """What has arrived; waits for it, until the deadline."""
+        try:
+            if (left_s := self.left_s()) > 0:
+                self._sock.settimeout(left_s)
+                with suppress(TimeoutError):
+                    return bytes(self._sock.recv(count))
+            self._sock.settimeout(0)
+            return bytes(self._sock.recv(count))
+        except (BlockingIOError, ssl.SSLWantReadError):
+            raise TimeoutError("there was no answer in time") from None
+        except OSError as error:
+            raise pymysql.err.OperationalError(CR.CR_SERVER_LOST, str(error)) from error
+
+    def _write_bytes(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            if (left_s := self.left_s()) <= 0:
+                raise TimeoutError("it did not take the packet in time")
+            self._sock.settimeout(left_s)
+            try:
+                rest = rest[self._sock.send(rest) :]
+            except TimeoutError:
+                continue
+            except OSError as error:
+                raise pymysql.err.OperationalError(CR.CR_SERVER_GONE_ERROR, repr(error)) from error
+
+
+class _Handshakes:
+    """Begins TLS for a connection, by its deadline."""
+
+    def __init__(self, connection: TimelyConnection, context: ssl.SSLContext) -> None:
+        self._connection = connection
+        self._context = context
+
+    def wrap_socket(self, sock: Any, server_hostname: str) -> ssl.SSLSocket:
+        sock.settimeout(0)
+        wrapped = self._context.wrap_socket(
+            sock, server_hostname=server_hostname, do_handshake_on_connect=False
+        )
+        try:
+            self._shake_hands(wrapped)
+        except BaseException:
+            wrapped.close()
+            raise
+        return wrapped
+
+    def _shake_hands(self, wrapped: ssl.SSLSocket) -> None:
+        poller = select.poll()
+        while True:
+            try:
+                wrapped.do_handshake()
+                return
+            except tuple(_WAITS) as wanted:
+                poller.register(wrapped.fileno(), _WAITS[type(wanted)])
+            if not poller.poll(max(self._connection.left_s(), 0) * 1000):
+                raise TimeoutError("it did not begin TLS in time")
