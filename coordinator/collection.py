@@ -124,7 +124,7 @@ class Collector:
         aborted: list[str] = []
         for _ in range(_PORTIONS_A_TURN):
             deadline = time.monotonic() + _CALL_TIMEOUT_S
-            with home.connection(deadline) as connection:
+            with home.recovering(deadline) as connection:
                 start = self._places[home.id]
                 rows = some_decisions(connection, start, _PORTION_MAX, deadline)
             is_last = len(rows) < _PORTION_MAX
@@ -143,13 +143,13 @@ class Collector:
         if not finished:
             return
         deadline = time.monotonic() + _CALL_TIMEOUT_S
-        with home.connection(deadline) as connection:
+        with home.recovering(deadline) as connection:
             drop_decisions(connection, [row.gtrid for row in finished], deadline)
         self._metrics.collected.labels("decisions").inc(len(finished))
         # Markers after their decision, never before. What fails here is found by the search.
         for shard, gtrids in _by_branch(finished).items():
             deadline = time.monotonic() + _CALL_TIMEOUT_S
-            with suppress(ShardError), self._shards[shard].connection(deadline) as connection:
+            with suppress(ShardError), self._shards[shard].recovering(deadline) as connection:
                 drop_markers(connection, gtrids, deadline)
                 self._metrics.collected.labels("markers").inc(len(gtrids))
 
@@ -158,7 +158,7 @@ class Collector:
         found: dict[str, set[str]] = defaultdict(set)
         for shard, gtrids in _by_branch(rows).items():
             deadline = time.monotonic() + _CALL_TIMEOUT_S
-            with suppress(ShardError), self._shards[shard].connection(deadline) as connection:
+            with suppress(ShardError), self._shards[shard].recovering(deadline) as connection:
                 for gtrid in marked(connection, gtrids, deadline):
                     found[gtrid].add(shard)
         return found
@@ -169,7 +169,7 @@ class Collector:
         """Search for markers that a collector that died in between has left: one portion a turn."""
         deadline = time.monotonic() + _CALL_TIMEOUT_S
         start = self._searched[shard.id]
-        with shard.connection(deadline) as connection:
+        with shard.recovering(deadline) as connection:
             names = some_markers(connection, start, _PORTION_MAX, deadline)
         self._searched[shard.id] = names[-1] if len(names) == _PORTION_MAX else ""
         youngest = self._before() // 1000
@@ -183,11 +183,11 @@ class Collector:
 
     def _drop_markers(self, shard: Shard, home: str, gtrids: list[str]) -> None:
         deadline = time.monotonic() + _CALL_TIMEOUT_S
-        with self._shards[home].connection(deadline) as connection:
+        with self._shards[home].recovering(deadline) as connection:
             decisions = read_decisions(connection, gtrids, deadline)
         left = [gtrid for gtrid in gtrids if may_collect_marker(decisions.get(gtrid))]
         if left:
-            with shard.connection(deadline) as connection:
+            with shard.recovering(deadline) as connection:
                 drop_markers(connection, left, deadline)
             self._metrics.collected.labels("markers").inc(len(left))
 
@@ -196,7 +196,7 @@ class Collector:
     def _note_aborted(self, home: Shard, gtrids: list[str]) -> None:
         """In this order: what runs is noted when the rows are in."""
         deadline = time.monotonic() + _CALL_TIMEOUT_S
-        with home.connection(deadline) as connection:
+        with home.recovering(deadline) as connection:
             transactions = running(connection, deadline)
         if transactions is not None:
             self._noted[home.id] = _Noted(gtrids, transactions)
@@ -206,7 +206,7 @@ class Collector:
         if noted is None:
             return
         deadline = time.monotonic() + _CALL_TIMEOUT_S
-        with home.connection(deadline) as connection:
+        with home.recovering(deadline) as connection:
             now_running = running(connection, deadline)
         if now_running is None:
             return
@@ -219,7 +219,7 @@ class Collector:
         for start in range(0, len(gone), _PORTION_MAX):
             some = gone[start : start + _PORTION_MAX]
             deadline = time.monotonic() + _CALL_TIMEOUT_S
-            with home.connection(deadline) as connection:
+            with home.recovering(deadline) as connection:
                 drop_decisions(connection, some, deadline)
             self._metrics.collected.labels("decisions").inc(len(some))
         if noted.transactions.isdisjoint(now_running):
@@ -230,7 +230,7 @@ class Collector:
         found = set()
         for shard in self._shards.all():
             deadline = time.monotonic() + _CALL_TIMEOUT_S
-            with shard.connection(deadline) as connection:
+            with shard.recovering(deadline) as connection:
                 for branch in list_prepared(connection, self._cluster, deadline):
                     found.add(str(branch.gtrid))
         return found

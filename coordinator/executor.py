@@ -36,6 +36,7 @@ from ledger.decide import refuse_reuse
 from ledger.ids import slot_of
 from ledger.model import Account
 from shard_client.branch import Branch, Locked
+from shard_client.connection import LOCK_WAIT_S
 from shard_client.errors import (
     ConnectionLost,
     DuplicateRow,
@@ -53,6 +54,7 @@ log = logging.getLogger(__name__)
 
 _RELEASE_TIMEOUT_S = 1.0
 _AFTER_BUG_S = 0.1
+_BUG = NotDone(Excuse.INTERNAL_ERROR, "a fault of the service, see its log; nothing has happened")
 # The phases whose length is measured, under their names there.
 _MEASURED = {
     Phase.LOCKING: "locking",
@@ -103,14 +105,18 @@ class Executors:
 
     def _work(self) -> None:
         while True:
+            group = None
             try:
                 group = self._queue.take()
                 if group is None:
                     return
                 self._run(group)
             except Exception:
-                # A thread that ends would leave its part of the work undone for ever.
+                # A thread that ends would leave its part of the work undone for ever, and a group
+                # that keeps its claims its accounts.
                 log.exception("an executor met a bug and goes on", extra={"event": "executor.bug"})
+                if group:
+                    self._queue.broke(group, _BUG)
                 time.sleep(_AFTER_BUG_S)
 
 
@@ -215,17 +221,16 @@ class GroupRun:
     # --- lock and decide --------------------------------------------------------------------
 
     def _lock(self) -> Event:
-        deadline = time.monotonic() + self._timeouts.lock_s
         parts = self._participants
-        parts.open(self._shard_names, deadline)
-        self._wait_in_line(deadline)
+        parts.open(self._shard_names, self._lock_deadline())
+        self._wait_in_line()
         accounts, ids = self._wanted()
         locked = parts.ask(
             list(parts.branches),
-            lambda b: b.lock(accounts[b.shard], ids[b.shard], deadline),
+            lambda b: b.lock(accounts[b.shard], ids[b.shard], self._lock_deadline()),
             "lock",
         )
-        absent = self._absent(accounts, locked, deadline)
+        absent = self._absent(accounts, locked)
         # A shard that was lost since its answer has let go of its locks: it does not count.
         locked = {name: answer for name, answer in locked.items() if name in parts.branches}
         sorted_ = sort_out(self._group.tickets, locked, absent)
@@ -247,7 +252,7 @@ class GroupRun:
             ids[source_shard].add(ticket.transfer.id)
         return accounts, ids
 
-    def _wait_in_line(self, deadline: float) -> None:
+    def _wait_in_line(self) -> None:
         """Lock the accounts of a ticket that was passed over too often, waiting for each, in one
         global order, so that waiters cannot wait for each other in a circle (rule R9).
         """
@@ -257,17 +262,16 @@ class GroupRun:
         accounts = (ticket.transfer.source, ticket.transfer.destination)
         for shard, account in sorted(zip(ticket.shards, accounts, strict=True)):
             if shard in self._participants.branches:
-                self._wait_for(shard, account, deadline)
+                self._wait_for(shard, account)
         if any(isinstance(error, TryAgain) for error in self._participants.lost.values()):
             ticket.waits += 1
             group_log.log_kept_waiting(self._gtrid, ticket)
 
-    def _wait_for(self, shard: str, account: str, deadline: float) -> None:
+    def _wait_for(self, shard: str, account: str) -> None:
+        deadline = self._lock_deadline() + LOCK_WAIT_S
         self._participants.ask([shard], lambda b: b.wait_for([account], deadline), "lock")
 
-    def _absent(
-        self, accounts: Mapping[str, set[str]], locked: Mapping[str, Locked], deadline: float
-    ) -> set[str]:
+    def _absent(self, accounts: Mapping[str, set[str]], locked: Mapping[str, Locked]) -> set[str]:
         """Which accounts do not exist, of those that the lock packets did not bring."""
         missing = {
             shard: names
@@ -275,7 +279,9 @@ class GroupRun:
             if (names := accounts[shard] - answer.accounts.keys())
         }
         existing = self._participants.ask(
-            list(missing), lambda b: b.existing(missing[b.shard], deadline), "lock"
+            list(missing),
+            lambda b: b.existing(missing[b.shard], self._lock_deadline()),
+            "lock",
         )
         return {name for shard, found in existing.items() for name in missing[shard] - found}
 
@@ -314,47 +320,48 @@ class GroupRun:
             return Event.NOTHING_TO_WRITE
         # The home of several writers stays, for the decision, also when it has no rows to write.
         needed = writers if len(writers) == 1 else writers | {self._gtrid.home}
-        deadline = time.monotonic() + _RELEASE_TIMEOUT_S
-        self._participants.release(self._participants.branches.keys() - needed, deadline)
+        idle = self._participants.branches.keys() - needed
+        self._participants.release(idle, _RELEASE_TIMEOUT_S)
         return Event.ONE_SHARD_WRITES if len(writers) == 1 else Event.SEVERAL_SHARDS_WRITE
 
     # --- one shard --------------------------------------------------------------------------
 
     def _write_alone(self) -> Event:
-        deadline = self._write_deadline()
         writes = self._plan.writes
         answers = self._participants.ask(
-            writes, lambda b: b.write_unprepared(writes[b.shard], deadline), "write_alone"
+            writes,
+            lambda b: b.write_unprepared(writes[b.shard], self._write_deadline()),
+            "write_alone",
         )
         return Event.ALL_VOTED_YES if answers else Event.VOTE_LOST
 
     def _commit_alone(self) -> Event:
-        deadline = self._write_deadline()
         answers = self._participants.ask(
-            self._plan.writes, lambda b: b.commit_alone(deadline), "commit", releases=True
+            self._plan.writes,
+            lambda b: b.commit_alone(self._write_deadline()),
+            "commit",
+            releases=True,
         )
         return Event.DECIDED if answers else Event.DECISION_UNKNOWN
 
     # --- several shards ---------------------------------------------------------------------
 
     def _write_and_prepare(self) -> Event:
-        deadline = self._write_deadline()
         writes = self._plan.writes
         # Whoever has something to write must vote, whether it still has a branch or not.
         votes = self._participants.ask(
-            writes, lambda b: b.write(writes[b.shard], deadline), "write"
+            writes, lambda b: b.write(writes[b.shard], self._write_deadline()), "write"
         )
         is_home_here = self._gtrid.home in self._participants.branches
         is_unanimous = votes.keys() == writes.keys() and is_home_here
         return Event.ALL_VOTED_YES if is_unanimous else Event.VOTE_LOST
 
     def _insert_decision(self) -> Event:
-        deadline = self._write_deadline()
         home = self._gtrid.home
         now = time.time_ns() // 1000
         answers = self._participants.ask(
             [home],
-            lambda b: b.decide(self._remote_shards(), now, deadline),
+            lambda b: b.decide(self._remote_shards(), now, self._write_deadline()),
             "decide",
             releases=True,
         )
@@ -371,17 +378,17 @@ class GroupRun:
         return [shard for shard in self._plan.writes if shard != self._gtrid.home]
 
     def _commit_branches(self) -> Event:
-        deadline = self._write_deadline()
         remote = self._remote_shards()
-        done = self._participants.ask(remote, lambda b: b.commit(deadline), "commit", releases=True)
+        done = self._participants.ask(
+            remote, lambda b: b.commit(self._write_deadline()), "commit", releases=True
+        )
         self._finish_later(Phase.COMMITTING, [shard for shard in remote if shard not in done])
         return Event.FINISHED
 
     def _roll_back_branches(self) -> Event:
-        deadline = self._write_deadline()
         done = self._participants.ask(
             list(self._participants.branches),
-            lambda b: b.roll_back(deadline),
+            lambda b: b.roll_back(self._write_deadline()),
             "roll_back",
             releases=True,
         )
@@ -475,7 +482,7 @@ class GroupRun:
         a write after it. The lock's session is another by now, so they are read again.
         """
         deadline = self._write_deadline()
-        with self._shards[shard].connection(deadline) as connection:
+        with self._shards[shard].recovering(deadline) as connection:
             if connection.is_durable_before_visible:
                 return True
             # What is pending is known for its body alone: it is another one than was asked for.
@@ -487,6 +494,12 @@ class GroupRun:
         now = time.monotonic()
         for ticket in tickets:
             ticket.not_before = now + pause_after(ticket.skips, ticket.waits)
+
+    # Each packet has a time of its own, from when it is sent: a shard is not to pay for what was
+    # waited for elsewhere (rule R9).
+
+    def _lock_deadline(self) -> float:
+        return time.monotonic() + self._timeouts.lock_s
 
     def _write_deadline(self) -> float:
         return time.monotonic() + self._timeouts.write_s

@@ -21,7 +21,6 @@ from shard_client import accounts as on_shard
 from shard_client.connection import ShardConnection
 from shard_client.errors import (
     ALL_SHARDS,
-    ConnectionLost,
     ShardError,
     ShardUnavailable,
     SlotMoved,
@@ -199,9 +198,7 @@ class Moments:
         try:
             moment = self._see(places, in_line=in_line)
         except ShardError as error:
-            # In line the time may be over, lock by lock, without any fault of the shard.
-            if not (in_line and isinstance(error, ConnectionLost)):
-                self._shards.note(error)
+            self._shards.note(error)
             if isinstance(error, SlotMoved):
                 self._shards.look_again()
             spoilt = places.get(error.shard, [])

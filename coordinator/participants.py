@@ -140,9 +140,15 @@ class Participants(Generic[B]):
                 yield waiting.pop(number)
         yield from waiting.values()
 
-    def release(self, names: Iterable[str], deadline: float) -> None:
-        """Roll back branches on which nothing is to be written, and let them go."""
-        done = self.ask(list(names), lambda b: b.roll_back(deadline), "roll_back", releases=True)
+    def release(self, names: Iterable[str], timeout_s: float) -> None:
+        """Roll back branches on which nothing is to be written, and let them go. Each may take so
+        long.
+        """
+
+        def roll_back(branch: B) -> Reply[None]:
+            return branch.roll_back(time.monotonic() + timeout_s)
+
+        done = self.ask(list(names), roll_back, "roll_back", releases=True)
         for name in done:
             self._held[name].give(self.branches.pop(name).connection)
 

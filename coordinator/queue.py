@@ -217,7 +217,9 @@ class Queue:
     """Transfers that wait, in the order of their arrival.
 
     A group has at most `group_max` of them at each shard. `shard_of` says where an account is;
-    `trouble_with` why a shard cannot be used and since how many seconds, or None.
+    `trouble_with` why a shard cannot be used and since how many seconds, or None. What touches one
+    of the `slow_shards` runs apart from all else, in at most `slow_max` groups at a time: they are
+    not to have all who run groups.
     """
 
     def __init__(
@@ -229,6 +231,8 @@ class Queue:
         shard_patience_s: float,
         shard_of: Callable[[str], str],
         trouble_with: Callable[[str], tuple[str, float] | None],
+        slow_shards: Callable[[], set[str]] = set,
+        slow_max: int = 1,
     ) -> None:
         self._waiting_max = waiting_max
         self._group_max = group_max
@@ -237,6 +241,10 @@ class Queue:
         self._shard_patience_s = shard_patience_s
         self._shard_of = shard_of
         self._trouble_with = trouble_with
+        self._slow_shards = slow_shards
+        self._slow_max = slow_max
+        # Those that keep groups waiting, as they were when candidates were last looked for.
+        self._slow: set[str] = set()
         self._numbers = itertools.count()
         self._changed = threading.Condition()
         self._waiting: list[Ticket] = []
@@ -396,20 +404,30 @@ class Queue:
         return (self._small * len(group.at) - group.at.total() + 1) // 2
 
     def _begin(self, group: Group) -> None:
-        taken = set(map(id, group.tickets))
+        taken, accounts = set(map(id, group.tickets)), group.accounts
         self._waiting = [ticket for ticket in self._waiting if id(ticket) not in taken]
-        self._claimed |= group.accounts
+        self._claimed |= accounts
         self._running[id(group)] = (time.monotonic(), group)
         self._in_company_at = 0.0
         self._is_in_line = self._is_in_line or group.in_line is not None
         if self._waiting:
             self._changed.notify()
 
+    def broke(self, group: Group, answer: NotDone) -> None:
+        """Running a group has failed, perhaps before it began. If it still has its claims, it lets
+        go of them; those of which nothing was written get this answer, the others wait once more.
+        """
+        with self._changed:
+            if id(group) not in self._running:
+                return
+            self.withdraw(group.tickets, answer)
+            self.finished(group, group.tickets)
+
     def finished(self, group: Group, again: Iterable[Ticket]) -> None:
         """A group has run; those of `again` wait once more, at their old places."""
         with self._changed:
-            self._claimed -= group.accounts
             del self._running[id(group)]
+            self._claimed -= group.accounts
             if group.in_line:
                 self._is_in_line = False
             self._put_back([*again, *self._blocked.release(group.accounts)])
@@ -475,12 +493,14 @@ class Queue:
                 if in_line in chosen:
                     return Group(chosen, in_line)
         likes = _of_one_way(candidates, candidates[0].way)
-        return Group(_together(likes, self._group_max), None)
+        return Group(_together(_as_slow(likes, self._slow), self._group_max), None)
 
     def _candidates(self) -> list[Ticket]:
         """Those whose accounts are free in this process and whose shards can be used, in order."""
         now = time.monotonic()
         troubles = _Troubles(self._trouble_with)
+        self._slow = self._slow_shards()
+        is_crowded = self._is_crowded()
         found: list[Ticket] = []
         held = {place for ticket in self._left.values() for place in _places(ticket)}
         blocked, claimed = self._blocked, self._claimed
@@ -499,6 +519,7 @@ class Queue:
                 or ticket.not_before > now
                 or (ticket.batch is not None and self._is_behind(ticket, held))
                 or self._has_trouble(ticket, troubles)
+                or (is_crowded and not self._slow.isdisjoint(ticket.shards))
             ):
                 if is_kept:
                     kept.append((ticket, source if source in claimed else destination))
@@ -514,6 +535,11 @@ class Queue:
         if gone:
             self._waiting = [ticket for ticket in self._waiting if id(ticket) not in gone]
         return found
+
+    def _is_crowded(self) -> bool:
+        """Whether enough groups wait for slow shards."""
+        waiting = sum(not self._slow.isdisjoint(group.at) for _, group in self._running.values())
+        return bool(self._slow) and waiting >= self._slow_max
 
     def _is_behind(self, ticket: Ticket, held: set[tuple[int, str]]) -> bool:
         """Whether one before it in its batch that wants one of its accounts has to wait."""
@@ -654,6 +680,23 @@ def _of_one_way(candidates: Sequence[Ticket], way: str) -> Sequence[Ticket]:
                 receiving.add(keys[1])
         elif ticket.batch is not None:
             held.update(keys)
+    return chosen
+
+
+def _as_slow(candidates: Sequence[Ticket], slow: set[str]) -> Sequence[Ticket]:
+    """Those that wait for the same slow shards as the first, and have nobody of their own batch
+    before them who is left out.
+    """
+    if not slow:
+        return candidates
+    waits_for = slow.intersection(candidates[0].shards)
+    chosen: list[Ticket] = []
+    held: set[tuple[int, str]] = set()
+    for ticket in candidates:
+        if slow.intersection(ticket.shards) == waits_for and held.isdisjoint(_places(ticket)):
+            chosen.append(ticket)
+        elif ticket.batch is not None:
+            held.update(_places(ticket))
     return chosen
 
 

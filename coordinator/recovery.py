@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from coordinator.protocols.recovery import MISSING_MAX, Verdict, judge_unknown
 from coordinator.protocols.two_phase_commit import Event, Phase, step
-from coordinator.shards import Shards
+from coordinator.shards import RECOVERING_THREADS, Shards
 from coordinator.telemetry.metrics import Metrics
 from coordinator.telemetry.tracing import Tracer
 from shard_client.errors import ConnectionLost, ShardError, ShardUnavailable, UnknownBranch
@@ -40,9 +40,8 @@ _PAUSE_MISSING_S = 1.0
 _CALL_TIMEOUT_S = 3.0
 # Groups that one packet speaks of at most.
 _PORTION_MAX = 64
-# Threads, and how many of them may be at work on one shard: one that hangs leaves some to others.
+# Threads; not all of them may be at work on one shard: one that hangs leaves some to others.
 _THREADS = 12
-_THREADS_PER_SHARD = 6
 
 _OUTCOME = {
     Phase.COMMITTING: DecisionOutcome.COMMITTED,
@@ -251,7 +250,7 @@ class Finisher:
                     continue
                 if task.not_before > now:
                     later = min(later or task.not_before, task.not_before)
-                elif self._busy[task.shard] < _THREADS_PER_SHARD:
+                elif self._busy[task.shard] < RECOVERING_THREADS:
                     due[task.shard, task is item.question].append(task)
         if not due:
             return None, later and later - now
@@ -295,7 +294,7 @@ class Finisher:
     def _ask(self, portion: _Portion) -> None:
         deadline = time.monotonic() + _CALL_TIMEOUT_S
         gtrids = [str(task.item.gtrid) for task in portion.tasks]
-        with self._shards[portion.shard].connection(deadline) as home:
+        with self._shards[portion.shard].recovering(deadline) as home:
             outcomes = arbitrate(home, gtrids, time.time_ns() // 1000, deadline)
         # One line for all: a line for each would cost as much as to finish it.
         for outcome in set(outcomes.values()):
@@ -349,7 +348,7 @@ class Finisher:
     def _listed(self, portion: _Portion) -> set[Gtrid]:
         deadline = time.monotonic() + _CALL_TIMEOUT_S
         cluster = portion.tasks[0].item.gtrid.cluster
-        with self._shards[portion.shard].connection(deadline) as connection:
+        with self._shards[portion.shard].recovering(deadline) as connection:
             return {branch.gtrid for branch in list_prepared(connection, cluster, deadline)}
 
     def _finish_some(self, shard: str, tasks: Sequence[Task]) -> int:
@@ -357,7 +356,7 @@ class Finisher:
         deadline = time.monotonic() + _CALL_TIMEOUT_S
         branches = [(str(task.item.gtrid), _OUTCOME[task.item.phase]) for task in tasks]
         try:
-            with self._shards[shard].connection(deadline) as connection:
+            with self._shards[shard].recovering(deadline) as connection:
                 finish(connection, branches, deadline)
             count = len(tasks)
         except UnknownBranch as error:
@@ -388,7 +387,7 @@ class Finisher:
         deadline = time.monotonic() + _CALL_TIMEOUT_S
         gtrids = [str(task.item.gtrid) for task in tasks]
         cluster = tasks[0].item.gtrid.cluster
-        with self._shards[shard].connection(deadline) as connection:
+        with self._shards[shard].recovering(deadline) as connection:
             if end_sessions_of(connection, cluster, gtrids, deadline):
                 extra = {"event": "recovery.sessions_ended", "shard": shard, "gtrids": gtrids}
                 log.info(
@@ -402,7 +401,7 @@ class Finisher:
         deadline = time.monotonic() + _CALL_TIMEOUT_S
         names = {str(task.item.gtrid): task for task in tasks}
         cluster = tasks[0].item.gtrid.cluster
-        with self._shards[shard].connection(deadline) as connection:
+        with self._shards[shard].recovering(deadline) as connection:
             looks = look(connection, cluster, names, deadline)
         asked: dict[str, list[Task]] = defaultdict(list)
         for gtrid, task in names.items():
@@ -413,7 +412,7 @@ class Finisher:
         for home, some in asked.items():
             try:
                 deadline = time.monotonic() + _CALL_TIMEOUT_S
-                with self._shards[home].connection(deadline) as connection:
+                with self._shards[home].recovering(deadline) as connection:
                     gtrids = [str(task.item.gtrid) for task in some]
                     decisions = read_decisions(connection, gtrids, deadline)
             except ShardError as error:

@@ -7,21 +7,28 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from coordinator.addresses import service_address
+from coordinator.probe import Probe
 from coordinator.settings import Settings
-from shard_client.errors import ConnectionLost, ShardError, ShardUnavailable
+from shard_client.errors import (
+    LOCK_WAIT_TIMEOUT,
+    ConnectionLost,
+    Hurried,
+    ShardError,
+    ShardUnavailable,
+)
 from shard_client.shard import Limits, Shard
 from shard_client.shard_map import ShardMap
 
 log = logging.getLogger(__name__)
 
-# How often an unavailable shard is tried, in seconds. Only this thread waits for it.
-_PROBE_INTERVAL_S = 0.5
-# How often those in use are checked for settings that were changed, in seconds.
-_CHECK_INTERVAL_S = 30.0
+# Threads of a process that may be finishing groups on one shard.
+RECOVERING_THREADS = 6
 # Connections of a process to one shard with which transfers by TC/C and Saga are finished.
 FINISHING_CONNECTIONS = 2
-# Connections of a process to one shard for reads and recovery.
+# Connections of a process to one shard for reads; and for recovery, one for each thread that may be
+# at work there, one to look for more, and one to collect.
 _READ_CONNECTIONS = 8
+_RECOVERY_CONNECTIONS = RECOVERING_THREADS + 2
 
 
 class NoShardMap(Exception):
@@ -37,19 +44,22 @@ class Shards:
         self._settings = settings
         self._map: ShardMap | None = None
         self._shards: dict[str, Shard] = {}
-        self._wake = threading.Event()
-        self._stopping = False
-        self._check_at = time.monotonic() + _CHECK_INTERVAL_S
-        self._thread = threading.Thread(target=self._probe, name="shard-probe", daemon=True)
+        self._probes: dict[str, Probe] = {}
+        self._lock = threading.Lock()
+        self._is_probing = False
         self.look_again: Callable[[], None] = lambda: None
 
     def start(self) -> None:
-        self._thread.start()
+        """Look after every shard, from now on."""
+        with self._lock:
+            self._is_probing = True
+            self._look_after()
 
     def stop(self) -> None:
-        self._stopping = True
-        self._wake.set()
-        self._thread.join(timeout=2)
+        with self._lock:
+            self._is_probing = False
+            for probe in self._probes.values():
+                probe.stop()
         for shard in self._shards.values():
             shard.close()
 
@@ -72,6 +82,7 @@ class Shards:
             # finisher of transfers by TC/C and Saga.
             connections=settings.engine.executors + 1 + FINISHING_CONNECTIONS,
             reading_connections=_READ_CONNECTIONS,
+            recovering_connections=_RECOVERY_CONNECTIONS,
         )
         shards = {}
         for name, where in new.shards.items():
@@ -91,7 +102,8 @@ class Shards:
         self._shards, self._map = shards, new
         for shard in retired:
             shard.close()
-        self._wake.set()
+        with self._lock:
+            self._look_after()
 
     def shard_of(self, account: str) -> str:
         return self.map.shard_of(account)
@@ -106,6 +118,19 @@ class Shards:
     def all(self) -> list[Shard]:
         return list(self._shards.values())
 
+    def _look_after(self) -> None:
+        """Let each shard of the map have a probe of its own, and no other shard one."""
+        if not self._is_probing:
+            return
+        for name, probe in list(self._probes.items()):
+            if self._shards.get(name) is not probe.shard:
+                self._probes.pop(name).stop()
+        for name, shard in self._shards.items():
+            if name not in self._probes:
+                self._probes[name] = Probe(shard)
+                self._probes[name].start()
+                self._probes[name].wake()
+
     # --- availability -----------------------------------------------------------------------
 
     def trouble_with(self, shard: str) -> tuple[str, float] | None:
@@ -118,17 +143,27 @@ class Shards:
             return None
         return reason, time.monotonic() - known.unavailable_since
 
+    def slow(self) -> set[str]:
+        """Those that keep groups waiting; none if there are no others to be kept from waiting."""
+        shards = self.all()
+        slow = {shard.id for shard in shards if shard.is_available and shard.is_slow}
+        return slow if any(s.is_available and s.id not in slow for s in shards) else set()
+
     def note(self, error: ShardError) -> None:
-        """Learn from an error: give up the shard if it may be in trouble, until a probe says that
-        it is not.
+        """Learn from an error: give up the shard if it is in trouble, until a probe says that it is
+        not; let a probe look whether it is, if that is open.
         """
-        if not isinstance(error, ConnectionLost | ShardUnavailable):
-            return
         shard = self._shards.get(error.shard)
         if shard is None:
             return
-        shard.give_up(error)
-        self._wake.set()
+        if isinstance(error, Hurried) or error.code == LOCK_WAIT_TIMEOUT:
+            shard.is_doubted = True
+        elif isinstance(error, ConnectionLost | ShardUnavailable):
+            shard.give_up(error)
+        else:
+            return
+        if probe := self._probes.get(error.shard):
+            probe.wake()
 
     def admit_all(self) -> None:
         """Try every shard that is not available, all at once, once."""
@@ -143,30 +178,3 @@ class Shards:
         except ShardError as error:
             extra = {"event": "shard.not_admitted", "shard": shard.id, "code": error.code}
             log.debug("%s", error, extra=extra)
-
-    def _check_all(self) -> None:
-        for shard in self.all():
-            try:
-                if shard.is_available:
-                    shard.check_again()
-            except ShardError as error:
-                self.note(error)
-
-    def _probe(self) -> None:
-        while not self._stopping:
-            self._wake.wait(_PROBE_INTERVAL_S)
-            self._wake.clear()
-            if self._stopping:
-                return
-            try:
-                self.admit_all()
-                if time.monotonic() > self._check_at:
-                    self._check_at = time.monotonic() + _CHECK_INTERVAL_S
-                    self._check_all()
-            except Exception:
-                log.exception(
-                    "the probe of shards met a bug and goes on", extra={"event": "shard.bug"}
-                )
-            if any(not shard.is_available for shard in self.all()):
-                # A failed probe is not repeated at once, however often it is asked for.
-                time.sleep(_PROBE_INTERVAL_S / 5)

@@ -87,7 +87,7 @@ class Sweeper:
                 continue
             deadline = time.monotonic() + _CALL_TIMEOUT_S
             try:
-                with shard.connection(deadline) as connection:
+                with shard.recovering(deadline) as connection:
                     prepared = list_prepared(connection, self._cluster, deadline)
                     unfinished = list_unfinished(connection, self._cluster, deadline)
                     rows = self._abandoned(connection, unfinished, around)

@@ -36,6 +36,8 @@ _CALL_TIMEOUT_S = 3.0
 # How long a transfer that is being written at its deadline is waited for, before "pending".
 _SETTLE_S = 1.0
 _POLL_S = 0.05
+# How long all looks behind an answer may take: it is late already.
+_LOOK_S = 2.0
 
 
 class Pending:
@@ -133,8 +135,8 @@ class Transfers:
             places[self._shard_of(transfer.id)][transfer.id] = transfer
             undone.add((transfer.id, ticket.gtrid))
         answers: dict[str, Answer | Pending] = {}
+        deadline = time.monotonic() + _LOOK_S
         for shard, asked in places.items():
-            deadline = time.monotonic() + _CALL_TIMEOUT_S
             try:
                 with self._shards[shard].connection(deadline) as connection:
                     found = probe(connection, list(asked), deadline)
@@ -146,12 +148,13 @@ class Transfers:
                 # there only until its shard has rolled back.
                 if isinstance(what, Undecided) and (id_, what.stored.gtrid) in undone:
                     continue
-                answers[id_] = self._as_answer(asked[id_], what)
+                answers[id_] = self._as_answer(asked[id_], what, deadline)
         return answers
 
-    def _as_answer(self, asked: Transfer, found: StoredTransfer | Undecided) -> Answer | Pending:
+    def _as_answer(
+        self, asked: Transfer, found: StoredTransfer | Undecided, deadline: float
+    ) -> Answer | Pending:
         """The answer to a transfer that an earlier request has brought about, or may have."""
-        deadline = time.monotonic() + _CALL_TIMEOUT_S
         try:
             outcome: StoredTransfer | Pending
             if isinstance(found, Undecided):

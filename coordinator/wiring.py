@@ -75,6 +75,8 @@ class Process:
             shard_patience_s=_SHARD_PATIENCE_S,
             shard_of=self.shards.shard_of,
             trouble_with=self.shards.trouble_with,
+            slow_shards=self.shards.slow,
+            slow_max=max(engine.executors // 2, 1),
         )
         self.finisher = Finisher(self.shards, self.metrics, self.tracer)
         interval_s = engine.sweep_interval_ms / 1000

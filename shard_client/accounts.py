@@ -288,7 +288,7 @@ def hold(
         found = {row[0]: _state(row).account for row in results[2].rows}
         return Held(found, [PhaseRow.from_row(row) for row in results[3].rows])
 
-    return connection.call(packet, deadline, parse)
+    return connection.call(packet, deadline, parse, in_line=in_line)
 
 
 def release(connection: ShardConnection, deadline: float) -> Reply[None]:

@@ -61,7 +61,8 @@ class Branch:
         Deadlocks are kept away by the caller, who waits in one global order of (shard, account).
         """
         statement = sql.listing(self.connection, sql.WAIT_FOR_ACCOUNTS, sorted(accounts))
-        return self.connection.call([*self._opening(), statement], deadline, _nothing)
+        packet = [*self._opening(), statement]
+        return self.connection.call(packet, deadline, _nothing, in_line=True)
 
     def lock(
         self, accounts: Iterable[str], transfers: Iterable[str], deadline: float

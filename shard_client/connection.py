@@ -38,6 +38,9 @@ _SLOW_FOR_S = 2.0
 # What every server takes; how much it takes at most, it says when it is asked.
 _PACKET_MAX_LEAST = 1024
 
+# So long the server waits for one lock: a second, by a watch that it looks at once a second.
+LOCK_WAIT_S = 2.0
+
 _SESSION = (
     "SET SESSION sql_mode='STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO', autocommit=1,"
     " innodb_lock_wait_timeout=1, lock_wait_timeout=1,"
@@ -225,7 +228,8 @@ class ShardConnection:
     def _late(self, deadline: float, statement: int | None) -> ConnectionLost:
         """What it means that the deadline has passed."""
         given_s = deadline - self._sent_at
-        kind = TimedOut if given_s >= _FAIR_S else Hurried
+        is_fair = given_s >= _FAIR_S and self.waits_since is not None
+        kind = TimedOut if is_fair else Hurried
         text = f"there was no answer within {given_s:.1f} s"
         return kind(self.shard, text, code=CR.CR_SERVER_LOST, statement=statement)
 

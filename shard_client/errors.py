@@ -6,7 +6,7 @@
     |-- ShardUnavailable     the shard takes no work now: down, read only, full, not itself
     |-- ConnectionLost       no answer: what was sent may or may not have been carried out
     |   |-- TimedOut         not within the time that it was given
-    |   `-- Hurried          it was given too little time to be blamed for it
+    |   `-- Hurried          it had too little time, or waited for locks: no fault of the shard
     |-- DuplicateRow         a primary key was there already
     |-- UnknownBranch        XA does not know this XID (any more)
     |-- StatementRefused     one of the statements cannot be carried out as it is
@@ -19,6 +19,9 @@ from functools import partial
 from typing import Any
 
 import pymysql.err
+
+# A row, a table or all commits stayed locked for as long as the session waits.
+LOCK_WAIT_TIMEOUT = 1205
 
 # In the place of a shard's name when no single one is meant.
 ALL_SHARDS = "*"
@@ -68,7 +71,9 @@ class TimedOut(ConnectionLost):
 
 
 class Hurried(ConnectionLost):
-    """The deadline came soon after the packet was sent: that says nothing of the shard."""
+    """The deadline came soon after the packet was sent, or the server was to wait for locks until
+    then: that says nothing of the shard.
+    """
 
 
 class DuplicateRow(ShardError):
@@ -89,7 +94,7 @@ class ProtocolBug(ShardError):
 
 _MEANING: dict[int, type[ShardError]] = {
     # Locks; 3572 is NOWAIT on MySQL. MariaDB says 1205 for it.
-    1205: TryAgain,
+    LOCK_WAIT_TIMEOUT: TryAgain,
     1213: TryAgain,
     1020: TryAgain,
     3572: TryAgain,

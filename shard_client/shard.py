@@ -4,13 +4,14 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import NamedTuple
 
 from shard_client.checks import ServerCheck, check_server, verify_identity
-from shard_client.connection import Address, Pool, ShardConnection
-from shard_client.errors import ConnectionLost, ShardError, ShardUnavailable
-from shard_client.statements import TOUCH
+from shard_client.connection import LOCK_WAIT_S, Address, Pool, ShardConnection
+from shard_client.errors import ConnectionLost, Hurried, ShardError, ShardUnavailable, TimedOut
+from shard_client.rehearsal import rehearse
+from shard_client.trust import Trust
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +23,7 @@ class Limits(NamedTuple):
     idle_timeout_s: int
     connections: int
     reading_connections: int
+    recovering_connections: int
 
 
 class Shard:
@@ -47,10 +49,14 @@ class Shard:
         self._refuse_weak = refuse_weak_durability
         idle_max_s = limits.idle_timeout_s / 2
         self._pool = Pool(self.id, self._connect, limits.connections, idle_max_s)
-        # Of their own, so that many readers do not keep groups waiting.
+        # Of their own, so that many readers keep neither groups nor recovery waiting.
         self._readers = Pool(self.id, self._connect, limits.reading_connections, idle_max_s)
-        self.pools = {"groups": self._pool, "reads": self._readers}
+        self._recovery = Pool(self.id, self._connect, limits.recovering_connections, idle_max_s)
+        self.pools = {"groups": self._pool, "reads": self._readers, "recovery": self._recovery}
         self._lock = threading.Lock()
+        self._trust = Trust()
+        # Something happened to a packet for which the shard may be to blame, or not.
+        self.is_doubted = False
         self.unavailable_because: str | None = "it was not reached yet"
         self.unavailable_since = time.monotonic()
         self.last_check: ServerCheck | None = None
@@ -59,27 +65,54 @@ class Shard:
     def is_available(self) -> bool:
         return self.unavailable_because is None
 
+    @property
+    def is_slow(self) -> bool:
+        """Whether an answer to a group is overdue, or was a moment ago."""
+        return self._pool.is_slow(time.monotonic())
+
     def admit(self) -> None:
-        """Check the server from the ground up and, if it is good, use it. Raises ShardError."""
-        deadline = time.monotonic() + self._limits.connect_timeout_s
+        """Check the server from the ground up and, if it is good, use it; if it has failed often
+        of late, it has to be good several times. Raises ShardError.
+        """
         try:
             with self._fresh_connection() as connection:
-                check = check_server(connection, time.time(), deadline)
+                check = check_server(connection, time.time(), self._soon())
                 problems = check.problems + (check.weak if self._refuse_weak else [])
                 if problems:
                     raise ShardUnavailable(self.id, "; ".join(problems))
-                # A full disk or a lost lock shows on writing only.
-                connection.query([TOUCH], deadline)
+                rehearse(connection, self._soon() + LOCK_WAIT_S)
         except ShardError as error:
+            self._trust.fail()
             self.give_up(error)
             raise
+        now = time.monotonic()
+        if not self._trust.prove(now):
+            text = f"it is well again, and watched: {self._trust.needed(now)} looks must be good"
+            self.unavailable_because = f"{text}, since it has failed repeatedly"
+            raise ShardUnavailable(self.id, self.unavailable_because)
         self._empty()
         with self._lock:
             self.last_check, was = check, self.unavailable_because
             self.unavailable_because = None
+            self.is_doubted = False
         if was:
             extra = {"event": "shard.in_use", "shard": self.id}
             log.info("shard %s is in use (%s)", self.id, check.version, extra=extra)
+
+    def look(self) -> None:
+        """Whether a shard that is in use, and doubted, does what transfers ask, and in time; if
+        not, it is given up. Raises ShardError.
+        """
+        self.is_doubted = False
+        try:
+            with self._fresh_connection() as connection:
+                rehearse(connection, self._soon() + LOCK_WAIT_S)
+        except ShardError as error:
+            self.give_up(error)
+            raise
+
+    def _soon(self) -> float:
+        return time.monotonic() + self._limits.connect_timeout_s
 
     def check_again(self) -> None:
         """Look whether a shard that is in use still is as durable as required. Raises ShardError.
@@ -87,8 +120,8 @@ class Shard:
         The rest of the check is for a server that comes new: a clock that was set must not take all
         shards away at once.
         """
-        deadline = time.monotonic() + self._limits.connect_timeout_s
-        with self.connection(deadline) as connection:
+        deadline = self._soon()
+        with self.recovering(deadline) as connection:
             check = check_server(connection, time.time(), deadline)
         self.last_check = check
         if check.weak and self._refuse_weak:
@@ -100,6 +133,9 @@ class Shard:
             was, self.unavailable_because = self.unavailable_because, error.text
             if was is None:
                 self.unavailable_since = time.monotonic()
+                # A broken connection costs nobody time, and is soon replaced.
+                if isinstance(error, ShardUnavailable | TimedOut):
+                    self._trust.lose(self.unavailable_since)
         if was is None:
             extra = {"event": "shard.lost", "shard": self.id, "code": error.code}
             log.warning("shard %s is not used: %s", self.id, error.text, extra=extra)
@@ -122,32 +158,39 @@ class Shard:
         """Give a connection back; a closed one is dropped."""
         self._pool.give(connection)
 
-    @contextmanager
-    def connection(self, deadline: float) -> Iterator[ShardConnection]:
-        """A connection for a block, not for a group. What the block raises closes it; a shard that
-        cannot be reached or takes no work is given up.
+    def connection(self, deadline: float) -> AbstractContextManager[ShardConnection]:
+        """A connection for a block that reads. What the block raises closes it; a shard that cannot
+        be reached or takes no work is given up.
         """
+        return self._connection(self._readers, deadline)
+
+    def recovering(self, deadline: float) -> AbstractContextManager[ShardConnection]:
+        """The same for a block that finishes or collects what is left open."""
+        return self._connection(self._recovery, deadline)
+
+    @contextmanager
+    def _connection(self, pool: Pool, deadline: float) -> Iterator[ShardConnection]:
         self._check_available()
-        connection = self._readers.take(deadline)
+        connection = pool.take(deadline)
         try:
             yield connection
         except BaseException as error:
             connection.close()
             if isinstance(error, ShardUnavailable):
                 self.give_up(error)
-            elif isinstance(error, ConnectionLost):
+            elif isinstance(error, ConnectionLost) and not isinstance(error, Hurried):
                 self._empty()
             raise
         finally:
-            self._readers.give(connection)
+            pool.give(connection)
 
     def close(self) -> None:
         """Use it no more; connections that are out are closed when they come back."""
         self._empty()
 
     def _empty(self) -> None:
-        self._pool.empty()
-        self._readers.empty()
+        for pool in self.pools.values():
+            pool.empty()
 
     @contextmanager
     def _fresh_connection(self) -> Iterator[ShardConnection]:
@@ -162,8 +205,7 @@ class Shard:
         timeout_s = self._limits.connect_timeout_s
         try:
             connection = ShardConnection(self.address, timeout_s, self._limits.idle_timeout_s)
-            deadline = time.monotonic() + timeout_s
-            verify_identity(connection, self._cluster, self.server_uuid, deadline)
+            verify_identity(connection, self._cluster, self.server_uuid, self._soon())
         except ShardError as error:
             unavailable = ShardUnavailable(self.id, error.text, code=error.code)
             self.give_up(unavailable)

@@ -245,7 +245,7 @@ class PhasedRun:
         for shard, pairs in by_shard.items():
             try:
                 deadline = self._visits.deadline()
-                with self._shards[shard].connection(deadline) as connection:
+                with self._shards[shard].recovering(deadline) as connection:
                     asked = [stored.transfer.id for _, stored in pairs]
                     there = probe(connection, asked, deadline)
             except ShardError as error:

@@ -21,6 +21,7 @@ from coordinator.shards import Shards
 from coordinator.telemetry.metrics import Metrics
 from coordinator.telemetry.tracing import GroupTrace
 from ledger.ids import slot_of
+from shard_client.connection import LOCK_WAIT_S
 from shard_client.errors import DuplicateRow, ShardError, ShardUnavailable, TryAgain
 from shard_client.phases import Found, Visit
 from shard_client.xid import Gtrid
@@ -56,13 +57,16 @@ class Visits:
         """Begin a visit on each of these shards; those that are lost are missing. The account of
         the course that is `in_line` is waited for, up to a second, before anything else is locked.
         """
-        deadline = self.deadline()
-        parties.open(work, deadline)
+        parties.open(work, self.deadline())
         if in_line and in_line.account:
             account, shard = in_line.account, self._shards.shard_of(in_line.where)
+            deadline = self.deadline() + LOCK_WAIT_S
             parties.ask([shard], lambda v: v.wait_for([account], deadline), "lock")
         needs = {shard: wanted(courses) for shard, courses in work.items()}
-        found = parties.ask(list(work), lambda v: v.enter(needs[v.shard], deadline), "enter")
+        # Phases and steps are waited for, where others are at the same transfers.
+        found = parties.ask(
+            list(work), lambda v: v.enter(needs[v.shard], self.deadline() + LOCK_WAIT_S), "enter"
+        )
         for shard, answer in found.items():
             if not answer.locked.is_writable:
                 self._shards.note(ShardUnavailable(shard, "it is read only"))
@@ -72,19 +76,22 @@ class Visits:
         self, parties: Participants[Visit], missing: Mapping[str, set[str]]
     ) -> dict[str, set[str]]:
         """Which of these accounts do not exist, on each shard, rather than being locked."""
-        deadline = self.deadline()
         asked = {shard: names for shard, names in missing.items() if names}
-        existing = parties.ask(list(asked), lambda v: v.existing(asked[v.shard], deadline), "lock")
+        existing = parties.ask(
+            list(asked), lambda v: v.existing(asked[v.shard], self.deadline()), "lock"
+        )
         return {shard: asked[shard] - found for shard, found in existing.items()}
 
     def leave(self, parties: Participants[Visit], visits: Mapping[str, Visited]) -> set[str]:
         """Write and commit; says on which shards that was answered."""
-        deadline = time.monotonic() + self._write_s
         writing = [shard for shard, visit in visits.items() if not visit.writes.is_empty]
         idle = [shard for shard in visits if shard not in writing]
-        parties.release(idle, deadline)
+        parties.release(idle, self._write_s)
         done = parties.ask(
-            writing, lambda v: v.leave(visits[v.shard].writes, deadline), "leave", releases=True
+            writing,
+            lambda v: v.leave(visits[v.shard].writes, time.monotonic() + self._write_s),
+            "leave",
+            releases=True,
         )
         return {*done, *idle}
 

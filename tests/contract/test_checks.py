@@ -40,7 +40,7 @@ def shard(lone: Lone, *, refuse_weak: bool = True, uuid: str | None = None) -> S
         lone.address,
         CLUSTER,
         lone.uuid if uuid is None else uuid,
-        Limits(2.0, 60, 4, 4),
+        Limits(2.0, 60, 4, 4, 4),
         refuse_weak_durability=refuse_weak,
     )
 
