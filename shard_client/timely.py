@@ -5,6 +5,7 @@ its caller for as long as it likes.
 """
 
 import select
+import socket
 import ssl
 import time
 from contextlib import suppress
@@ -15,6 +16,7 @@ from pymysql.constants import CR
 
 _PIECE = 16_384
 _PIECE_MAX = 1 << 20
+_PIECE_SENT = 1 << 16
 _WAITS = {ssl.SSLWantReadError: select.POLLIN, ssl.SSLWantWriteError: select.POLLOUT}
 
 
@@ -61,29 +63,43 @@ class TimelyConnection(pymysql.connections.Connection):  # type: ignore[misc]
     def _receive(self, count: int) -> bytes:
         """What has arrived; waits for it, until the deadline."""
         try:
-            if (left_s := self.left_s()) > 0:
+            while True:
+                self._sock.settimeout(0)
+                with suppress(BlockingIOError, ssl.SSLWantReadError):
+                    return bytes(self._sock.recv(count))
+                if (left_s := self.left_s()) <= 0:
+                    raise TimeoutError("there was no answer in time")
+                # Beneath TLS, which waits anew for each byte of what it has to have as a whole.
                 self._sock.settimeout(left_s)
                 with suppress(TimeoutError):
-                    return bytes(self._sock.recv(count))
-            self._sock.settimeout(0)
-            return bytes(self._sock.recv(count))
-        except (BlockingIOError, ssl.SSLWantReadError):
-            raise TimeoutError("there was no answer in time") from None
+                    socket.socket.recv(self._sock, 1, socket.MSG_PEEK)
+        except TimeoutError:
+            raise
         except OSError as error:
             raise pymysql.err.OperationalError(CR.CR_SERVER_LOST, str(error)) from error
 
     def _write_bytes(self, data: bytes) -> None:
         rest = memoryview(data)
-        while rest:
-            if (left_s := self.left_s()) <= 0:
-                raise TimeoutError("it did not take the packet in time")
-            self._sock.settimeout(left_s)
-            try:
-                rest = rest[self._sock.send(rest) :]
-            except TimeoutError:
-                continue
-            except OSError as error:
-                raise pymysql.err.OperationalError(CR.CR_SERVER_GONE_ERROR, repr(error)) from error
+        self._sock.settimeout(0)
+        try:
+            while rest:
+                sent = 0
+                with suppress(BlockingIOError, ssl.SSLWantWriteError):
+                    sent = self._sock.send(rest[:_PIECE_SENT])
+                rest = rest[sent:]
+                if not sent and not _waited(self._sock, select.POLLOUT, self.left_s()):
+                    raise TimeoutError("it did not take the packet in time")
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise pymysql.err.OperationalError(CR.CR_SERVER_GONE_ERROR, repr(error)) from error
+
+
+def _waited(sock: socket.socket, event: int, left_s: float) -> bool:
+    """Wait until a socket can be read from or written to; says whether it can."""
+    poller = select.poll()
+    poller.register(sock.fileno(), event)
+    return bool(poller.poll(max(left_s, 0) * 1000))
 
 
 class _Handshakes:
@@ -106,12 +122,11 @@ class _Handshakes:
         return wrapped
 
     def _shake_hands(self, wrapped: ssl.SSLSocket) -> None:
-        poller = select.poll()
         while True:
             try:
                 wrapped.do_handshake()
                 return
             except tuple(_WAITS) as wanted:
-                poller.register(wrapped.fileno(), _WAITS[type(wanted)])
-            if not poller.poll(max(self._connection.left_s(), 0) * 1000):
+                event = _WAITS[type(wanted)]
+            if not _waited(wrapped, event, self._connection.left_s()):
                 raise TimeoutError("it did not begin TLS in time")
