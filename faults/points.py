@@ -272,13 +272,17 @@ class _Parted:
         return getattr(self._real, name)
 
     def call(
-        self, statements: Sequence[str], deadline: float, parse: Callable[[list[Result]], Any]
+        self,
+        statements: Sequence[str],
+        deadline: float,
+        parse: Callable[[list[Result]], Any],
+        **options: bool,
     ) -> Any:
         *first, last = statements
         if first:
             self._real.query(first, deadline)
         self._between()
-        return _Shifted(self._real.call([last], deadline, parse), len(first))
+        return _Shifted(self._real.call([last], deadline, parse, **options), len(first))
 
 
 class _Shifted:
@@ -307,9 +311,13 @@ class _LastOnly:
         return getattr(self._real, name)
 
     def call(
-        self, statements: Sequence[str], deadline: float, parse: Callable[[list[Result]], Any]
+        self,
+        statements: Sequence[str],
+        deadline: float,
+        parse: Callable[[list[Result]], Any],
+        **options: bool,
     ) -> Any:
-        return self._real.call(statements[-1:], deadline, parse)
+        return self._real.call(statements[-1:], deadline, parse, **options)
 
 
 def _through(

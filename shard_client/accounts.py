@@ -68,7 +68,7 @@ def _check_slots(connection: ShardConnection, accounts: Iterable[str], slots: Re
     """Raise SlotMoved unless this shard owns the slots of all these accounts (rule R4)."""
     for account in accounts:
         slot = slot_of(account)
-        if not any(first <= slot <= last for first, last, _ in slots.rows):
+        if not any(first <= slot <= last for first, last, *_ in slots.rows):
             text = f"slot {slot} of account {account} is not on this shard"
             raise SlotMoved(connection.shard, text)
 

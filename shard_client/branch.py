@@ -68,17 +68,18 @@ class Branch:
         self, accounts: Iterable[str], transfers: Iterable[str], deadline: float
     ) -> Reply[Locked]:
         """Lock what is free of these accounts, without waiting, and look up these transfer ids."""
-        opening, ids = self._opening(), list(transfers)
-        packet = [
-            *opening,
-            sql.listing(self.connection, sql.READ_SLOTS, ()),
-            sql.listing(self.connection, sql.LOCK_ACCOUNTS, sorted(accounts)),
-        ]
+        opening, ids, connection = self._opening(), list(transfers), self.connection
+        wanted = sorted(accounts)
+        locks = sql.listings(connection, sql.LOCK_ACCOUNTS, wanted, sql.ACCOUNT_MAX)
+        packet = [*opening, sql.listing(connection, sql.READ_SLOTS, ()), *locks]
         if ids:
-            packet.append(sql.listing(self.connection, sql.FIND_TRANSFERS, ids))
-        return self.connection.call(
-            packet, deadline, lambda results: _locked(*results[len(opening) :])
-        )
+            packet.append(sql.listing(connection, sql.FIND_TRANSFERS, ids))
+
+        def parse(results: list[Result]) -> Locked:
+            slots, *rest = results[len(opening) :]
+            return locked_of(connection, slots, rest[: len(locks)], rest[len(locks) :])
+
+        return connection.call(packet, deadline, parse, is_proven=True)
 
     def existing(self, accounts: Iterable[str], deadline: float) -> Reply[set[str]]:
         """Which of these accounts exist, locked by somebody or not."""
@@ -180,18 +181,18 @@ def _nothing(_: list[Result]) -> None:
     return None
 
 
-def _locked(slots: Result, accounts: Result, known: Result | None = None) -> Locked:
-    ((text,),) = accounts.rows
-    return locked_of(slots, text or "", known)
-
-
-def locked_of(slots: Result, accounts: str, known: Result | None) -> Locked:
-    """From READ_SLOTS, the text of LOCK_ACCOUNTS, and FIND_TRANSFERS if that was asked."""
-    stored = stored_of(known) if known is not None else []
+def locked_of(
+    connection: ShardConnection, slots: Result, accounts: list[Result], known: list[Result]
+) -> Locked:
+    """From READ_SLOTS, and LOCK_ACCOUNTS and FIND_TRANSFERS as often as they were asked. Raises
+    ShardUnavailable if they are not whole.
+    """
+    connection.believe(limit for *_, limit in slots.rows)
+    stored = [item for result in known for item in stored_of(connection, result)]
     return Locked(
-        slots=slots_of(tuple((first, last) for first, last, _ in slots.rows)),
-        is_writable=not any(read_only for _, _, read_only in slots.rows),
-        accounts=accounts_of(accounts),
+        slots=slots_of(tuple((first, last) for first, last, *_ in slots.rows)),
+        is_writable=not any(read_only for _, _, read_only, _ in slots.rows),
+        accounts=accounts_of(connection.lines(accounts)),
         known={item.transfer.id: item for item in stored},
     )
 
@@ -202,15 +203,14 @@ def slots_of(ranges: tuple[tuple[int, int], ...]) -> frozenset[int]:
     return frozenset(slot for first, last in ranges for slot in range(first, last + 1))
 
 
-def accounts_of(text: str) -> dict[str, Account]:
-    """The accounts that LOCK_ACCOUNTS has brought. A text that was cut lacks the end of a line, and
-    raises ValueError.
-    """
+def accounts_of(lines: Iterable[str]) -> dict[str, Account]:
+    """The accounts that LOCK_ACCOUNTS has brought."""
     found = {}
-    for line in text.splitlines():
-        id_, currency, balance, limit, status, count, floor, chain, *rest = line.split("\t")
+    for line in lines:
+        id_, currency, balance, limit, status, count, floor, chain, held, expected = line.split(
+            "\t"
+        )
         overdraft_limit = int(limit) if limit else None
-        held, expected, _ = rest
         found[id_] = Account(
             id_,
             currency,

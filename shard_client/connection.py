@@ -2,11 +2,12 @@
 
 import fcntl
 import math
+import re
 import ssl
 import termios
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -16,12 +17,14 @@ from pymysql.constants import CLIENT, COMMAND, CR
 from shard_client.errors import (
     ConnectionLost,
     Hurried,
+    NoneFree,
     ShardUnavailable,
-    StatementRefused,
     TimedOut,
+    TooLarge,
     TryAgain,
     translate,
 )
+from shard_client.session import PROOF, ROWS_MAX, TEXT_MAX, opening
 from shard_client.timely import TimelyConnection
 
 T = TypeVar("T")
@@ -35,25 +38,17 @@ _FAIR_S = 0.9
 # An answer that is not there after so long is overdue; its shard counts as slow for a while.
 SLOW_S = 0.5
 _SLOW_FOR_S = 2.0
-# What every server takes; how much it takes at most, it says when it is asked.
-_PACKET_MAX_LEAST = 1024
-
 # So long the server waits for one lock: a second, by a watch that it looks at once a second.
 LOCK_WAIT_S = 2.0
 
-_SESSION = (
-    "SET SESSION sql_mode='STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO', autocommit=1,"
-    " innodb_lock_wait_timeout=1, lock_wait_timeout=1,"
-    # Many rows come as one text; it is as long as they need, the rest is a limit only.
-    " group_concat_max_len=67108864,"
-    " wait_timeout={idle}, net_read_timeout={idle}, net_write_timeout={idle}"
-)
-# Without these a long IN list becomes a scan (MySQL) or a join with a temporary table (MariaDB),
-# and a group would lock rows that are not its own.
-_SESSION_MYSQL = ", range_optimizer_max_mem_size=0"
-_SESSION_MARIADB = ", in_predicate_conversion_threshold=0"
+# For what a session begins with; how much its server takes at most, it says when it is asked.
+_OPENING_MAX = 4096
+
 _ABILITIES = "SELECT @@log_bin, @@sync_binlog, @@max_allowed_packet"
-_ISOLATION = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
+# Ends the text of a row.
+END = "\tall"
+# What gives rows: an answer that is believed only when it is known to be whole.
+_READING = re.compile(r"\s*\(?\s*(SELECT|SHOW|WITH|TABLE|VALUES)\b", re.IGNORECASE)
 
 
 class Address(NamedTuple):
@@ -107,15 +102,24 @@ class Reply(Generic[T]):
     """The answer to a packet that is on its way; read it once with `get`."""
 
     def __init__(
-        self, connection: "ShardConnection", deadline: float, parse: Callable[[list[Result]], T]
+        self,
+        connection: "ShardConnection",
+        deadline: float,
+        parse: Callable[[list[Result]], T],
+        *,
+        has_proof: bool = False,
     ) -> None:
         self._connection = connection
         self._deadline = deadline
         self._parse = parse
+        self._has_proof = has_proof
 
     def get(self) -> T:
         """Wait for the answer, until the deadline of the packet. Raises ShardError."""
-        return self._parse(self._connection.receive(self._deadline))
+        results = self._connection.receive(self._deadline)
+        if self._has_proof:
+            self._connection.believe(value for (value,) in results.pop().rows or [(0,)])
+        return self._parse(results)
 
 
 class ShardConnection:
@@ -148,14 +152,15 @@ class ShardConnection:
         self.last_used = self._sent_at = time.monotonic()
         # Since when an answer is waited for that ought to come at once.
         self.waits_since: float | None = None
-        self._packet_max = _PACKET_MAX_LEAST
-        special = _SESSION_MARIADB if self.is_mariadb else _SESSION_MYSQL
-        settings = _SESSION.format(idle=idle_timeout_s) + special
+        self.packet_max = _OPENING_MAX
+        first = opening(
+            is_mariadb=self.is_mariadb, idle_s=idle_timeout_s, isolation="READ COMMITTED"
+        )
         try:
-            results = self.query([_ISOLATION, settings, _ABILITIES], deadline)
+            results = self.query([*first, _ABILITIES], deadline)
         except (ConnectionLost, TryAgain) as error:
             raise ShardUnavailable(self.shard, f"cannot be reached: {error.text}") from error
-        log_bin, sync_binlog, self._packet_max = results[2].rows[0]
+        log_bin, sync_binlog, self.packet_max = results[-1].rows[0]
         # Elsewhere InnoDB shows a commit before it has flushed it (rule R2).
         self.is_durable_before_visible = bool(log_bin) and sync_binlog == 1 and not self.is_mariadb
         # When its pool last was emptied, as a count: an older connection is not taken back.
@@ -198,18 +203,24 @@ class ShardConnection:
         parse: Callable[[list[Result]], T],
         *,
         in_line: bool = False,
+        is_proven: bool = False,
     ) -> Reply[T]:
         """Send one packet of statements; the answer is read from the Reply. The deadline is for all
         of it, from here to the last byte of the answer. `in_line`: the server is to wait for locks.
 
-        Raises StatementRefused if the server would not take so large a packet, TryAgain if there
-        was no time left to ask it, ConnectionLost.
+        If it reads, the session's own limit on rows is asked for with it, and `parse` sees rows
+        that were not cut only. `is_proven`: it asks for the limit already, and `parse` calls
+        `believe`.
+
+        Raises TooLarge if the server would not take so large a packet, TryAgain if there was no
+        time left to ask it, ConnectionLost.
         """
-        packet = ";".join(statements).encode()
-        if len(packet) >= self._packet_max:
+        has_proof = not is_proven and any(map(_READING.match, statements))
+        packet = ";".join([*statements, PROOF] if has_proof else statements).encode()
+        if len(packet) >= self.packet_max:
             self.close()
             text = f"a packet of {len(packet)} bytes is beyond max_allowed_packet"
-            raise StatementRefused(self.shard, f"{text}, {self._packet_max}", code=1153)
+            raise TooLarge(self.shard, f"{text}, {self.packet_max}", code=1153)
         self._sent_at = time.monotonic()
         if deadline <= self._sent_at:
             self.close()
@@ -223,7 +234,35 @@ class ShardConnection:
             if isinstance(error, TimeoutError):
                 raise self._late(deadline, None) from error
             raise ConnectionLost(self.shard, f"the packet could not be sent: {error}") from error
-        return Reply(self, deadline, parse)
+        return Reply(self, deadline, parse, has_proof=has_proof)
+
+    def believe(self, limits: Iterable[int]) -> None:
+        """Raise ShardUnavailable if an answer may lack rows by the limits that came with it."""
+        for limit in limits:
+            if limit != ROWS_MAX:
+                raise self.not_whole(f"sql_select_limit is {limit} in its session")
+
+    def not_whole(self, why: str) -> ShardUnavailable:
+        """What to raise of an answer that lacks something: nothing follows from it."""
+        self.close()
+        return ShardUnavailable(self.shard, f"an answer is not whole and counts for nothing: {why}")
+
+    def lines(self, results: Iterable[Result]) -> list[str]:
+        """The rows that came as one text, with their number (see `statements.as_text`). Raises
+        ShardUnavailable if not all of them are there.
+        """
+        lines: list[str] = []
+        for result in results:
+            count, text = result.rows[0] if result.rows else (1, None)
+            some = (text or "").removesuffix(END).split(f"{END}\n") if count else []
+            if len(some) != count or (count and not (text or "").endswith(END)):
+                limits = f"max_allowed_packet is {self.packet_max}"
+                raise self.not_whole(
+                    f"{len(text or '')} characters of {count} rows came; {limits}, "
+                    f"group_concat_max_len was set to {TEXT_MAX}"
+                )
+            lines += some
+        return lines
 
     def _late(self, deadline: float, statement: int | None) -> ConnectionLost:
         """What it means that the deadline has passed."""
@@ -282,10 +321,10 @@ class Pool:
     def take(self, deadline: float) -> ShardConnection:
         """A connection for the caller alone; give it back with `give`.
 
-        Raises TryAgain if none becomes free in time, ShardUnavailable.
+        Raises NoneFree if none becomes free in time, ShardUnavailable.
         """
         if not self._free.acquire(timeout=max(deadline - time.monotonic(), 0)):
-            raise TryAgain(self._shard, "all connections to it are in use")
+            raise NoneFree(self._shard, "all connections to it are in use")
         began, generation = time.monotonic(), self._generation
         with self._lock:
             self._opening.append(began)

@@ -70,21 +70,20 @@ class StepRow(NamedTuple):
         return self.transfer, self.gtrid
 
 
-def standing_of(text: str) -> dict[Attempt, str]:
-    """The phases that LOCK_STANDING has brought. A text that was cut raises ValueError."""
+def standing_of(lines: Iterable[str]) -> dict[Attempt, str]:
+    """The phases that LOCK_STANDING has brought."""
     found = {}
-    for line in text.split("\n") if text else ():
-        id_, gtrid, phase, _ = line.split("\t")
+    for line in lines:
+        id_, gtrid, phase = line.split("\t")
         found[id_, gtrid] = phase
     return found
 
 
-def steps_of(text: str) -> dict[Attempt, StepRow]:
-    """The steps that LOCK_STEPS has brought. A text that was cut raises ValueError."""
+def steps_of(lines: Iterable[str]) -> dict[Attempt, StepRow]:
+    """The steps that LOCK_STEPS has brought."""
     found = {}
-    for line in text.split("\n") if text else ():
-        id_, gtrid, account, amount, state, is_empty, stamp, reason, *rest = line.split("\t")
-        detail, _ = rest
+    for line in lines:
+        id_, gtrid, account, amount, state, is_empty, stamp, reason, detail = line.split("\t")
         found[id_, gtrid] = StepRow(
             id_,
             gtrid,
@@ -172,22 +171,29 @@ class Visit(Branch):
         """Lock and look up. An account that is locked by somebody else is left out; `wait_for` it
         before, if it is not to be.
         """
-        asked = {
-            "accounts": (sql.LOCK_ACCOUNTS, wanted.accounts),
-            "phases": (sql.LOCK_PHASES, wanted.phases),
-            "standing": (sql.LOCK_STANDING, wanted.standing),
-            "steps": (sql.LOCK_STEPS, wanted.steps),
-            "transfers": (sql.FIND_TRANSFERS, wanted.transfers),
+        connection = self.connection
+        asked: dict[str, tuple[str, set[str], int]] = {
+            "accounts": (sql.LOCK_ACCOUNTS, wanted.accounts, sql.ACCOUNT_MAX),
+            "phases": (sql.LOCK_PHASES, wanted.phases, 1),
+            "standing": (sql.LOCK_STANDING, wanted.standing, sql.STANDING_MAX),
+            "steps": (sql.LOCK_STEPS, wanted.steps, sql.STEP_MAX),
+            "transfers": (sql.FIND_TRANSFERS, wanted.transfers, 1),
         }
-        kept = {name: pair for name, pair in asked.items() if pair[1]}
-        packet = [*self._opening(), sql.listing(self.connection, sql.READ_SLOTS, ())]
-        packet += [sql.listing(self.connection, text, sorted(ids)) for text, ids in kept.values()]
+        packet = [*self._opening(), sql.listing(connection, sql.READ_SLOTS, ())]
+        names: list[str] = []
+        for name, (statement, ids, row_max) in asked.items():
+            statements = sql.listings(connection, statement, sorted(ids), row_max)
+            packet += statements
+            names += [name] * len(statements)
 
         def parse(results: list[Result]) -> Found:
-            slots, *rest = results[-len(kept) - 1 :]
-            return _found(slots, dict(zip(kept, rest, strict=True)))
+            slots, *rest = results[-len(names) - 1 :]
+            found: dict[str, list[Result]] = defaultdict(list)
+            for name, result in zip(names, rest, strict=True):
+                found[name].append(result)
+            return _found(connection, slots, found)
 
-        return self.connection.call(packet, deadline, parse)
+        return connection.call(packet, deadline, parse, is_proven=True)
 
     def leave(self, writes: VisitWrites, deadline: float) -> Reply[None]:
         """Write everything and commit; nothing of it, unless every row was found (rule R8)."""
@@ -238,20 +244,15 @@ def _holding(account: Account) -> tuple[object, ...]:
     return id_, balance, count, floor, chain, held, expected
 
 
-def _found(slots: Result, rest: dict[str, Result]) -> Found:
-    phases = rest["phases"].rows if "phases" in rest else ()
-    locked = locked_of(slots, _text(rest.get("accounts")), rest.get("transfers"))
-    rows = map(PhaseRow.from_row, phases)
+def _found(connection: ShardConnection, slots: Result, rest: dict[str, list[Result]]) -> Found:
+    locked = locked_of(connection, slots, rest["accounts"], rest["transfers"])
+    phases = (PhaseRow.from_row(row) for result in rest["phases"] for row in result.rows)
     return Found(
         locked,
-        {row.attempt: row for row in rows},
-        standing_of(_text(rest.get("standing"))),
-        steps_of(_text(rest.get("steps"))),
+        {row.attempt: row for row in phases},
+        standing_of(connection.lines(rest["standing"])),
+        steps_of(connection.lines(rest["steps"])),
     )
-
-
-def _text(result: Result | None) -> str:
-    return result.rows[0][0] or "" if result else ""
 
 
 # --- looking on -----------------------------------------------------------------------------
@@ -288,9 +289,9 @@ def read_steps(
     connection: ShardConnection, transfers: Iterable[str], deadline: float
 ) -> Reply[list[StepRow]]:
     """How far transfers are on this shard, their destination's; see `make_durable`."""
-    statement = sql.listing(connection, sql.READ_STEPS, transfers)
+    statements = sql.listings(connection, sql.READ_STEPS, list(transfers), sql.STEP_MAX)
     return connection.call(
-        [statement], deadline, lambda results: list(steps_of(_text(results[0])).values())
+        statements, deadline, lambda results: list(steps_of(connection.lines(results)).values())
     )
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 
 from ledger.model import Account
-from shard_client.connection import ShardConnection
+from shard_client.connection import END, ShardConnection
+from shard_client.session import TEXT_MAX
 
 _ID = "VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin"
 # Wider than the columns: MariaDB cuts what does not fit here, but refuses it there.
@@ -27,6 +28,14 @@ def _rows(columns: dict[str, str]) -> str:
     return f"JSON_TABLE(%s, '$[*]' COLUMNS ({paths})) AS given"
 
 
+def as_text(*values: str) -> str:
+    """What a SELECT begins with that brings all its rows as one text, and how many they are: the
+    driver takes three times as long for a row of eight values. `ShardConnection.lines` reads it.
+    """
+    listed = ", ".join(values)
+    return f"SELECT COUNT(*), GROUP_CONCAT(CONCAT_WS('\\t', {listed}, '{END[1:]}') SEPARATOR '\\n')"
+
+
 def _insert(table: str, *columns: str) -> str:
     return f"INSERT INTO {table} ({', '.join(columns)}) VALUES %s"
 
@@ -36,14 +45,21 @@ def _insert(table: str, *columns: str) -> str:
 # Read first in every lock packet (rule R4): a slot that is not here is not this shard's, whatever
 # the map says. The shared lock holds until the branch ends, so that a slot cannot be given away
 # under a group; while somebody changes a range it reads as not owned, which means "look again".
-READ_SLOTS = "SELECT first_slot, last_slot, @@global.read_only FROM slots {share} SKIP LOCKED"
-# All rows in one text: the driver takes three times as long for a row of eight values. In the order
-# of the primary key, in which they are read and locked.
-LOCK_ACCOUNTS = (
-    "SELECT GROUP_CONCAT(CONCAT_WS('\t', id, currency, balance, IFNULL(overdraft_limit, ''),"
-    " status, entry_count, stamp_floor, chain, held, expected, 'all') SEPARATOR '\n')"
-    " FROM accounts FORCE INDEX (PRIMARY) WHERE id IN ({ids}) FOR UPDATE SKIP LOCKED"
+# With it the session says whether answers are cut.
+READ_SLOTS = (
+    "SELECT first_slot, last_slot, @@global.read_only, @@sql_select_limit FROM slots"
+    " {share} SKIP LOCKED"
 )
+# In the order of the primary key, in which they are read and locked.
+LOCK_ACCOUNTS = (
+    as_text(
+        *("id", "currency", "balance", "IFNULL(overdraft_limit, '')", "status", "entry_count"),
+        *("stamp_floor", "chain", "held", "expected"),
+    )
+    + " FROM accounts FORCE INDEX (PRIMARY) WHERE id IN ({ids}) FOR UPDATE SKIP LOCKED"
+)
+# What the text of a row may take at most, in bytes.
+ACCOUNT_MAX = 300
 # The same with waiting, in line, for at most innodb_lock_wait_timeout (rule R9).
 WAIT_FOR_ACCOUNTS = (
     "SELECT id FROM accounts FORCE INDEX (PRIMARY) WHERE id IN ({ids}) ORDER BY id FOR UPDATE"
@@ -160,17 +176,19 @@ STEP_COLUMNS = (
 READ_PHASES = f"SELECT {', '.join(PHASE_COLUMNS)} FROM phases"
 PHASES_OF = f"{READ_PHASES} FORCE INDEX (PRIMARY) WHERE transfer_id IN ({{ids}})"
 LOCK_PHASES = f"{PHASES_OF} FOR UPDATE"
-# As one text, see LOCK_ACCOUNTS.
 LOCK_STANDING = (
-    "SELECT GROUP_CONCAT(CONCAT_WS('\t', transfer_id, gtrid, phase, 'all') SEPARATOR '\n')"
-    " FROM phases FORCE INDEX (PRIMARY) WHERE transfer_id IN ({ids}) FOR UPDATE"
+    as_text("transfer_id", "gtrid", "phase")
+    + " FROM phases FORCE INDEX (PRIMARY) WHERE transfer_id IN ({ids}) FOR UPDATE"
 )
 LOCK_STEPS = (
-    "SELECT GROUP_CONCAT(CONCAT_WS('\t', transfer_id, gtrid, account, amount, state, is_empty,"
-    " stamp, IFNULL(reason, ''), IFNULL(detail, ''), 'all') SEPARATOR '\n')"
-    " FROM steps FORCE INDEX (PRIMARY) WHERE transfer_id IN ({ids}) FOR UPDATE"
+    as_text(
+        *("transfer_id", "gtrid", "account", "amount", "state", "is_empty", "stamp"),
+        *("IFNULL(reason, '')", "IFNULL(detail, '')"),
+    )
+    + " FROM steps FORCE INDEX (PRIMARY) WHERE transfer_id IN ({ids}) FOR UPDATE"
 )
 READ_STEPS = LOCK_STEPS.removesuffix(" FOR UPDATE")
+STANDING_MAX, STEP_MAX = 150, 2500
 INSERT_PHASES = _insert("phases", *PHASE_COLUMNS)
 INSERT_STEPS = _insert("steps", *STEP_COLUMNS)
 # Compare and set: a phase, or a state, that is another by now is not found.
@@ -196,8 +214,9 @@ UPDATE_HOLDINGS = (
     " accounts.held = given.held, accounts.expected = given.expected"
 )
 PHASES_FROM = f"{READ_PHASES} FORCE INDEX (source) WHERE source IN ({{ids}})"
-# Fails unless the statement before it has found so many rows, and with it all that comes after.
-EXPECT_FOUND = "SELECT IF(ROW_COUNT() = {count}, 1, (SELECT 1 UNION ALL SELECT 2))"
+# Fails unless the statement before it has found so many rows, and with it all that comes after. No
+# SELECT: with sql_select_limit=0 that is not even looked at.
+EXPECT_FOUND = "SET @found = IF(ROW_COUNT() = {count}, 1, (SELECT 1 UNION ALL SELECT 2))"
 SOME_PHASES = f"{READ_PHASES} WHERE gtrid IN ({{ids}})"
 COUNT_PHASES = (
     "SELECT gtrid, protocol, phase, COUNT(*), MAX(attempts), MIN(next_attempt_at), MIN(created_at),"
@@ -299,6 +318,19 @@ def listing(connection: ShardConnection, statement: str, ids: Iterable[str]) -> 
     """A statement with the ids of its IN list."""
     text = ",".join(map(_literal, ids)) or "''"
     return with_share(connection, statement).format(ids=text)
+
+
+def listings(
+    connection: ShardConnection, statement: str, ids: Sequence[str], row_max: int
+) -> list[str]:
+    """The same for a statement whose rows come as one text, of `row_max` bytes each: as often as it
+    takes for no text to be longer than the server makes one. No statement for no ids.
+    """
+    size = max(min(connection.packet_max, TEXT_MAX) // row_max, 1)
+    return [
+        listing(connection, statement, ids[first : first + size])
+        for first in range(0, len(ids), size)
+    ]
 
 
 def with_share(connection: ShardConnection, statement: str) -> str:

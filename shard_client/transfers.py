@@ -60,9 +60,9 @@ def probe(
     if settled.rows:
         make_durable(connection, deadline)
     found: dict[str, StoredTransfer | Undecided] = {
-        stored.transfer.id: Undecided(stored) for stored in stored_of(dirty)
+        stored.transfer.id: Undecided(stored) for stored in stored_of(connection, dirty)
     }
-    found.update((stored.transfer.id, stored) for stored in stored_of(settled))
+    found.update((stored.transfer.id, stored) for stored in stored_of(connection, settled))
     return found
 
 
@@ -73,12 +73,18 @@ def glimpse(
     be. Raises ShardError.
     """
     found = connection.query([DIRTY, listing(connection, FIND_TRANSFERS, transfers)], deadline)[1]
-    return stored_of(found)
+    return stored_of(connection, found)
 
 
-def stored_of(found: Result) -> list[StoredTransfer]:
-    """The rows of FIND_TRANSFERS."""
-    rows = [_decode(text) for (text,) in found.rows]
+def stored_of(connection: ShardConnection, found: Result) -> list[StoredTransfer]:
+    """The rows of FIND_TRANSFERS. Raises ShardUnavailable if one did not fit into its text."""
+    rows = []
+    for (text,) in found.rows:
+        if text is None:
+            raise connection.not_whole(
+                f"a transfer is NULL; max_allowed_packet is {connection.packet_max}"
+            )
+        rows.append(_decode(text))
     return [StoredTransfer(Transfer(*row[:9]), *row[9:]) for row in rows]
 
 
