@@ -22,18 +22,22 @@ from shard_client.audit_statements import (
     ENDS,
     ENTRIES,
     GROUPS,
+    ISOLATION,
     PAGE_OF,
+    PATIENCE_S,
     PHASES,
     REFUNDED,
     STEPS,
     TRANSFERS,
 )
 from shard_client.connection import Address, Row
-from shard_client.errors import translate
+from shard_client.errors import ShardUnavailable, translate
+from shard_client.session import PROOF, ROWS_MAX, opening
 
 T = TypeVar("T")
 
-# Some 700 kB, below the packet that any server takes by default; larger pages are not faster.
+# Some 700 kB, below the packet that any server takes by default; larger pages are not faster. What
+# does not fit is read in smaller ones, which grow again.
 _PAGE = 2000
 
 
@@ -115,8 +119,10 @@ class Snapshot:
                 connect_timeout=5,
                 autocommit=True,
             )
-            for statement in BEGIN:
-                with self._connection.cursor() as cursor:
+            is_mariadb = "mariadb" in self._connection.get_server_info().lower()
+            first = opening(is_mariadb=is_mariadb, idle_s=PATIENCE_S, isolation=ISOLATION)
+            with self._connection.cursor() as cursor:
+                for statement in (*first, BEGIN):
                     cursor.execute(statement)
         except pymysql.err.MySQLError as error:
             raise translate(address.shard, error) from error
@@ -194,24 +200,52 @@ class Snapshot:
         where: str = "TRUE",
     ) -> Iterator[T]:
         """The rows of a table in the order of its primary key, whose columns come first."""
-        values = ", ',', ".join(how.format(name) for name, how in columns.items())
-        decode = msgspec.json.Decoder(list[kind]).decode  # type: ignore[valid-type]
         position: tuple[Any, ...] | None = None
+        size = _PAGE
         while True:
-            statement = PAGE_OF.format(
-                values=values,
-                columns=", ".join(columns),
-                table=table,
-                where=f"({where}) AND ({self._behind(key, position)})",
-                key=", ".join(key),
-                limit=_PAGE,
-            )
-            ((text,),) = self._rows(statement)
-            rows: list[T] = sorted(decode(text or "[]"))
+            behind = f"({where}) AND ({self._behind(key, position)})"
+            rows = self._page(table, columns, key, kind, behind, size)
+            if rows is None and size == 1:
+                raise self._not_whole(
+                    f"a row of {table} behind {position or 'the beginning'} does not fit into a "
+                    f"text, or is NULL; max_allowed_packet is {self._packet_max()}"
+                )
+            if rows is None:
+                size //= 2
+                continue
             yield from rows
-            if len(rows) < _PAGE:
+            if len(rows) < size:
                 return
             position = tuple(rows[-1][: len(key)])  # type: ignore[index]
+            size = min(size + size // 4 + 1, _PAGE)
+
+    def _page(
+        self,
+        table: str,
+        columns: dict[str, str],
+        key: list[str],
+        kind: type[T],
+        where: str,
+        size: int,
+    ) -> list[T] | None:
+        """At most `size` rows; None if not all of them are in the text in which they came."""
+        values = ", ',', ".join(how.format(name) for name, how in columns.items())
+        statement = PAGE_OF.format(
+            values=values,
+            columns=", ".join(columns),
+            table=table,
+            where=where,
+            key=", ".join(key),
+            limit=size,
+        )
+        ((count, text),) = self._rows(statement)
+        decode = msgspec.json.Decoder(list[kind]).decode  # type: ignore[valid-type]
+        try:
+            rows: list[T] = sorted(decode(text or "[]"))
+        except msgspec.DecodeError:
+            # It ends before its end.
+            return None
+        return rows if len(rows) == count else None
 
     def _behind(self, key: list[str], position: tuple[Any, ...] | None) -> str:
         """What tells the rows behind a position, so that both servers find them by the key."""
@@ -289,11 +323,29 @@ class Snapshot:
                 yield from cursor
         except pymysql.err.MySQLError as error:
             raise translate(self.shard, error) from error
+        self._check_whole()
 
-    def _rows(self, statement: str) -> Iterable[Row]:
+    def _rows(self, statement: str) -> list[Row]:
+        rows = self._asked(statement)
+        self._check_whole()
+        return rows
+
+    def _check_whole(self) -> None:
+        """Raise ShardUnavailable if the session may have cut what was read."""
+        limits = self._asked(PROOF)
+        if limits != [(ROWS_MAX,)]:
+            raise self._not_whole(f"sql_select_limit is {[*chain(*limits)] or 0} in its session")
+
+    def _asked(self, statement: str) -> list[Row]:
         try:
             with self._connection.cursor(Cursor) as cursor:
                 cursor.execute(statement)
                 return list(cursor.fetchall())
         except pymysql.err.MySQLError as error:
             raise translate(self.shard, error) from error
+
+    def _packet_max(self) -> int:
+        return int(self._asked("SELECT @@max_allowed_packet")[0][0])
+
+    def _not_whole(self, why: str) -> ShardUnavailable:
+        return ShardUnavailable(self.shard, f"it cannot be read as a whole: {why}")

@@ -2,16 +2,13 @@
 
 # A reader that waits for a slower shard must not be hung up on by the server.
 PATIENCE_S = 3600
-BEGIN = (
-    "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",
-    f"SET SESSION net_write_timeout={PATIENCE_S}, wait_timeout={PATIENCE_S},"
-    f" group_concat_max_len={64 * 2**20}",
-    "START TRANSACTION WITH CONSISTENT SNAPSHOT",
-)
+ISOLATION = "REPEATABLE READ"
+BEGIN = "START TRANSACTION WITH CONSISTENT SNAPSHOT"
 # Both the order of the rows in a page and that of the pages are that of the primary key; the
-# aggregate does not promise the first, so it is made sure of here.
+# aggregate does not promise the first, so it is made sure of here. The number of the rows tells
+# whether all are in the text: what does not fit into a text is NULL, and left out.
 PAGE_OF = (
-    "SELECT CONCAT('[', GROUP_CONCAT(CONCAT('[', {values}, ']')), ']') FROM"
+    "SELECT COUNT(*), CONCAT('[', GROUP_CONCAT(CONCAT('[', {values}, ']')), ']') FROM"
     " (SELECT {columns} FROM {table} FORCE INDEX (PRIMARY) WHERE {where} ORDER BY {key}"
     " LIMIT {limit}) AS page"
 )

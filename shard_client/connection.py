@@ -253,13 +253,12 @@ class ShardConnection:
         """
         lines: list[str] = []
         for result in results:
-            count, text = result.rows[0] if result.rows else (1, None)
-            some = (text or "").removesuffix(END).split(f"{END}\n") if count else []
-            if len(some) != count or (count and not (text or "").endswith(END)):
-                limits = f"max_allowed_packet is {self.packet_max}"
+            count, text = result.rows[0] if result.rows else (None, "")
+            some = text.removesuffix(END).split(f"{END}\n") if text else []
+            if len(some) != count or not (text or END).endswith(END):
                 raise self.not_whole(
-                    f"{len(text or '')} characters of {count} rows came; {limits}, "
-                    f"group_concat_max_len was set to {TEXT_MAX}"
+                    f"{len(text or '')} characters came of {count or 0} rows; max_allowed_packet is "
+                    f"{self.packet_max}, group_concat_max_len was set to {TEXT_MAX}"
                 )
             lines += some
         return lines

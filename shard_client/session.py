@@ -1,0 +1,126 @@
+"""What a session on a shard is set to: all that changes what a statement returns, whether it runs,
+or how long it may take. Nothing of it is left to what the server's global variables, or its
+`init_connect`, have made of it.
+
+What is not here changes none of our statements: what concerns DDL, other engines, replicas, logs,
+the optimizer's estimates. What a session may not set, `misset` looks at.
+"""
+
+from typing import NamedTuple
+
+# As the sessions are set: neither an answer's rows nor a text made of rows is cut.
+ROWS_MAX = 2**64 - 1
+TEXT_MAX = 64 * 2**20
+# A session says with this that its answers are not cut; see `ShardConnection.call`.
+PROOF = "SELECT @@sql_select_limit"
+
+# Below this a group of some thousand transfers would have to be split far too often.
+PACKET_MIN = 2**20
+# A transaction that does not fit in here is refused.
+BINLOG_CACHE_MIN = 16 * 2**20
+
+
+class Setting(NamedTuple):
+    """A session variable, the value that it gets, and what another one would do."""
+
+    name: str
+    value: str | int
+    otherwise: str
+
+
+COMMON = (
+    # The whole mode: none of ANSI_QUOTES, NO_BACKSLASH_ESCAPES, PAD_CHAR_TO_FULL_LENGTH, ... stays.
+    Setting(
+        "sql_mode", "'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO'", "literals and values differ"
+    ),
+    Setting("autocommit", 1, "what is no transaction stays open"),
+    Setting("completion_type", 0, "COMMIT begins a transaction (CHAIN) or hangs up (RELEASE)"),
+    Setting("sql_select_limit", ROWS_MAX, "answers are cut"),
+    Setting("group_concat_max_len", TEXT_MAX, "texts are cut"),
+    Setting("max_sort_length", 1024, "what is sorted is in another order"),
+    Setting("sql_auto_is_null", 0, "IS NULL finds a row that is not"),
+    Setting("div_precision_increment", 4, "quotients are cut"),
+    Setting("time_zone", "'+00:00'", "times are told in the server's zone"),
+    Setting("max_join_size", ROWS_MAX, "statements on many rows are refused"),
+    # Behind max_join_size, which sets it too.
+    Setting("sql_big_selects", 1, "statements on many rows are refused"),
+    Setting("sql_safe_updates", 0, "updates by join are refused"),
+    Setting("sql_buffer_result", 0, "answers are copied, and locks held meanwhile"),
+    Setting("big_tables", 0, "temporary tables are on disk"),
+    Setting("tmp_table_size", 16 * 2**20, "temporary tables are on disk"),
+    Setting("max_heap_table_size", 16 * 2**20, "temporary tables are full"),
+    Setting("foreign_key_checks", 1, "MariaDB locks a whole empty table for inserts"),
+    Setting("unique_checks", 1, "the same; duplicates pass"),
+    Setting("innodb_table_locks", 1, "LOCK TABLES is not seen"),
+    Setting("optimizer_switch", "'default'", "other rows are read, and locked, in another order"),
+    Setting("profiling", 0, "each statement is kept"),
+    Setting("optimizer_trace", "'enabled=off'", "each statement is kept"),
+    # Nothing of ours waits long for a lock (rule R11).
+    Setting("innodb_lock_wait_timeout", 1, "a lock is waited for, for a minute"),
+    Setting("lock_wait_timeout", 1, "an ALTER is waited for, for a year"),
+)
+MYSQL = (
+    # Without these a long IN list becomes a scan (MySQL) or a join with a temporary table
+    # (MariaDB), and a group would lock rows that are not its own.
+    Setting("range_optimizer_max_mem_size", 0, "a long IN list becomes a scan"),
+    Setting("max_execution_time", 0, "a SELECT is interrupted"),
+    Setting("parser_max_mem_size", ROWS_MAX, "a long statement is refused"),
+    Setting("sort_buffer_size", 2**18, "wide rows cannot be sorted"),
+    Setting("use_secondary_engine", "'OFF'", "another engine answers, or none"),
+    Setting("resultset_metadata", "'FULL'", "the driver cannot read an answer"),
+    Setting("require_row_format", 0, "some statements are refused"),
+)
+MARIADB = (
+    Setting("in_predicate_conversion_threshold", 0, "a long IN list becomes a temporary table"),
+    Setting("optimizer_max_sel_arg_weight", 32000, "a long IN list becomes a scan"),
+    Setting("join_cache_level", 2, "rows are joined, and locked, in another order"),
+    Setting("max_statement_time", 0, "a statement is interrupted"),
+    Setting("idle_transaction_timeout", 0, "a session ends that waits for another shard"),
+    Setting("idle_readonly_transaction_timeout", 0, "the same"),
+    Setting("idle_write_transaction_timeout", 0, "the same"),
+    # What was read before is told again, to whoever looks for rows that are not committed.
+    Setting("query_cache_type", 0, "an answer is old"),
+    Setting("check_constraint_checks", 1, "no CHECK holds"),
+    Setting("max_session_mem_used", 2**63 - 1, "a statement is refused"),
+    Setting("tmp_disk_table_size", ROWS_MAX, "temporary tables are full"),
+    Setting("sort_buffer_size", 2 * 2**20, "wide rows cannot be sorted"),
+)
+
+
+def opening(*, is_mariadb: bool, idle_s: int, isolation: str) -> list[str]:
+    """The statements with which a session begins. The server ends one that is idle, or reads or
+    sends nothing, for `idle_s`.
+    """
+    settings = COMMON + (MARIADB if is_mariadb else MYSQL)
+    values = [f"{name}={value}" for name, value, _ in settings]
+    values += [f"{name}={idle_s}" for name in ("wait_timeout", "net_read_timeout")]
+    values.append(f"net_write_timeout={idle_s}")
+    return [
+        f"SET SESSION TRANSACTION ISOLATION LEVEL {isolation}, READ WRITE",
+        f"SET SESSION {', '.join(values)}",
+    ]
+
+
+# What a session may not set: the service's user need not be allowed to change what is logged.
+LOOK = "SELECT @@global.max_allowed_packet, @@global.max_binlog_cache_size, @@global.binlog_format"
+
+
+def misset(packet: int, binlog_cache: int, binlog_format: str, *, has_binlog: bool) -> list[str]:
+    """What is wrong with the variables that are the server's own, as LOOK has them."""
+    problems = []
+    if packet < PACKET_MIN:
+        problems.append(
+            f"max_allowed_packet is {packet}: what a group asks and is answered does not fit; "
+            f"SET PERSIST max_allowed_packet = {64 * 2**20}, at least {PACKET_MIN}"
+        )
+    if has_binlog and binlog_cache < BINLOG_CACHE_MIN:
+        problems.append(
+            f"max_binlog_cache_size is {binlog_cache}: a group's transaction does not fit; "
+            f"SET PERSIST max_binlog_cache_size = DEFAULT, at least {BINLOG_CACHE_MIN}"
+        )
+    if has_binlog and binlog_format.upper() == "STATEMENT":
+        problems.append(
+            "binlog_format is STATEMENT: READ COMMITTED, in which groups run, cannot be logged so; "
+            "SET PERSIST binlog_format = ROW"
+        )
+    return problems
