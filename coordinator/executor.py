@@ -13,14 +13,13 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from coordinator.hindrances import after_too_much, in_smaller_groups, note_hindrance
 from coordinator.participants import Participants
 from coordinator.planning import EMPTY_PLAN, Plan, Sorted, plan, sort_out
 from coordinator.protocols.two_phase_commit import Effect, Event, Phase, step
 from coordinator.queue import (
     Answer,
-    Excuse,
     Group,
-    NotDone,
     Queue,
     Refused,
     Settled,
@@ -179,6 +178,7 @@ class GroupRun:
         finally:
             try:
                 self._participants.close()
+                self._note_hindrances()
             finally:
                 self._queue.finished(self._group, self._again)
                 self._metrics.deferred.inc(len(self._again))
@@ -295,7 +295,7 @@ class GroupRun:
                 self._shards.note(ShardUnavailable(shard, "it is read only"))
         if any(self._has_moved(ticket, locked) for ticket in sorted_.displaced):
             self._shards.look_again()
-        self._again += sorted_.passed_over + sorted_.displaced
+        self._again += sorted_.passed_over + self._after_too_much(sorted_.displaced)
         self._delay(self._again)
 
     def _has_moved(self, ticket: Ticket, locked: Mapping[str, Locked]) -> bool:
@@ -446,16 +446,20 @@ class GroupRun:
         smaller groups; one that was alone is answered.
         """
         refused = [e for e in self._participants.lost.values() if isinstance(e, StatementRefused)]
-        if not refused:
+        if not refused or not tickets:
             return tickets
-        group_log.log_refused(self._gtrid, tickets, refused[0])
-        if len(tickets) == 1:
-            detail = f"the database refused it, nothing was written: {refused[0]}"
-            self._queue.settle([(tickets[0], NotDone(Excuse.INTERNAL_ERROR, detail))])
-            return []
-        for ticket in tickets:
-            ticket.limit = len(tickets) // 2
-        return tickets
+        return in_smaller_groups(self._queue, self._gtrid, tickets, refused[0])
+
+    def _after_too_much(self, displaced: list[Ticket]) -> list[Ticket]:
+        """The same for those whose lock packet, or its answer, was too large for their shard."""
+        return after_too_much(self._queue, self._gtrid, displaced, self._participants.lost)
+
+    def _note_hindrances(self) -> None:
+        """Why those that wait once more have to, if not for locks."""
+        planned = set(map(id, self._plan.tickets))
+        lost = self._participants.lost
+        for ticket in self._again:
+            note_hindrance(ticket, lost, lost if id(ticket) in planned else ticket.shards)
 
     def _answer_known(self) -> None:
         """Answer the tickets whose transfers have had their outcome before."""

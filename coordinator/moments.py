@@ -24,7 +24,9 @@ from shard_client.errors import (
     ShardError,
     ShardUnavailable,
     SlotMoved,
+    StatementRefused,
     TryAgain,
+    is_busy,
 )
 from shard_client.phases import PhaseRow, StepRow, read_steps
 from shard_client.shard import Shard
@@ -73,10 +75,11 @@ class _Request:
         # It is part of the read that is on its way.
         self.is_taken = False
         self.found: dict[str, Account] | None = None
-        # Why a shard cannot be used.
-        self.error: ShardUnavailable | None = None
-        # Why it has no answer so far.
+        # Why a shard cannot be used, or asked this.
+        self.error: ShardError | None = None
+        # Why it has no answer so far, and whether for what others do.
         self.delay = _IN_FRONT
+        self.is_kept_by_others = True
 
     @property
     def is_settled(self) -> bool:
@@ -113,7 +116,8 @@ class Moments:
             if request.is_settled:
                 break
             if time.monotonic() > give_up:
-                raise TryAgain(ALL_SHARDS, request.delay)
+                kind = TryAgain if request.is_kept_by_others else ShardUnavailable
+                raise kind(ALL_SHARDS, request.delay)
             time.sleep(_PAUSE_S * random.random() * 2 ** min(request.tries, 4))
         if error := request.error:
             # Several may have the same one.
@@ -203,16 +207,16 @@ class Moments:
                 self._shards.look_again()
             spoilt = places.get(error.shard, [])
             left = [request for request in requests if request.names.isdisjoint(spoilt)]
-            is_locked = isinstance(error, TryAgain) and not isinstance(error, SlotMoved)
             for request in requests:
-                if request not in left and isinstance(error, ShardUnavailable):
+                if request not in left and isinstance(error, ShardUnavailable | StatementRefused):
                     request.error = error
                 elif request not in left:
-                    request.delay = _LOCKED if is_locked else str(error)
+                    request.is_kept_by_others = is_busy(error)
+                    request.delay = _LOCKED if is_busy(error) else str(error)
             return left if spoilt else []
         for request in requests:
             request.found = moment.of(request.names)
-            request.delay = _LOCKED
+            request.delay, request.is_kept_by_others = _LOCKED, True
         return []
 
     def _see(self, places: Places, *, in_line: bool) -> Moment:

@@ -82,6 +82,7 @@ Answer = Settled | Refused | NotDone
 TOO_LATE = NotDone(
     Excuse.ACCOUNT_BUSY, "its accounts stayed locked by other transfers until its deadline"
 )
+_IN_FRONT = NotDone(Excuse.ACCOUNT_BUSY, "other transfers were in front of it until its deadline")
 
 
 class Latch:
@@ -114,6 +115,7 @@ class Ticket:
         "batch",
         "deadline",
         "gtrid",
+        "hindrance",
         "is_pending_told",
         "latch",
         "limit",
@@ -160,12 +162,20 @@ class Ticket:
         self.skips = 0
         self.waits = 0
         self.not_before = 0.0
+        # Why it has to wait once more, if not for the accounts that others have locked.
+        self.hindrance: NotDone | None = None
         # How large a group it may be part of: halved when one member may have spoilt the group.
         self.limit = 1 << 30
         # The group that may have written it last: an outcome from there is no replay.
         self.gtrid = ""
         # Its client was told "pending" and may ask or send again.
         self.is_pending_told = False
+
+
+def too_late(ticket: Ticket) -> NotDone:
+    """What a ticket is answered of which nothing was written until its deadline."""
+    was_tried = ticket.skips or ticket.waits
+    return ticket.hindrance or (TOO_LATE if was_tried else _IN_FRONT)
 
 
 @dataclass(frozen=True)
@@ -305,12 +315,14 @@ class Queue:
 
     # --- states -----------------------------------------------------------------------------
 
-    def withdraw(self, tickets: Iterable[Ticket], answer: NotDone) -> None:
-        """Answer those of which nothing was written; the others stay on their way."""
+    def withdraw(self, tickets: Iterable[Ticket], answer: NotDone | None = None) -> None:
+        """Answer those of which nothing was written, that they are too late if nothing else; the
+        others stay on their way.
+        """
         with self._changed:
             for ticket in tickets:
                 if ticket.state is State.OPEN:
-                    self._settle(ticket, answer)
+                    self._settle(ticket, answer or too_late(ticket))
 
     def claim_for_writing(self, tickets: Sequence[Ticket], gtrid: str) -> list[Ticket]:
         """Those that may be written now, by the group `gtrid`: neither withdrawn nor too late.
@@ -327,7 +339,7 @@ class Queue:
         with self._changed:
             for ticket in tickets:
                 if ticket.state is not State.DONE and ticket.deadline <= now:
-                    self._settle(ticket, TOO_LATE)
+                    self._settle(ticket, too_late(ticket))
                 elif ticket.state is not State.DONE:
                     ticket.state = State.SENT
                     ticket.gtrid = gtrid
@@ -550,7 +562,7 @@ class Queue:
     def _is_over(self, ticket: Ticket, now: float) -> bool:
         """Whether a ticket has its answer; gives it one if its time has run out."""
         if ticket.state is State.OPEN and ticket.deadline <= now:
-            self._settle(ticket, TOO_LATE)
+            self._settle(ticket, too_late(ticket))
         return ticket.state is State.DONE
 
     def _has_trouble(self, ticket: Ticket, troubles: "_Troubles") -> bool:

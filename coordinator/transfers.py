@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from coordinator.queue import (
-    TOO_LATE,
     Answer,
     Closed,
     Latch,
@@ -100,7 +99,7 @@ class Transfers:
         latch, deadline = tickets[0].latch, tickets[0].deadline
         give_up = max(deadline, time.monotonic()) + max(_SETTLE_S, patience_s)
         if not latch.wait(deadline):
-            self._queue.withdraw(tickets, TOO_LATE)
+            self._queue.withdraw(tickets)
             latch.wait(give_up)
         answers = [ticket.answer for ticket in tickets]
         for ticket, answer in zip(tickets, answers, strict=True):

@@ -16,6 +16,7 @@ from shard_client.checks import SCHEMA_VERSION, read_identity
 from shard_client.connection import Address, ShardConnection
 from shard_client.errors import ShardError, ShardUnavailable
 from shard_client.schema import accounts, tables
+from shard_client.session import opening
 from shard_client.statements import fill
 
 _TIMEOUT_S = 20.0
@@ -70,7 +71,8 @@ def make_shard(
     deadline = time.monotonic() + _TIMEOUT_S
     with closing(ShardConnection(admin._replace(database=None), 5.0, 60)) as bare:
         bare.query([f"CREATE DATABASE IF NOT EXISTS `{admin.database}`"], deadline)
-    _create_tables(admin)
+        is_mariadb = bare.is_mariadb
+    _create_tables(admin, is_mariadb=is_mariadb)
     with closing(ShardConnection(admin, 5.0, 60)) as connection:
         uuid = _claim(connection, cluster, ranges, deadline)
         _create_user(connection, service, _SERVICE, {_LIST_PREPARED, _SEE_TRANSACTIONS}, deadline)
@@ -119,11 +121,12 @@ def _revoke_all_tables(admin: Address, login: Login, deadline: float) -> None:
                 raise
 
 
-def _create_tables(admin: Address) -> None:
+def _create_tables(admin: Address, *, is_mariadb: bool) -> None:
     url = URL.create(
         "mysql+pymysql", admin.user, admin.password, admin.host, admin.port, admin.database
     )
-    engine = create_engine(url, poolclass=NullPool)
+    _, settings = opening(is_mariadb=is_mariadb, idle_s=60, isolation="READ COMMITTED")
+    engine = create_engine(url, poolclass=NullPool, connect_args={"init_command": settings})
     try:
         tables.create_all(engine)
     finally:

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from shard_client.connection import ShardConnection
 from shard_client.errors import ShardError, ShardUnavailable
+from shard_client.variables import misset
 
 # Of the tables in `schema.py`; it is here because checking must not load what makes tables.
 # 2: chains over entries. 3: what is held and expected, phases, steps.
@@ -103,6 +104,7 @@ def check_server(connection: ShardConnection, now: float, deadline: float) -> Se
     if skew > _CLOCK_SKEW_MAX_S:
         problems.append(f"its clock is {skew:.1f} s from this machine's; set both by NTP")
     weak = _weak(int(flush), int(sync_binlog), bool(log_bin), is_mariadb=connection.is_mariadb)
+    problems += misset(connection, has_binlog=bool(log_bin), deadline=deadline)
     problems += _privilege_problems(connection, deadline)
     return ServerCheck(str(version), str(uuid), problems, weak)
 

@@ -257,8 +257,8 @@ class ShardConnection:
             some = text.removesuffix(END).split(f"{END}\n") if text else []
             if len(some) != count or not (text or END).endswith(END):
                 raise self.not_whole(
-                    f"{len(text or '')} characters came of {count or 0} rows; max_allowed_packet is "
-                    f"{self.packet_max}, group_concat_max_len was set to {TEXT_MAX}"
+                    f"{len(text or '')} characters came of {count or 0} rows; max_allowed_packet "
+                    f"is {self.packet_max}, group_concat_max_len was set to {TEXT_MAX}"
                 )
             lines += some
         return lines

@@ -107,6 +107,13 @@ class ProtocolBug(ShardError):
     """XA was called in the wrong state; the connection must not be used again."""
 
 
+def is_busy(error: ShardError) -> bool:
+    """Whether others have the same locked, or were faster; anything else is the shard's."""
+    return isinstance(error, TryAgain | DuplicateRow) and not isinstance(
+        error, SlotMoved | NoneFree
+    )
+
+
 # What the numbers mean that a statement of ours can get. A number that the server would give again,
 # whatever the transfer, is ShardUnavailable; one that a single row may have caused is
 # StatementRefused, so that it cannot take a shard away from the others.

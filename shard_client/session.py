@@ -3,7 +3,7 @@ or how long it may take. Nothing of it is left to what the server's global varia
 `init_connect`, have made of it.
 
 What is not here changes none of our statements: what concerns DDL, other engines, replicas, logs,
-the optimizer's estimates. What a session may not set, `misset` looks at.
+the optimizer's estimates. What a session may not set, `variables.py` looks at.
 """
 
 from typing import NamedTuple
@@ -13,11 +13,6 @@ ROWS_MAX = 2**64 - 1
 TEXT_MAX = 64 * 2**20
 # A session says with this that its answers are not cut; see `ShardConnection.call`.
 PROOF = "SELECT @@sql_select_limit"
-
-# Below this a group of some thousand transfers would have to be split far too often.
-PACKET_MIN = 2**20
-# A transaction that does not fit in here is refused.
-BINLOG_CACHE_MIN = 16 * 2**20
 
 
 class Setting(NamedTuple):
@@ -99,28 +94,3 @@ def opening(*, is_mariadb: bool, idle_s: int, isolation: str) -> list[str]:
         f"SET SESSION TRANSACTION ISOLATION LEVEL {isolation}, READ WRITE",
         f"SET SESSION {', '.join(values)}",
     ]
-
-
-# What a session may not set: the service's user need not be allowed to change what is logged.
-LOOK = "SELECT @@global.max_allowed_packet, @@global.max_binlog_cache_size, @@global.binlog_format"
-
-
-def misset(packet: int, binlog_cache: int, binlog_format: str, *, has_binlog: bool) -> list[str]:
-    """What is wrong with the variables that are the server's own, as LOOK has them."""
-    problems = []
-    if packet < PACKET_MIN:
-        problems.append(
-            f"max_allowed_packet is {packet}: what a group asks and is answered does not fit; "
-            f"SET PERSIST max_allowed_packet = {64 * 2**20}, at least {PACKET_MIN}"
-        )
-    if has_binlog and binlog_cache < BINLOG_CACHE_MIN:
-        problems.append(
-            f"max_binlog_cache_size is {binlog_cache}: a group's transaction does not fit; "
-            f"SET PERSIST max_binlog_cache_size = DEFAULT, at least {BINLOG_CACHE_MIN}"
-        )
-    if has_binlog and binlog_format.upper() == "STATEMENT":
-        problems.append(
-            "binlog_format is STATEMENT: READ COMMITTED, in which groups run, cannot be logged so; "
-            "SET PERSIST binlog_format = ROW"
-        )
-    return problems

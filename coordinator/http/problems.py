@@ -14,7 +14,7 @@ from coordinator.http.schemas import Problem
 from coordinator.queue import Closed, Overloaded
 from coordinator.shards import NoShardMap
 from ledger.model import Reason
-from shard_client.errors import ConnectionLost, ShardError, ShardUnavailable
+from shard_client.errors import ConnectionLost, ShardError, is_busy
 
 log = logging.getLogger(__name__)
 
@@ -75,8 +75,7 @@ def problem(status: int, kind: str, detail: str, transfer_id: str | None = None)
 
 def kind_of(error: ShardError) -> str:
     """What a shard's error is to a client."""
-    is_away = isinstance(error, ShardUnavailable | ConnectionLost)
-    return "shard-unavailable" if is_away else "account-busy"
+    return "account-busy" if is_busy(error) else "shard-unavailable"
 
 
 def register(app: Flask) -> None:

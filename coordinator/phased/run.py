@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from coordinator.executor import Names, known_answer
+from coordinator.hindrances import after_too_much, note_hindrance, refused_alone
 from coordinator.participants import Participants
 from coordinator.phased.courses import Course, Task, begin, begin_of
 from coordinator.phased.finisher import PhasedFinisher, settle
@@ -32,7 +33,7 @@ from coordinator.telemetry.metrics import Metrics
 from coordinator.telemetry.tracing import Tracer
 from ledger.decide import refuse_reuse
 from ledger.ids import slot_of
-from shard_client.errors import ShardError, StatementRefused
+from shard_client.errors import ShardError, StatementRefused, is_busy
 from shard_client.phases import PENDING, Found, Visit
 from shard_client.transfers import StoredTransfer, probe
 
@@ -125,7 +126,10 @@ class PhasedRun:
         if self._group.in_line and any(is_collision(error) for error in parties.lost.values()):
             self._group.in_line.waits += 1
             group_log.log_kept_waiting(self._gtrid, self._group.in_line)
-        self._put_again(begins.waiting)
+        waiting = after_too_much(self._queue, self._gtrid, begins.waiting, parties.lost)
+        for ticket in waiting:
+            note_hindrance(ticket, parties.lost, ticket.shards)
+        self._put_again(waiting)
         self._answer_known(begins.known)
 
     def _write_first(
@@ -163,13 +167,14 @@ class PhasedRun:
             self._queue.reopen(tickets, str(self._gtrid))
             self._put_again(tickets)
             return
+        for ticket in tickets:
+            note_hindrance(ticket, {error.shard: error}, [error.shard])
         if isinstance(error, StatementRefused):
             group_log.log_refused(self._gtrid, tickets, error)
             for ticket in tickets:
                 ticket.limit = max(len(tickets) // 2, 1)
             if len(courses) == 1:
-                detail = f"the database refused it, nothing was written: {error}"
-                courses[0].excuse = NotDone(Excuse.INTERNAL_ERROR, detail)
+                courses[0].excuse = refused_alone(error)
         # They may have begun, even if it was the COMMIT that was refused: the finisher looks behind
         # their locks, and what has not begun runs again.
         for course in courses:
@@ -212,14 +217,12 @@ class PhasedRun:
     def _excuse(self, course: Course, lost: dict[str, ShardError]) -> NotDone | None:
         """What is told of a course that is given up; None: it runs again, in a smaller group."""
         shard = self._shards.shard_of(course.where)
-        if isinstance(lost.get(shard), StatementRefused) and course.ticket:
+        error = lost.get(shard)
+        if isinstance(error, StatementRefused) and course.ticket:
             size = len(self._group.tickets)
             course.ticket.limit = max(size // 2, 1)
-            if size > 1:
-                return None
-            detail = f"the database refused it: {course.error}; nothing has happened"
-            return NotDone(Excuse.INTERNAL_ERROR, detail)
-        if self._shards.trouble_with(shard):
+            return None if size > 1 else refused_alone(error)
+        if self._shards.trouble_with(shard) or (error and not is_busy(error)):
             detail = f"shard {shard} does not answer: {course.error}; nothing has happened"
             return NotDone(Excuse.SHARD_UNAVAILABLE, detail)
         return NotDone(Excuse.ACCOUNT_BUSY, f"{course.error}; nothing has happened")

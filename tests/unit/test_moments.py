@@ -13,7 +13,15 @@ import pytest
 from coordinator.moments import Moment, Moments, Places, _Request
 from coordinator.shards import Shards
 from ledger.model import Account, Status, Transfer
-from shard_client.errors import ConnectionLost, ShardError, ShardUnavailable, TryAgain
+from shard_client.errors import (
+    ConnectionLost,
+    NoneFree,
+    ShardError,
+    ShardUnavailable,
+    SlotMoved,
+    StatementRefused,
+    TryAgain,
+)
 from shard_client.phases import PhaseRow
 
 Seen = dict[str, Account]
@@ -218,24 +226,28 @@ def test_who_is_not_read_in_time_hears_so(
 
 
 @pytest.mark.parametrize(
-    ("sees", "why"),
+    ("sees", "kind", "why"),
     [
-        (lambda names: seen_all(set())._replace(busy=names), "stayed locked by transfers"),
-        (lambda _: _raise(TryAgain("a", "lock wait timeout")), "stayed locked by transfers"),
-        (lambda _: _raise(ConnectionLost("a", "no answer")), "shard a: no answer"),
+        (lambda names: seen_all(set())._replace(busy=names), TryAgain, "locked by transfers"),
+        (lambda _: _raise(TryAgain("a", "lock wait timeout")), TryAgain, "locked by transfers"),
+        (lambda _: _raise(ConnectionLost("a", "no answer")), ShardUnavailable, "a: no answer"),
+        (lambda _: _raise(NoneFree("a", "all in use")), ShardUnavailable, "a: all in use"),
+        (lambda _: _raise(SlotMoved("a", "moved")), ShardUnavailable, "a: moved"),
+        (lambda _: _raise(StatementRefused("a", "no")), ShardUnavailable, "a: no"),
     ],
-    ids=["busy", "locked in line", "lost"],
+    ids=["busy", "locked in line", "lost", "no connection", "moved", "refused"],
 )
 def test_who_gives_up_says_why(
     reads: Reads,
     monkeypatch: pytest.MonkeyPatch,
     sees: Callable[[set[str]], Moment],
+    kind: type[ShardError],
     why: str,
 ) -> None:
     monkeypatch.setattr("coordinator.moments._TIMEOUT_S", -1)
     reads.next = sees
     reads.may_see.release()
-    with pytest.raises(TryAgain, match=why):
+    with pytest.raises(kind, match=why):
         reads.read({"a1"})
 
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from coordinator.queue import (
-    TOO_LATE,
     Closed,
     Excuse,
     InUse,
@@ -17,6 +16,7 @@ from coordinator.queue import (
     Overloaded,
     State,
     Ticket,
+    too_late,
 )
 from tests.unit.tickets import ANSWER, GONE, Shards, has_nothing, queue, take, ticket
 
@@ -45,7 +45,29 @@ def test_one_that_may_be_written_is_settled_not_written_anew_after_its_deadline(
     assert take(waiting).tickets == [sent]
     assert sent.answer is None
     assert waiting.claim_for_writing([sent], "g2") == []
-    assert sent.answer is TOO_LATE
+    assert sent.answer is not None
+    assert sent.answer == too_late(sent)
+
+
+def test_who_is_too_late_hears_what_has_kept_it() -> None:
+    def told(**kept: object) -> str:
+        late = ticket("1a", "1b", deadline_s=-0.01)
+        for name, value in kept.items():
+            setattr(late, name, value)
+        waiting = queue()
+        waiting.put([late])
+        assert has_nothing(waiting)
+        assert isinstance(late.answer, NotDone)
+        return f"{late.answer.excuse.value}: {late.answer.detail}"
+
+    assert "account-busy: other transfers were in front of it" in told()
+    assert "account-busy: its accounts stayed locked by other transfers" in told(skips=1)
+    assert "account-busy: its accounts stayed locked by other transfers" in told(waits=1)
+    refused = NotDone(Excuse.SHARD_UNAVAILABLE, "until its deadline: shard s1: too big")
+    assert (
+        told(skips=3, hindrance=refused)
+        == "shard-unavailable: until its deadline: shard s1: too big"
+    )
 
 
 def test_a_shard_in_trouble_concerns_its_own_transfers_only() -> None:
