@@ -212,6 +212,33 @@ def _refuse_as_source(transfer: Transfer, source: Account | None) -> Refusal | N
     )
 
 
+def _refuse_reserve(transfer: Transfer, source: Account | None) -> Refusal | None:
+    refusal = _refuse_as_source(transfer, source)
+    if refusal or source is None:
+        return refusal
+    return _refuse_sum(source, "held", source.held + transfer.amount)
+
+
+def _refuse_expect(transfer: Transfer, destination: Account | None) -> Refusal | None:
+    refusal = _refuse_as_destination(transfer, destination)
+    if refusal or destination is None:
+        return refusal
+    return _refuse_sum(destination, "expected", destination.expected + transfer.amount)
+
+
+def _refuse_sum(account: Account, what: str, amount: int) -> Refusal | None:
+    """A sum of amounts has its end where a balance has: a balance far on the other side of zero
+    leaves room for twice as much.
+    """
+    if amount <= BALANCE_MAX:
+        return None
+    detail = (
+        f"account {account.id} would have {amount} {account.currency} {what} for transfers that "
+        "are not finished, beyond what can be kept"
+    )
+    return Refusal(Reason.BALANCE_OVERFLOW, detail)
+
+
 def _refuse_as_destination(transfer: Transfer, destination: Account | None) -> Refusal | None:
     if destination is None:
         detail = f"there is no destination account {transfer.destination}"
@@ -230,9 +257,9 @@ def _refuse_refund(transfer: Transfer, source: Account | None) -> Refusal | None
 
 
 _REFUSE = {
-    Move.RESERVE: _refuse_as_source,
+    Move.RESERVE: _refuse_reserve,
     Move.DEBIT: _refuse_as_source,
-    Move.EXPECT: _refuse_as_destination,
+    Move.EXPECT: _refuse_expect,
     Move.CREDIT: _refuse_as_destination,
     Move.REFUND: _refuse_refund,
 }
