@@ -24,6 +24,7 @@ from coordinator.queue import (
     Refused,
     Settled,
     Ticket,
+    in_use,
     pause_after,
 )
 from coordinator.recovery import Finisher, Unfinished
@@ -522,6 +523,10 @@ def _answer(queue: Queue, plan: Plan) -> None:
 
 
 def known_answer(ticket: Ticket, stored: StoredTransfer) -> Answer:
-    """The answer to a ticket whose transfer has had its outcome before."""
+    """The answer to a ticket whose transfer has had its outcome before, or is pending with another
+    body.
+    """
+    if stored.status == PENDING:
+        return in_use(ticket.asked)
     refusal = refuse_reuse(stored.transfer, ticket.asked)
     return Refused(refusal) if refusal else Settled(stored, stored.gtrid != ticket.gtrid)

@@ -10,11 +10,12 @@ import random
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import chain
+from types import MappingProxyType
 from typing import NamedTuple
 
-from coordinator.phased.courses import as_whole
+from coordinator.phased.courses import as_whole, hangs_on_step
 from coordinator.shards import Shards
 from ledger.model import Account
 from shard_client import accounts as on_shard
@@ -28,10 +29,12 @@ from shard_client.errors import (
     TryAgain,
     is_busy,
 )
-from shard_client.phases import PhaseRow, StepRow, read_steps
+from shard_client.phases import Attempt, PhaseRow, StepRow, read_steps
 from shard_client.shard import Shard
 
 _CALL_TIMEOUT_S = 3.0
+# Of a shard that is asked while the accounts of others are locked.
+_BESIDE_TIMEOUT_S = 1.0
 _TIMEOUT_S = 5.0
 _PAUSE_S = 0.02
 # Tries without waiting in line for locks.
@@ -50,20 +53,28 @@ class Moment(NamedTuple):
     """What was seen while all its accounts were locked.
 
     `busy` accounts were locked by somebody else, and the moment says nothing of them; `rows` are
-    unfinished transfers, from others too, and `steps` how far these are.
+    unfinished transfers, from others too, and `steps` how far these are. How far those of `unknown`
+    are could not be asked, and why.
     """
 
     accounts: dict[str, Account]
     busy: set[str]
     rows: list[PhaseRow]
     steps: list[StepRow]
+    unknown: Mapping[Attempt, ShardError] = MappingProxyType({})
 
     def of(self, names: set[str]) -> dict[str, Account] | None:
-        """Those of these accounts that exist; None if one of them was busy."""
+        """Those of these accounts that exist; None if one of them was busy. Raises ShardError if
+        it is not known what they have.
+        """
         if not names.isdisjoint(self.busy):
             return None
         found = {name: self.accounts[name] for name in names & self.accounts.keys()}
-        return as_whole(found, [r for r in self.rows if r.transfer.source in names], self.steps)
+        rows = [row for row in self.rows if row.transfer.source in names]
+        for row in rows:
+            if error := self.unknown.get(row.attempt):
+                raise error
+        return as_whole(found, rows, self.steps)
 
 
 class _Request:
@@ -215,8 +226,13 @@ class Moments:
                     request.delay = _LOCKED if is_busy(error) else str(error)
             return left if spoilt else []
         for request in requests:
-            request.found = moment.of(request.names)
             request.delay, request.is_kept_by_others = _LOCKED, True
+            try:
+                request.found = moment.of(request.names)
+            except ShardUnavailable as error:
+                request.error = error
+            except ShardError as error:
+                request.delay, request.is_kept_by_others = str(error), is_busy(error)
         return []
 
     def _see(self, places: Places, *, in_line: bool) -> Moment:
@@ -232,12 +248,12 @@ class Moments:
             held = _hold_all(places, connections, deadline, in_line=in_line)
             accounts = {name: account for some in held for name, account in some.accounts.items()}
             rows = [row for some in held for row in some.phases]
-            steps = self._steps(rows, connections, deadline)
+            steps, unknown = self._steps(rows, connections, deadline)
             replies = [on_shard.release(connections[name], deadline) for name in names]
             for reply in replies:
                 reply.get()
             busy = _busy(places, connections, accounts, deadline)
-            return Moment(accounts, busy, rows, steps)
+            return Moment(accounts, busy, rows, steps, unknown)
         except BaseException:
             for connection in connections.values():
                 connection.close()
@@ -248,28 +264,37 @@ class Moments:
 
     def _steps(
         self, rows: list[PhaseRow], connections: dict[str, ShardConnection], deadline: float
-    ) -> list[StepRow]:
-        """How far these transfers are on the shards of their destinations."""
-        asked: dict[str, list[str]] = defaultdict(list)
-        for row in rows:
-            asked[self._shards.shard_of(row.transfer.destination)].append(row.transfer.id)
-        held_too = [name for name in asked if name in connections]
-        replies = [read_steps(connections[name], asked[name], deadline) for name in held_too]
-        steps = [step for reply in replies for step in reply.get()]
-        for name in asked.keys() - held_too:
-            steps += self._steps_beside(name, asked[name], deadline)
-        return steps
-
-    def _steps_beside(self, shard: str, transfers: list[str], deadline: float) -> list[StepRow]:
-        """How far transfers are on a shard of which nothing else is read. If it cannot be asked,
-        they count as not there: nobody sees here that they are.
+    ) -> tuple[list[StepRow], dict[Attempt, ShardError]]:
+        """How far these transfers are on the shards of their destinations; and which of them could
+        not be asked for, so that a credit that others have seen is not taken for one that is not
+        there.
         """
-        try:
-            with self._shards[shard].connection(deadline) as connection:
-                return read_steps(connection, transfers, deadline).get()
-        except ShardError as error:
-            self._shards.note(error)
-            return []
+        asked: dict[str, list[PhaseRow]] = defaultdict(list)
+        for row in rows:
+            shard = self._shards.shard_of(row.transfer.destination)
+            if shard in connections or hangs_on_step(row):
+                asked[shard].append(row)
+        held_too = [name for name in asked if name in connections]
+        replies = [read_steps(connections[name], _ids(asked[name]), deadline) for name in held_too]
+        steps = [step for reply in replies for step in reply.get()]
+        unknown: dict[Attempt, ShardError] = {}
+        for name in asked.keys() - held_too:
+            try:
+                steps += self._steps_beside(name, _ids(asked[name]))
+            except ShardError as error:
+                self._shards.note(error)
+                unknown.update((row.attempt, error) for row in asked[name])
+        return steps, unknown
+
+    def _steps_beside(self, shard: str, transfers: list[str]) -> list[StepRow]:
+        """How far transfers are on a shard of which nothing else is read. Raises ShardError."""
+        deadline = time.monotonic() + _BESIDE_TIMEOUT_S
+        with self._shards[shard].connection(deadline) as connection:
+            return read_steps(connection, transfers, deadline).get()
+
+
+def _ids(rows: Iterable[PhaseRow]) -> list[str]:
+    return [row.transfer.id for row in rows]
 
 
 def _hold_all(

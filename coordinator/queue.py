@@ -68,6 +68,7 @@ class Excuse(Enum):
     ACCOUNT_BUSY = "account-busy"
     SHARD_UNAVAILABLE = "shard-unavailable"
     INTERNAL_ERROR = "internal-error"
+    KEY_IN_USE = "idempotency-key-in-use"
 
 
 class NotDone(NamedTuple):
@@ -83,6 +84,16 @@ TOO_LATE = NotDone(
     Excuse.ACCOUNT_BUSY, "its accounts stayed locked by other transfers until its deadline"
 )
 _IN_FRONT = NotDone(Excuse.ACCOUNT_BUSY, "other transfers were in front of it until its deadline")
+
+
+def in_use(asked: Transfer) -> NotDone:
+    """Another request with this key is on its way, and nothing is recorded of it: whatever this one
+    asks for, it may be what becomes of the key.
+    """
+    detail = (
+        f"a request with the key {asked.key!r} of {asked.source} is being worked on at this moment"
+    )
+    return NotDone(Excuse.KEY_IN_USE, detail)
 
 
 class Latch:

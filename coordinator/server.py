@@ -13,6 +13,7 @@ from gunicorn.workers.base import Worker
 
 from coordinator.access import check_access, tls_options
 from coordinator.http.app import create_app
+from coordinator.http.strictness import keep_repeated_apart
 from coordinator.settings import Settings, SettingsError, load
 from coordinator.telemetry import logs, metrics, tracing
 from coordinator.wiring import Process
@@ -63,6 +64,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "loglevel": self._settings.log.level,
             "errorlog": None,
             "proc_name": f"tandem-{coordinator.id}",
+            "pre_request": keep_repeated_apart,
             "worker_exit": self._on_worker_exit,
             "child_exit": self._on_child_exit,
             # A second way in would be a second thing to protect.

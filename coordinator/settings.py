@@ -38,6 +38,7 @@ class Coordinator(Section, frozen=True):
     workers: Annotated[int, Meta(ge=1, le=64)] = 2
     connections: Annotated[int, Meta(ge=1, le=10_000)] = 512
     body_max_bytes: Annotated[int, Meta(ge=1024, le=1 << 30)] = 8 << 20
+    request_max_bytes: Annotated[int, Meta(ge=16 << 10, le=1 << 20)] = 32 << 10
     scratch_dir: str = ""
 
 

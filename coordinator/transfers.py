@@ -16,6 +16,7 @@ from coordinator.queue import (
     Settled,
     State,
     Ticket,
+    in_use,
 )
 from coordinator.shards import Shards
 from coordinator.telemetry import logs, tracing
@@ -154,20 +155,16 @@ class Transfers:
         self, asked: Transfer, found: StoredTransfer | Undecided, deadline: float
     ) -> Answer | Pending:
         """The answer to a transfer that an earlier request has brought about, or may have."""
-        try:
-            outcome: StoredTransfer | Pending
-            if isinstance(found, Undecided):
-                is_pending = found.stored.status == UNSETTLED
-                refusal = refuse_reuse(found.stored.transfer, asked) if is_pending else None
-                if refusal:
-                    return Refused(refusal)
-                outcome = self._ask_home(found.stored, deadline)
-            else:
-                outcome = found
-        except ShardError:
-            return PENDING
+        stored = found.stored if isinstance(found, Undecided) else found
+        outcome: StoredTransfer | Pending = stored
+        if isinstance(found, Undecided):
+            try:
+                outcome = self._ask_home(stored, deadline)
+            except ShardError:
+                outcome = PENDING
         if isinstance(outcome, Pending):
-            return PENDING
+            # Of another body nothing is settled: neither that it is refused, nor that it may be.
+            return in_use(asked) if refuse_reuse(stored.transfer, asked) else PENDING
         refusal = refuse_reuse(outcome.transfer, asked)
         return Refused(refusal) if refusal else Settled(outcome, is_replay=True)
 

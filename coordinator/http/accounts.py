@@ -2,12 +2,12 @@
 
 import time
 
-import msgspec
 from flask import Blueprint, Response, request
 
 from coordinator.accounts import Accounts, Opened
 from coordinator.http import access, problems, reading, schemas
 from coordinator.http.problems import Refuse
+from coordinator.http.strictness import takes
 from coordinator.moments import Moments
 from ledger.model import Refusal, Status
 from shard_client.accounts import AccountState, Terms
@@ -54,14 +54,17 @@ def blueprint(accounts: Accounts, moments: Moments) -> Blueprint:
         return reading.json(schemas.account_view(*found))
 
     @routes.get("/v1/accounts/<account>/entries")
+    @takes("limit", "after", "order")
     def show_entries(account: str) -> Response:
         return reading.json(_statement(accounts, reading.check_account(account)))
 
     @routes.get("/v1/accounts/<account>/balance")
+    @takes("at")
     def show_balance(account: str) -> Response:
         return reading.json(_balance_at(accounts, reading.check_account(account)))
 
     @routes.get("/v1/balances")
+    @takes(many=("account",))
     def show_balances() -> Response:
         names = [reading.check_account(name) for name in request.args.getlist("account")]
         if not 1 <= len(names) <= schemas.BALANCES_MAX:
@@ -95,25 +98,19 @@ def _difference(state: AccountState, asked: Terms) -> str | None:
 
 
 def _open_batch(accounts: Accounts) -> list[schemas.AccountResult]:
-    batch = reading.body(schemas.AccountBatch).accounts
-    if len(batch) > schemas.BATCH_MAX:
-        detail = f"{len(batch)} accounts are more than {schemas.BATCH_MAX}; nothing has happened"
-        raise Refuse(413, "too-large", detail)
-    access.charge(len(batch))
-    results: dict[int, schemas.AccountResult] = {}
+    results: list[schemas.AccountResult | None] = []
     terms: dict[int, Terms] = {}
-    decoder = msgspec.json.Decoder(schemas.AccountItem)
-    for index, raw in enumerate(batch):
-        try:
-            item = decoder.decode(raw)
-            terms[index] = Terms(item.id, item.currency, item.overdraft_limit)
-        except (ValueError, RecursionError) as error:
-            detail = reading.explain(raw, error)
-            results[index] = schemas.AccountResult(None, "rejected", "malformed", detail)
+    for item in reading.batch("accounts", schemas.AccountItem):
+        if isinstance(item, reading.Malformed):
+            results.append(schemas.AccountResult(None, "rejected", "malformed", item.why))
+        else:
+            terms[len(results)] = Terms(item.id, item.currency, item.overdraft_limit)
+            results.append(None)
+    access.charge(len(results))
     opened = accounts.open_all(list(terms.values()))
     for index, result in zip(terms, opened, strict=True):
         results[index] = _result(result, terms[index])
-    return [results[index] for index in range(len(batch))]
+    return [result for result in results if result is not None]
 
 
 def _result(opened: Opened | ShardError, asked: Terms) -> schemas.AccountResult:

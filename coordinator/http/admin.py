@@ -25,6 +25,7 @@ def blueprint(operation: Operation, following: Following) -> Blueprint:
 
     @routes.post("/in-doubt/<gtrid>/resolve")
     def resolve(gtrid: str) -> Response:
+        reading.no_body()
         name = Gtrid.parse(gtrid)
         if name is None:
             detail = (
@@ -50,6 +51,7 @@ def blueprint(operation: Operation, following: Following) -> Blueprint:
 
     @routes.post("/leader/step-down")
     def step_down() -> Response:
+        reading.no_body()
         old, new = operation.step_down()
         return reading.json(schemas.HandOverView(_leader(old), _leader(new) if new else None))
 

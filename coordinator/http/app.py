@@ -19,6 +19,7 @@ from coordinator.http import (
     request_log,
     request_trace,
     schemas,
+    strictness,
     transfers,
 )
 from coordinator.http.openapi import document
@@ -36,11 +37,15 @@ def create_app(process: Process) -> Flask:
     """The application of one worker process."""
     app = _App("tandem", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = process.settings.coordinator.body_max_bytes
+    app.config["REQUEST_MAX_BYTES"] = process.settings.coordinator.request_max_bytes
     app.url_map.strict_slashes = False
+    # An account without a name is none, and not the next part of the address.
+    app.url_map.merge_slashes = False
     problems.register(app)
     request_log.register(app, process.settings.log)
     if process.tracer.is_on:
         request_trace.register(app, process.tracer)
+    strictness.register(app)
     if process.tokens:
         access.register(app, process.tokens)
     else:

@@ -92,7 +92,7 @@ _GTRID = _parameter(
 _KEY = _parameter(
     "header",
     "Idempotency-Key",
-    {"type": "string", "pattern": "^[!-~]([ -~]{0,126}[!-~])?$", "minLength": 1, "maxLength": 128},
+    {"type": "string", "pattern": schemas.KEY_PATTERN, "minLength": 1, "maxLength": 128},
     "your name for this transfer, unique to its source account; kept for ever",
     required=True,
 )
@@ -162,7 +162,8 @@ def _operation(
         str(status): {"description": text, "content": _json(_ref(kind))}
         for status, (text, kind) in answers.items()
     }
-    for status in problems:
+    # Whatever a route reads, a request may have two readings.
+    for status in (400, *problems):
         responses.setdefault(str(status), _problem(status))
     operation: _Schema = {"summary": summary, "tags": [tag], "responses": responses}
     if parameters:
@@ -189,7 +190,7 @@ def _batch(name: str, item: type) -> _Schema:
     }
 
 
-_WRITE = (400, 413, 415, 503)
+_WRITE = (413, 415, 503)
 
 
 def _account_paths() -> _Schema:
@@ -215,7 +216,7 @@ def _account_paths() -> _Schema:
             "get": _operation(
                 "Read an account",
                 {200: ("The account.", view)},
-                (400, 404, 503),
+                (404, 503),
                 parameters=(_ACCOUNT,),
                 tag="accounts",
             ),
@@ -233,7 +234,7 @@ def _account_paths() -> _Schema:
             "get": _operation(
                 "Read an account's statement, page by page",
                 {200: ("A page; `next` is where the next one begins.", schemas.Statement)},
-                (400, 404, 503),
+                (404, 503),
                 parameters=(_ACCOUNT, _QUERY["limit"], _QUERY["after"], _QUERY["order"]),
                 tag="accounts",
             )
@@ -242,7 +243,7 @@ def _account_paths() -> _Schema:
             "get": _operation(
                 "Read the balance as it was at a time",
                 {200: ("The balance then; it is final.", schemas.BalanceAt)},
-                (400, 404, 503),
+                (404, 503),
                 parameters=(_ACCOUNT, _QUERY["at"]),
                 tag="accounts",
             )
@@ -251,7 +252,7 @@ def _account_paths() -> _Schema:
             "get": _operation(
                 "Read many balances as of one moment",
                 {200: ("The balances, in the order asked for.", schemas.Balances)},
-                (400, 404, 503),
+                (404, 503),
                 parameters=(_QUERY["account"],),
                 tag="accounts",
             )
@@ -328,7 +329,8 @@ def _operation_paths() -> _Schema:
                     "200": {
                         "description": "The metrics.",
                         "content": {"text/plain": {"schema": {"type": "string"}}},
-                    }
+                    },
+                    "400": _problem(400),
                 },
             }
         },
@@ -379,7 +381,7 @@ def _admin_paths() -> _Schema:
             "post": _operation(
                 "Finish a group now; it obeys the decision and cannot override one",
                 {200: ("What came of it.", schemas.ResolutionView)},
-                (400, 404, 503),
+                (404, 503),
                 parameters=(_GTRID,),
                 tag="operation",
             )

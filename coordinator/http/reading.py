@@ -1,41 +1,107 @@
 """Reading requests: bodies, headers and parameters, each with an error that shows the value."""
 
 import re
-from typing import Any, TypeVar
+import time
+from collections.abc import Iterator
+from typing import NamedTuple, TypeVar
 
 import msgspec
-from flask import Response, request
+from flask import Response, current_app, request
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
+from coordinator.http import json_text
+from coordinator.http.json_text import shown as shown
 from coordinator.http.problems import Refuse
-from coordinator.http.schemas import KEY_PATTERN
+from coordinator.http.schemas import BATCH_MAX, KEY_PATTERN
 from ledger.ids import ACCOUNT_ID_PATTERN
 
 T = TypeVar("T")
 
 _ACCOUNT_ID = re.compile(ACCOUNT_ID_PATTERN)
 _KEY = re.compile(KEY_PATTERN)
+_WAIT = re.compile(r"(?:^|[,;\s])wait=([0-9]{1,9})")
+_PATH = re.compile(r"at `\$((?:\.\w+)+)`$")
 _SHOWN_MAX = 80
+_SAID_MAX = 300
 _WAIT_MAX_S = 30.0
+
+
+class Malformed(NamedTuple):
+    """An item of a batch that is refused by itself."""
+
+    why: str
 
 
 def body(kind: type[T]) -> T:
     """The request's body as `kind`. Raises Refuse."""
-    if request.mimetype != "application/json":
-        found = request.mimetype or "none"
+    _check_media()
+    data = _data(current_app.config["REQUEST_MAX_BYTES"])
+    try:
+        return _convert(json_text.read(data), kind)
+    except (ValueError, RecursionError) as error:
+        raise Refuse(400, "malformed", f"{_cut(error)}; nothing has happened") from None
+
+
+def batch(name: str, kind: type[T]) -> Iterator[T | Malformed]:
+    """The items of a batch, the list that is the only member of its body, one by one: so that
+    others have their turn in between. Raises Refuse, perhaps after the last one.
+    """
+    _check_media()
+    count = 0
+    try:
+        for found in json_text.read_list(_data(request.max_content_length), name, pause):
+            count += 1
+            if count > BATCH_MAX:
+                detail = f"there are {count} {name} or more, {BATCH_MAX} at most are taken"
+                raise Refuse(413, "too-large", f"{detail}; nothing has happened")
+            try:
+                item: T | Malformed = _convert(found, kind)
+            except ValueError as error:
+                item = Malformed(_cut(error))
+            yield item
+    except json_text.TooLong as error:
+        raise Refuse(413, "too-large", f"{error}; nothing has happened") from None
+    except (ValueError, RecursionError) as error:
+        where = f"after {count} {name}: " if count else ""
+        raise Refuse(400, "malformed", f"{where}{_cut(error)}; nothing has happened") from None
+
+
+def pause() -> None:
+    """Let others of this process have their turn."""
+    time.sleep(0)
+
+
+def no_body() -> None:
+    """Refuse a request that has a body where none is read. Raises Refuse."""
+    if request.content_length or "HTTP_TRANSFER_ENCODING" in request.environ:
+        detail = f"{request.method} {request.path[:_SHOWN_MAX]} takes no body; nothing has happened"
+        raise Refuse(400, "malformed", detail)
+
+
+def _check_media() -> None:
+    """Refuse a body that is not JSON in UTF-8, as it is. Raises Refuse."""
+    found = request.mimetype or "none"
+    if found != "application/json":
         detail = f"the content type is {found}, not application/json; nothing has happened"
         raise Refuse(415, "content-type", detail)
-    data = _data()
-    try:
-        return msgspec.json.decode(data, type=kind)
-    except (ValueError, RecursionError) as error:
-        raise Refuse(400, "malformed", f"{explain(data, error)}; nothing has happened") from None
+    charset = request.mimetype_params.get("charset", "utf-8")
+    if charset.lower() not in ("utf-8", "us-ascii"):
+        detail = f"the charset is {shown(charset)}, and JSON is UTF-8; nothing has happened"
+        raise Refuse(415, "content-type", detail)
+    coding = request.headers.get("Content-Encoding", "identity")
+    if coding.lower() != "identity":
+        detail = f"the content encoding is {shown(coding)}, and none is taken; nothing has happened"
+        raise Refuse(415, "content-type", detail)
 
 
-def _data() -> bytes:
-    """The whole body. Raises RequestEntityTooLarge, ClientDisconnected."""
-    length, most = request.content_length, request.max_content_length
-    if length is not None and (most is None or length <= most):
+def _data(most: int | None) -> bytes:
+    """The whole body. Raises Refuse, RequestEntityTooLarge, ClientDisconnected."""
+    request.max_content_length = most
+    length = request.content_length
+    if length is not None:
+        if most is not None and length > most:
+            detail = f"the body has {length} bytes, more than {most}; nothing has happened"
+            raise Refuse(413, "too-large", detail)
         # The plain case, for which Werkzeug goes through three more objects.
         data: bytes = request.environ["wsgi.input"].read(length)
         if len(data) < length:
@@ -43,31 +109,32 @@ def _data() -> bytes:
         return data
     # Of a body that comes in chunks Werkzeug reads as much as it may and says nothing of the rest.
     data = request.get_data(cache=False)
-    if len(data) == request.max_content_length and request.environ["wsgi.input"].read(1):
+    if len(data) == most and request.environ["wsgi.input"].read(1):
         raise RequestEntityTooLarge
     return data
 
 
-def explain(data: bytes | msgspec.Raw, error: Exception) -> str:
-    """What is wrong with JSON text, with the value at fault where it can be named."""
+def _convert(found: json_text.Value, kind: type[T]) -> T:
+    """A value as `kind`. Raises ValueError, which says what is wrong, with the value at fault."""
+    value, fault = found
+    if fault:
+        raise ValueError(fault)
+    try:
+        return msgspec.convert(value, kind)
+    except ValueError as error:
+        text = str(error)
+        path = _PATH.search(text)
+        if path is None:
+            raise
+    for name in path.group(1).split(".")[1:]:
+        value = value.get(name) if isinstance(value, dict) else None
+    raise ValueError(f"{text}: it is {shown(value)}")
+
+
+def _cut(error: Exception) -> str:
+    """What an error says, but not a long name that the request has brought."""
     text = str(error)
-    path = re.search(r"at `\$((?:\.\w+)+)`$", text)
-    if path:
-        try:
-            value: Any = msgspec.json.decode(data)
-        except (ValueError, RecursionError):
-            # The text is broken behind the place that was at fault first.
-            return text
-        for name in path.group(1).split(".")[1:]:
-            value = value.get(name) if isinstance(value, dict) else None
-        text += f": it is {shown(value)}"
-    return text
-
-
-def shown(value: object) -> str:
-    """A value as it is put into an error, cut where it is long."""
-    text = repr(value)
-    return text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + "..."
+    return text if len(text) <= _SAID_MAX else text[:_SAID_MAX] + "..."
 
 
 def check_account(account: str) -> str:
@@ -89,17 +156,20 @@ def idempotency_key() -> str:
         raise Refuse(400, "malformed", detail)
     if not _KEY.fullmatch(key):
         detail = (
-            f"the Idempotency-Key {shown(key)} is not 1 to 128 printable ASCII characters; "
-            "nothing has happened"
+            f"the Idempotency-Key {shown(key)} is not 1 to 128 printable ASCII characters, without "
+            "blanks at its ends; nothing has happened"
         )
         raise Refuse(400, "malformed", detail)
     return key
 
 
 def wait_preference() -> float:
-    """The seconds of `Prefer: wait=N`, 0 without it."""
-    match = re.search(r"(?:^|[,;\s])wait=([0-9]{1,9})", request.headers.get("Prefer", ""))
-    return min(float(match.group(1)), _WAIT_MAX_S) if match else 0.0
+    """The seconds of `Prefer: wait=N`, 0 without it. Raises Refuse if there are several."""
+    found = _WAIT.findall(request.headers.get("Prefer", ""))
+    if len(found) > 1:
+        detail = f"the header Prefer says wait {len(found)} times; nothing has happened"
+        raise Refuse(400, "malformed", detail)
+    return min(float(found[0]), _WAIT_MAX_S) if found else 0.0
 
 
 def integer(name: str, default: int | None, least: int, most: int) -> int | None:

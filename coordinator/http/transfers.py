@@ -10,7 +10,7 @@ from flask import Blueprint, Response
 from coordinator.http import access, reading, schemas
 from coordinator.http.problems import Refuse, problem
 from coordinator.http.request_log import note
-from coordinator.queue import Answer, Excuse, InUse, NotDone, Refused, Settled, Ticket
+from coordinator.queue import Answer, Excuse, InUse, NotDone, Refused, Settled, Ticket, in_use
 from coordinator.settings import Engine
 from coordinator.telemetry.logs import few
 from coordinator.transfers import PENDING, Pending, Transfers
@@ -20,8 +20,7 @@ from ledger.model import Transfer
 from shard_client.transfers import StoredTransfer
 
 _POLL_S = 0.05
-# After so many items of a batch others of the process have their turn.
-_TURN = 200
+_STATUS = {Excuse.INTERNAL_ERROR: 500, Excuse.KEY_IN_USE: 409}
 
 
 def blueprint(transfers: Transfers, engine: Engine) -> Blueprint:
@@ -30,22 +29,22 @@ def blueprint(transfers: Transfers, engine: Engine) -> Blueprint:
 
     @routes.post("/v1/transfers")
     def transfer() -> Response:
-        key = reading.idempotency_key()
+        key, patience_s = reading.idempotency_key(), reading.wait_preference()
         asked = _transfer(reading.body(schemas.TransferRequest), key, time.time_ns() // 1000)
         note(transfer_id=asked.id)
         timeout_s = engine.request_deadline_ms / 1000
         try:
             tickets = transfers.submit([asked], timeout_s, is_batch=False)
         except InUse as error:
-            return _respond_in_use(asked, error.ticket)
-        answer = transfers.wait(tickets, reading.wait_preference())[0]
+            return _respond_in_use(asked, error.ticket, patience_s)
+        answer = transfers.wait(tickets, patience_s)[0]
         note(gtrid=_gtrid_of(tickets[0], answer))
         return _respond(asked.id, answer)
 
     @routes.get("/v1/transfers/<transfer>")
     def show_transfer(transfer: str) -> Response:
-        found = transfers.find(transfer)
         give_up = time.monotonic() + reading.wait_preference()
+        found = transfers.find(transfer)
         while isinstance(found, Pending) and time.monotonic() < give_up:
             time.sleep(_POLL_S)
             found = transfers.find(transfer)
@@ -68,8 +67,12 @@ def _transfer(asked: schemas.TransferRequest, key: str, now: int) -> Transfer:
     metadata = None
     if asked.metadata is not None:
         _check_depth(asked.metadata)
-        # Sorted, so that the same object always is the same text.
-        metadata = msgspec.json.encode(asked.metadata, order="sorted").decode()
+        try:
+            # Sorted, so that the same object always is the same text.
+            metadata = msgspec.json.encode(asked.metadata, order="sorted").decode()
+        except UnicodeEncodeError:
+            detail = "metadata holds half of a surrogate pair, which is no text"
+            raise Refuse(400, "malformed", f"{detail}; nothing has happened") from None
         size = len(metadata.encode())
         if size > schemas.METADATA_MAX_BYTES:
             detail = (
@@ -108,19 +111,12 @@ def _check_depth(metadata: dict[str, Any]) -> None:
     raise Refuse(400, "malformed", detail)
 
 
-def _respond_in_use(asked: Transfer, at_work: Ticket) -> Response:
+def _respond_in_use(asked: Transfer, at_work: Ticket, patience_s: float) -> Response:
     """The answer to a transfer that this process has at hand already."""
-    refusal = refuse_reuse(at_work.transfer, asked)
-    if refusal:
-        return _respond(asked.id, Refused(refusal))
-    if at_work.is_pending_told:
-        at_work.latch.wait(time.monotonic() + reading.wait_preference())
+    if at_work.is_pending_told and not refuse_reuse(at_work.transfer, asked):
+        at_work.latch.wait(time.monotonic() + patience_s)
         return _respond(asked.id, at_work.answer or PENDING)
-    detail = (
-        f"a request with the key {reading.shown(asked.key)} of {asked.source} is being worked on "
-        "at this moment; nothing has happened by this one"
-    )
-    raise Refuse(409, "idempotency-key-in-use", detail, asked.id)
+    return _respond(asked.id, in_use(asked))
 
 
 def _pending(transfer: str) -> Response:
@@ -134,7 +130,7 @@ def _respond(transfer: str, answer: Answer | Pending) -> Response:
     if isinstance(answer, Pending):
         return _pending(transfer)
     if isinstance(answer, NotDone):
-        status = 500 if answer.excuse is Excuse.INTERNAL_ERROR else 503
+        status = _STATUS.get(answer.excuse, 503)
         detail = f"{answer.detail}; nothing has happened by this request"
         return problem(status, answer.excuse.value, detail, transfer)
     if isinstance(answer, Refused):
@@ -163,29 +159,25 @@ def _gtrid_of(ticket: Ticket, answer: Answer | Pending) -> str | None:
 
 
 def _batch(transfers: Transfers, engine: Engine) -> list[schemas.TransferResult]:
-    batch = reading.body(schemas.TransferBatch).transfers
-    if len(batch) > schemas.BATCH_MAX:
-        detail = f"{len(batch)} transfers are more than {schemas.BATCH_MAX}; nothing has happened"
-        raise Refuse(413, "too-large", detail)
-    access.charge(len(batch))
-    results: list[schemas.TransferResult | None] = [None] * len(batch)
+    patience_s = reading.wait_preference()
+    results: list[schemas.TransferResult | None] = []
     places: list[int] = []
     asked: list[Transfer] = []
-    decoder = msgspec.json.Decoder(schemas.TransferItem)
     now = time.time_ns() // 1000
-    for index, raw in enumerate(batch):
-        if index % _TURN == _TURN - 1:
-            time.sleep(0)
+    for item in reading.batch("transfers", schemas.TransferItem):
         try:
-            item = decoder.decode(raw)
+            if isinstance(item, reading.Malformed):
+                results.append(_malformed(item.why))
+                continue
             asked.append(_transfer(item, item.idempotency_key, now))
-            places.append(index)
         except Refuse as error:
-            results[index] = _malformed(error.detail)
-        except (ValueError, RecursionError) as error:
-            results[index] = _malformed(reading.explain(raw, error))
+            results.append(_malformed(error.detail))
+            continue
+        places.append(len(results))
+        results.append(None)
+    access.charge(len(results))
     tickets = transfers.submit(asked, engine.batch_deadline_ms / 1000, is_batch=True)
-    answers = transfers.wait(tickets, reading.wait_preference())
+    answers = transfers.wait(tickets, patience_s)
     for index, transfer, answer in zip(places, asked, answers, strict=True):
         results[index] = _result(transfer.id, answer)
     told = [result for result in results if result is not None]

@@ -486,3 +486,12 @@ def as_whole(
             account = found[name]
             found[name] = account._replace(balance=account.balance + row.transfer.amount)
     return found
+
+
+def hangs_on_step(row: PhaseRow) -> bool:
+    """Whether the balance of the source, for whoever reads many at one moment, depends on what the
+    destination's shard says. When the outcome is recorded it does not any more.
+    """
+    protocol = PROTOCOLS[row.transfer.protocol]
+    phase = protocol.phase(row.phase)
+    return phase in protocol.undecided and protocol.whole.get(phase) is Move.REFUND

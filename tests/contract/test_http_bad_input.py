@@ -30,7 +30,20 @@ BAD_IDS = [
     *("' OR '1'='1", "a'; DROP TABLE accounts; --", "a--b#", "a\u200bb"),
 ]
 BAD_CURRENCIES = ["", "EU", "eur", "EURO-", "E R", "TOOLONG99", "EUR\n", "€€€", "ЕUR", "E'R"]
-BAD_KEYS = ["", "x" * 129, "clé", "ключ", "a\x00b", "a\nb", "k\n", "a\tb", "a\x7fb"]
+BAD_KEYS = [
+    "",
+    " ",
+    "k ",
+    " k",
+    "x" * 129,
+    "clé",
+    "ключ",
+    "a\x00b",
+    "a\nb",
+    "k\n",
+    "a\tb",
+    "a\x7fb",
+]
 # What is no id where an id is due.
 NOT_TEXT: list[Any] = [None, 5, 1.5, True, [], ["a"], {}]
 
@@ -139,7 +152,9 @@ def test_nested_metadata(town: Town, ends: tuple[str, str], depth: int) -> None:
         assert found.json() == answer.json()
     else:
         with town.unchanged():
-            is_problem(send(town, text), 400, "malformed")
+            # What is too long is not looked at.
+            is_long = len(text) > 32 << 10
+            is_problem(send(town, text), *(413, "too-large") if is_long else (400, "malformed"))
 
 
 @pytest.mark.parametrize("number", ["1" + "0" * 400, "18446744073709551616", "-0.0", "1e308"])
@@ -174,8 +189,8 @@ BROKEN = {
     "lone surrogate": b'{"source": "\\ud800"}',
     "UTF-16": '{"source": "a"}'.encode("utf-16"),
     "byte order mark": b"\xef\xbb\xbf{}",
-    "deep": b"[" * 100_000,
-    "deep inside": b'{"source": ' + b"[" * 100_000,
+    "deep": b"[" * 30_000,
+    "deep inside": b'{"source": ' + b"[" * 30_000,
 }
 
 

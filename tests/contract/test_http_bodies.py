@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cluster import Cluster
-from tests.contract.http import Town, is_problem, visit, wish
+from tests.contract.http import Town, is_problem, item, results, visit, wish
 
 JSON = {"Content-Type": "application/json"}
 KEY = {"Idempotency-Key": "k"}
@@ -51,13 +51,21 @@ def test_other_names_of_the_content_type(town: Town, ends: tuple[str, str], medi
 
 
 LIMIT = 8 << 20
+# Of whatever is no batch.
+SINGLE = 32 << 10
+
+
+def limit_of(path: str) -> int:
+    return LIMIT if path.endswith("/batch") else SINGLE
 
 
 @pytest.mark.parametrize(("method", "path"), WRITES)
 def test_a_body_over_the_limit(town: Town, method: str, path: str) -> None:
     address = path.replace("NAME", town.name())
     with town.unchanged():
-        answer = town.api.request(method, address, content=b" " * (LIMIT + 1), headers=JSON | KEY)
+        answer = town.api.request(
+            method, address, content=b" " * (limit_of(path) + 1), headers=JSON | KEY
+        )
         is_problem(answer, 413, "too-large")
 
 
@@ -71,16 +79,26 @@ def in_chunks(text: bytes, size: int, chunk: int = 1 << 16) -> Iterator[bytes]:
         sent += piece
 
 
-@pytest.mark.parametrize("size", [0, 1 << 16, LIMIT])
+@pytest.mark.parametrize("size", [0, 1 << 14, SINGLE])
 def test_a_body_in_chunks(town: Town, ends: tuple[str, str], size: int) -> None:
-    content = in_chunks(json.dumps(wish(*ends, 5)).encode(), size)
+    content = in_chunks(json.dumps(wish(*ends, 5)).encode(), size, chunk=1 << 12)
     answer = town.api.post("/v1/transfers", content=content, headers=JSON | KEY)
     assert answer.status_code == 201, answer.text
 
 
-@pytest.mark.parametrize("size", [LIMIT + 1, LIMIT + (1 << 20)])
+@pytest.mark.parametrize("size", [SINGLE + 1, SINGLE + (1 << 20)])
 def test_a_body_in_chunks_over_the_limit(town: Town, ends: tuple[str, str], size: int) -> None:
     with town.unchanged():
         content = in_chunks(json.dumps(wish(*ends, 5)).encode(), size)
         answer = town.api.post("/v1/transfers", content=content, headers=JSON | KEY)
         is_problem(answer, 413, "too-large")
+
+
+@pytest.mark.parametrize("size", [LIMIT, LIMIT + 1])
+def test_a_batch_in_chunks(town: Town, ends: tuple[str, str], size: int) -> None:
+    content = in_chunks(json.dumps({"transfers": [item(*ends, 5, "k")]}).encode(), size)
+    answer = town.api.post("/v1/transfers/batch", content=content, headers=JSON)
+    if size > LIMIT:
+        is_problem(answer, 413, "too-large")
+    else:
+        assert [result["status"] for result in results(answer)] == ["committed"]

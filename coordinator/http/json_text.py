@@ -1,0 +1,192 @@
+"""JSON text that has one reading, read in pieces: pure.
+
+Decoders take the last of two members of one name and say nothing, and whoever looks at the same
+text with another one may see the first. So it is the decoder of the standard library that reads
+requests: it shows every member. It also stops behind a value, so that the list of a batch is gone
+through item by item, and what comes with it costs no more than its pieces, whatever it is.
+"""
+
+import codecs
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+# A value in a list is this long at most, in characters: metadata of 4 KiB, all of it escaped, has
+# some 25,000.
+VALUE_MAX = 32 * 1024
+_PIECE_BYTES = 16 * 1024
+# So many values of a list are read at one go.
+_AT_ONCE = 200
+# Of more digits Python's own `int` takes too long; metadata has no room for them.
+_DIGITS_MAX = 4096
+_SHOWN_MAX = 80
+
+_BLANKS = re.compile(r"[ \t\n\r]*")
+_COMMA = re.compile(r"[ \t\n\r]*,[ \t\n\r]*")
+
+# A value, and why it has not one reading; None if it has.
+Value = tuple[Any, str | None]
+
+
+class TooLong(ValueError):
+    """A value in a list is longer than VALUE_MAX."""
+
+
+def read(data: bytes) -> Value:
+    """The one value that is the text. Raises ValueError, RecursionError."""
+    decoder = _Decoder()
+    return decoder.decode(data.decode()), decoder.fault
+
+
+def read_list(data: bytes, name: str, pause: Callable[[], None]) -> Iterator[Value]:
+    """The values of the list that is the only member, `name`, of an object, one by one.
+
+    A text that is something else raises ValueError, TooLong or RecursionError, as late as at its
+    end. `pause` is called now and then, so that in between others may have their turn.
+    """
+    text = _Text(data, pause)
+    text.expect("{", "an object")
+    if text.peek() == "}":
+        raise ValueError(f"the member {name} is missing")
+    found, _ = text.value()
+    if found != name:
+        raise ValueError(f"{shown(found)} is no member here; there is {name} alone")
+    text.expect(":", "a colon")
+    text.expect("[", f"a list as {name}")
+    count = 0
+    is_over = text.peek() == "]"
+    while not is_over:
+        yield text.value()
+        count += 1
+        if count % _AT_ONCE == 0:
+            pause()
+        is_over = not text.has_comma()
+    text.expect("]", "a comma or the end of the list")
+    text.expect("}", f"the end of the object, which has {name} alone,")
+    if text.peek():
+        raise ValueError("something follows the object")
+
+
+def shown(value: object) -> str:
+    """A value as it is put into an error, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + "..."
+
+
+class _Decoder(json.JSONDecoder):
+    """Decodes values, and notes in `fault` what is ambiguous in one."""
+
+    def __init__(self) -> None:
+        self.fault: str | None = None
+        super().__init__(
+            object_pairs_hook=self._object,
+            parse_int=self._integer,
+            parse_float=self._float,
+            parse_constant=self._constant,
+        )
+
+    def _object(self, members: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(members)
+        if len(found) != len(members):
+            self.fault = f"the member {shown(_twice(members))} occurs twice"
+        return found
+
+    def _integer(self, text: str) -> int:
+        if len(text) <= _DIGITS_MAX:
+            return int(text)
+        self.fault = f"a number has {len(text)} digits, more than {_DIGITS_MAX}"
+        return 0
+
+    def _float(self, text: str) -> float:
+        number = float(text)
+        if abs(number) == float("inf"):
+            self.fault = f"the number {text[:_SHOWN_MAX]} is out of range"
+        return number
+
+    def _constant(self, name: str) -> None:
+        raise ValueError(f"{name} is no JSON")
+
+
+def _twice(members: list[tuple[str, Any]]) -> str:
+    """A name that occurs more than once."""
+    names: set[str] = set()
+    for name, _ in members:
+        if name in names:
+            break
+        names.add(name)
+    return name
+
+
+class _Text:
+    """A text that is gone through from its beginning, value by value."""
+
+    def __init__(self, data: bytes, pause: Callable[[], None]) -> None:
+        self._data = data
+        self._decoded = 0
+        self._is_all_here = not data
+        self._pause = pause
+        self._decoder = _Decoder()
+        # What is at hand of it, and where in that the next thing is.
+        self._text = ""
+        self._at = 0
+
+    def peek(self) -> str:
+        """The next character that is no blank; "" at the end. Raises ValueError."""
+        while True:
+            blanks = _BLANKS.match(self._text, self._at)
+            assert blanks is not None
+            self._at = blanks.end()
+            if self._at < len(self._text):
+                return self._text[self._at]
+            if self._is_all_here:
+                return ""
+            self._fetch()
+
+    def expect(self, mark: str, what: str) -> None:
+        """Go over a mark. Raises ValueError."""
+        found = self.peek()
+        if found != mark:
+            raise ValueError(f"{what} is expected, not {found or 'the end'}")
+        self._at += 1
+
+    def has_comma(self) -> bool:
+        """Go over a comma, if one comes next. Raises ValueError."""
+        found = _COMMA.match(self._text, self._at)
+        if not found and self.peek() == ",":
+            # It was not at hand yet.
+            found = _COMMA.match(self._text, self._at)
+        if found:
+            self._at = found.end()
+        return found is not None
+
+    def value(self) -> Value:
+        """Go over a value. Raises ValueError, TooLong, RecursionError."""
+        while not self._is_all_here and len(self._text) - self._at <= VALUE_MAX:
+            self._fetch()
+            self.peek()
+        decoder = self._decoder
+        decoder.fault = None
+        try:
+            value, end = decoder.raw_decode(self._text, self._at)
+        except json.JSONDecodeError as error:
+            # Its place within what is at hand says nothing to anybody.
+            why = f"{error.msg} at {shown(self._text[error.pos : error.pos + 20])}"
+            if not self._is_all_here:
+                why += f", or it is longer than {VALUE_MAX} characters"
+            raise ValueError(why) from None
+        if end - self._at > VALUE_MAX:
+            raise TooLong(f"an item has {end - self._at} characters, more than {VALUE_MAX}")
+        self._at = end
+        return value, decoder.fault
+
+    def _fetch(self) -> None:
+        """Have the next piece at hand too."""
+        self._pause()
+        piece = self._data[self._decoded : self._decoded + _PIECE_BYTES]
+        is_last = self._decoded + len(piece) == len(self._data)
+        text, used = codecs.utf_8_decode(piece, "strict", is_last)
+        self._decoded += used
+        self._is_all_here = is_last
+        self._text = self._text[self._at :] + text
+        self._at = 0

@@ -1,0 +1,109 @@
+"""What makes a request ambiguous is refused before anybody reads it: a header twice that must be
+single, a slash within a part of the address, unknown or repeated parameters, a body where none is
+read. Whoever stands between a client and the service may have read the other one of the two.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+from flask import Flask, current_app, request
+
+from coordinator.http import reading
+from coordinator.http.problems import Refuse
+from coordinator.http.reading import shown
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+# Whose meaning is one value. Of Host, Content-Type and Content-Length gunicorn takes no second one.
+SINGLE_HEADERS = (
+    "AUTHORIZATION",
+    "CONTENT-ENCODING",
+    "IDEMPOTENCY-KEY",
+    "LAST-EVENT-ID",
+    "ORIGIN",
+    "X-REQUEST-ID",
+)
+# Between the values of such a header: no value holds it, as it does a comma.
+_BETWEEN = "\n"
+_NAMES = [(name, "HTTP_" + name.replace("-", "_")) for name in SINGLE_HEADERS]
+# 1,000 accounts, and some more to say that there are too many.
+_PARAMETERS_MAX = 1100
+_ATTRIBUTE = "parameters"
+
+
+class Parameters(NamedTuple):
+    """The names of the parameters that a route reads from the query."""
+
+    single: frozenset[str] = frozenset()
+    many: frozenset[str] = frozenset()
+
+
+NONE = Parameters()
+
+
+def takes(*single: str, many: tuple[str, ...] = ()) -> Callable[[View], View]:
+    """Declare which parameters a route reads; those of `many` may be repeated. Without it: none."""
+
+    def declare(view: View) -> View:
+        setattr(view, _ATTRIBUTE, Parameters(frozenset(single), frozenset(many)))
+        return view
+
+    return declare
+
+
+def parameters_of(view: Callable[..., Any]) -> Parameters:
+    """What a route has declared."""
+    found: Parameters = getattr(view, _ATTRIBUTE, NONE)
+    return found
+
+
+def keep_repeated_apart(_: object, message: Any) -> None:
+    """Called by gunicorn for each request that it has read, before it joins the values of repeated
+    headers by commas: those of headers that must be single stay apart, to be refused.
+    """
+    names = [name for name, _ in message.headers]
+    if len(set(names)) == len(names):
+        return
+    for name in SINGLE_HEADERS:
+        if names.count(name) > 1:
+            values = [value for other, value in message.headers if other == name]
+            kept = [pair for pair in message.headers if pair[0] != name]
+            message.headers = [*kept, (name, _BETWEEN.join(values))]
+
+
+def register(app: Flask) -> None:
+    """Check every request. To be registered behind what numbers and logs requests."""
+
+    @app.before_request
+    def check() -> None:
+        environ = request.environ
+        for name, key in _NAMES:
+            if _BETWEEN in environ.get(key, ""):
+                _refuse(f"the header {name.title()} is there more than once")
+        path = environ.get("RAW_URI", "").partition("?")[0]
+        if "%2F" in path or "%2f" in path:
+            _refuse("the address has an encoded slash, %2F")
+        if environ.get("QUERY_STRING"):
+            _check_query()
+        if request.method in ("GET", "HEAD"):
+            reading.no_body()
+
+
+def _check_query() -> None:
+    """Refuse parameters that nobody would read, or of which one would be read. Raises Refuse."""
+    count = request.query_string.count(b"&") + 1
+    if count > _PARAMETERS_MAX:
+        _refuse(f"{count} parameters are given, more than {_PARAMETERS_MAX}")
+    if request.endpoint is None:
+        return
+    known = parameters_of(current_app.view_functions[request.endpoint])
+    for name, values in request.args.lists():
+        if name not in known.single and name not in known.many:
+            names = ", ".join(sorted(known.single | known.many)) or "there are none"
+            _refuse(f"{shown(name)} is no parameter here ({names})")
+        if len(values) > 1 and name not in known.many:
+            _refuse(f"the parameter {name} is given {len(values)} times")
+
+
+def _refuse(why: str) -> None:
+    raise Refuse(400, "malformed", f"{why}; nothing has happened")
