@@ -31,7 +31,9 @@ _STATUS = {
     "bytes to shards": "Bytes_received",
     "bytes from shards": "Bytes_sent",
 }
+_FLUSHES = ("binlog flushes", "redo flushes")
 _PACKETS = "coordinator_shard_call_seconds_count"
+_DEFERRED = "coordinator_deferred_transfers_total"
 _GROUPS = "coordinator_group_size_count"
 _TIMEOUT_S = 10.0
 
@@ -56,6 +58,23 @@ def counts(place: Place) -> Counter[str]:
     for server in place.servers:
         found.update(_of_server(server))
     return found
+
+
+def of_coordinators(place: Place) -> Counter[str]:
+    """What they count themselves, and their workers' processor time in ns."""
+    return Counter(
+        {
+            "groups": sum(_metric(url, _GROUPS) for url in place.urls),
+            "deferred": sum(_metric(url, _DEFERRED) for url in place.urls),
+            "coordinators' processor time": cpu_ns(place.worker_pids),
+        }
+    )
+
+
+def flushes(place: Place) -> Counter[str]:
+    """How often each shard has flushed its binlog and its redo log so far, by its name."""
+    found = {server.shard: _of_server(server) for server in place.servers}
+    return Counter({name: sum(one[log] for log in _FLUSHES) for name, one in found.items()})
 
 
 def _of_server(server: Server) -> dict[str, int]:

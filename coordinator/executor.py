@@ -5,6 +5,7 @@
 One thread runs one group at a time and has a packet under way on every shard of it at once.
 """
 
+import itertools
 import logging
 import secrets
 import threading
@@ -19,7 +20,9 @@ from coordinator.planning import EMPTY_PLAN, Plan, Sorted, plan, sort_out
 from coordinator.protocols.two_phase_commit import Effect, Event, Phase, step
 from coordinator.queue import (
     Answer,
+    Excuse,
     Group,
+    NotDone,
     Queue,
     Refused,
     Settled,
@@ -55,6 +58,8 @@ log = logging.getLogger(__name__)
 _RELEASE_TIMEOUT_S = 1.0
 _AFTER_BUG_S = 0.1
 _BUG = NotDone(Excuse.INTERNAL_ERROR, "a fault of the service, see its log; nothing has happened")
+# With so much of the busiest shard's part, another one's takes as long.
+_ABOUT_AS_BUSY = 0.9
 # The phases whose length is measured, under their names there.
 _MEASURED = {
     Phase.LOCKING: "locking",
@@ -86,6 +91,29 @@ class Names(NamedTuple):
         now_ms = time.time_ns() // 1_000_000
         random = self.instance << 32 | secrets.randbits(32)
         return Gtrid(self.cluster, home, self.coordinator, now_ms, random)
+
+
+class Homes:
+    """Chooses the homes of a process's groups."""
+
+    def __init__(self) -> None:
+        self._turns = itertools.count(1)
+        self._last: dict[str, int] = {}
+
+    def of(self, group: Group) -> str:
+        """The busiest shard: its part costs no prepare, and it is free again first. The others
+        flush twice, so of those that are about as busy the one is it whose last turn is the longest
+        ago; of a lone transfer it is the source's, which has its record to write anyway.
+        """
+        enough = max(group.at.values()) * _ABOUT_AS_BUSY
+        busy = sorted(shard for shard, count in group.at.items() if count >= enough)
+        is_lone = len(group.tickets) == 1
+        home = group.tickets[0].shards[0] if is_lone else min(busy, key=self._turn_of)
+        self._last[home] = next(self._turns)
+        return home
+
+    def _turn_of(self, shard: str) -> int:
+        return self._last.get(shard, 0)
 
 
 class Executors:
@@ -133,6 +161,7 @@ class GroupRun:
         metrics: Metrics,
         tracer: Tracer,
         names: Names,
+        homes: Homes,
         timeouts: Timeouts,
     ) -> None:
         self._group = group
@@ -141,11 +170,8 @@ class GroupRun:
         self._finisher = finisher
         self._metrics = metrics
         self._timeouts = timeouts
-        involved = group.at
-        # The busiest shard as home: its part costs no prepare, and it is free again first.
-        home = min(involved, key=lambda shard: (-involved[shard], shard))
-        self._gtrid = names.gtrid(home)
-        self._shard_names = sorted(involved)
+        self._gtrid = names.gtrid(homes.of(group))
+        self._shard_names = sorted(group.at)
         self._trace = tracer.group(self._gtrid, group.tickets)
         self._participants: Participants[Branch] = Participants(
             shards, self._gtrid, metrics, self._trace

@@ -12,7 +12,7 @@ from coordinator.accounts import Accounts
 from coordinator.cluster.election import Member
 from coordinator.cluster.session import ClusterSession
 from coordinator.collection import Collector
-from coordinator.executor import Executors, GroupRun, Names, Timeouts
+from coordinator.executor import Executors, GroupRun, Homes, Names, Timeouts
 from coordinator.following import Following
 from coordinator.moments import Moments
 from coordinator.operation import Operation
@@ -105,6 +105,7 @@ class Process:
             metrics=self.metrics,
         )
         self._names = Names(settings.cluster.id, settings.coordinator.id, instance)
+        self._homes = Homes()
         self.executors = Executors(engine.executors, self.queue, self._run_group)
         # What an earlier life left behind holds up the start, not what comes back later.
         self._was_ready = False
@@ -151,6 +152,7 @@ class Process:
             metrics=self.metrics,
             tracer=self.tracer,
             names=self._names,
+            homes=self._homes,
             timeouts=self._timeouts,
         ).run()
 

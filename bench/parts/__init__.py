@@ -1,6 +1,7 @@
 """What is measured besides the loads. To add a part, write its module and name it in PARTS."""
 
 from bench.parts.base import Part
+from bench.parts.batch_sizes import batch_sizes
 from bench.parts.counts import counts
 from bench.parts.growth import growth
 from bench.parts.latency import latency
@@ -13,6 +14,7 @@ from bench.parts.smallbank import smallbank
 PARTS: dict[str, Part] = {
     "singles": singles,
     "hot": hot_batches,
+    "batch-sizes": batch_sizes,
     "protocols": protocols,
     "latency": latency,
     "growth": growth,

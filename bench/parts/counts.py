@@ -21,6 +21,8 @@ from tandem.local.progress import Report
 
 # "Flat or falling"; what is less than a twentieth more cannot be told from flat.
 GOAL = 0.95
+# Every shard is to have its share of the flushes, whichever ones decide.
+_GOAL_EVEN = 0.75
 COMPARED = ("statements", "redo flushes", "binlog flushes", "round trips")
 _ACCOUNTS = 20_000
 # The leader looks at every shard so often: what is counted without a load is some of these long.
@@ -35,10 +37,14 @@ def counts(sizes: Sizes, report: Report) -> Outcome:
     outcome = Outcome("counts for each transfer", axes=("shards", "cost, with the fewest = 1"))
     costs: dict[int, list[Cost]] = {}
     for number in sizes.shards:
-        costs[number] = _measured(number, sizes, outcome, report)
+        costs[number], shares = _measured(number, sizes, outcome, report)
+        even = [min(share.values()) / max(share.values()) for share in shares]
+        title = f"{number} shards, flushes where there are the fewest to where there are the most"
+        totals = {shard: float(count) for shard, count in sum(shares, Counter()).items()}
         figures = {name: median(cost[name] for cost in costs[number]) for name in costs[number][0]}
         figures |= {"transfers in a group": 1 / figures.pop("groups")}
         outcome.findings.append(Finding(f"{number} shards, for each transfer", figures))
+        outcome.findings.append(Finding(title, totals, even, _GOAL_EVEN))
     least, *more = sorted(sizes.shards)
     for name in COMPARED:
         for number in more:
@@ -65,9 +71,12 @@ def per_transfer(done: Counter[str], committed: float) -> Cost:
     }
 
 
-def _measured(shards: int, sizes: Sizes, outcome: Outcome, report: Report) -> list[Cost]:
-    """The costs in each round."""
+def _measured(
+    shards: int, sizes: Sizes, outcome: Outcome, report: Report
+) -> tuple[list[Cost], list[Counter[str]]]:
+    """The costs in each round, and how often each shard has flushed in it."""
     costs: list[Cost] = []
+    shares: list[Counter[str]] = []
     with cluster(None, 1, sizes.workers, report, shards=shards) as place:
         outcome.measured_on(place)
         counters.watch(place)
@@ -83,9 +92,11 @@ def _measured(shards: int, sizes: Sizes, outcome: Outcome, report: Report) -> li
             total.add(host.run(sizes.warm_up_s))
             for number in range(1, sizes.rounds + 1):
                 report(f"Counting with {shards} shards: round {number} of {sizes.rounds}")
-                before = counters.counts(place)
+                before, flushed = counters.counts(place), counters.flushes(place)
                 done = host.run(sizes.seconds)
-                after = counters.counts(place)
+                after, share = counters.counts(place), counters.flushes(place)
+                share.subtract(flushed)
+                shares.append(share)
                 total.add(done)
                 if done.other:
                     raise RuntimeError(f"with {shards} shards not all was committed: {done.other}")
@@ -94,7 +105,7 @@ def _measured(shards: int, sizes: Sizes, outcome: Outcome, report: Report) -> li
                 after.subtract(before)
                 costs.append(per_transfer(after, done.committed))
         outcome.violations += load.violations(total)
-    return costs
+    return costs, shares
 
 
 def _idle(place: Place, sizes: Sizes, report: Report) -> dict[str, float]:
