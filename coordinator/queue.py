@@ -199,10 +199,10 @@ class Group:
     tickets: list[Ticket]
     in_line: Ticket | None
 
-    @property
+    @cached_property
     def way(self) -> str:
-        """The protocol by which it runs."""
-        return self.tickets[0].way
+        """The protocol by which it runs: that of the first one that is not on one shard."""
+        return next((ticket.way for ticket in self.tickets if ticket.way != ALONE), ALONE)
 
     @cached_property
     def at(self) -> Counter[str]:
@@ -686,20 +686,24 @@ def _of_one_way(candidates: Sequence[Ticket], way: str) -> Sequence[Ticket]:
 
     By two-phase commit a group is decided as a whole, one transfer after the other. By the others
     all that leave an account are tried before any arrives: what an account receives in a group it
-    cannot pay on in the same one, as the order of a batch may promise.
+    cannot pay on in the same one, as the order of a batch may promise. What else a batch of theirs
+    has within one shard, or by the other one of them, goes with them: it may have to come between.
     """
     if way == ALONE and all(ticket.way == ALONE for ticket in candidates):
         return candidates
+    phased = [ticket for ticket in candidates if ticket.way != ALONE] if way != ALONE else []
+    mixed = {id(ticket.batch) for ticket in phased if ticket.batch is not None}
     chosen: list[Ticket] = []
     receiving: set[tuple[int, str]] = set()
     held: set[tuple[int, str]] = set()
     for ticket in candidates:
-        transfer = ticket.transfer
-        keys = [(id(ticket.batch), name) for name in (transfer.source, transfer.destination)]
+        keys = _places(ticket)
+        goes = ticket.way == way or (id(ticket.batch) in mixed and not _is_agreed_upon(ticket))
         can_pay = way == ALONE or keys[0] not in receiving
-        if ticket.way == way and can_pay and held.isdisjoint(keys):
+        if goes and can_pay and held.isdisjoint(keys):
             chosen.append(ticket)
-            if ticket.batch is not None:
+            # Within one shard it arrives at once.
+            if ticket.batch is not None and ticket.way != ALONE:
                 receiving.add(keys[1])
         elif ticket.batch is not None:
             held.update(keys)
@@ -721,6 +725,11 @@ def _as_slow(candidates: Sequence[Ticket], slow: set[str]) -> Sequence[Ticket]:
         elif ticket.batch is not None:
             held.update(_places(ticket))
     return chosen
+
+
+def _is_agreed_upon(ticket: Ticket) -> bool:
+    """Whether it runs by two-phase commit across shards."""
+    return ticket.way == ALONE and ticket.shards[0] != ticket.shards[1]
 
 
 def _places(ticket: Ticket) -> list[tuple[int, str]]:

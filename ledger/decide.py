@@ -107,6 +107,12 @@ def _refuse_debit(transfer: Transfer, source: Account) -> Refusal | None:
     return None if left >= BALANCE_MIN else _overflow(source, left)
 
 
+def lacks_funds(transfer: Transfer, source: Account, more: int) -> bool:
+    """Whether a debit that was refused for want of funds would be so with `more` in the account."""
+    left = source.balance - source.held + more - transfer.amount
+    return left < source.lowest_balance
+
+
 def _refuse_credit(transfer: Transfer, destination: Account) -> Refusal | None:
     balance = destination.balance + destination.expected + transfer.amount
     return None if balance <= BALANCE_MAX else _overflow(destination, balance)

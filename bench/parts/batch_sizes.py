@@ -2,6 +2,7 @@
 
 import secrets
 from collections import Counter
+from contextlib import ExitStack
 
 from bench import counters
 from bench.host import hosted
@@ -50,17 +51,20 @@ def _in_turn(
     """What each load has done, and what was counted while its turns lasted."""
     found = {size: Figures(load.title) for size, load in loads.items()}
     costs: dict[int, Counter[str]] = {size: Counter() for size in loads}
-    for number in range(sizes.rounds + 1):
-        for size, load in loads.items():
-            report(f"Round {number} of {sizes.rounds}: {load.title}")
-            with hosted(load) as host:
+    with ExitStack() as stack:
+        hosts = {size: stack.enter_context(hosted(load)) for size, load in loads.items()}
+        for size, host in hosts.items():
+            report(f"Warming up: {loads[size].title}")
+            found[size].total.add(host.run(sizes.warm_up_s))
+        for number in range(1, sizes.rounds + 1):
+            for size, host in hosts.items():
+                report(f"Round {number} of {sizes.rounds}: {loads[size].title}")
                 before = counters.of_coordinators(place)
-                done = host.run(sizes.seconds if number else sizes.warm_up_s)
+                done = host.run(sizes.seconds)
                 after = counters.of_coordinators(place)
-            found[size].total.add(done)
-            if number:
-                found[size].rates.append(done.committed / done.seconds)
                 after.subtract(before)
+                found[size].total.add(done)
+                found[size].rates.append(done.committed / done.seconds)
                 costs[size] += after + Counter(committed=done.committed)
     return found, costs
 

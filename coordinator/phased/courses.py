@@ -6,6 +6,7 @@ to look up where it stands. `begin` and `go_on` plan a visit: what it writes, an
 is once that is committed.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum, StrEnum
 from typing import NamedTuple
@@ -14,9 +15,9 @@ from coordinator.protocols.phased import Outcome, PhasedProtocol, Step
 from coordinator.protocols.saga import SAGA
 from coordinator.protocols.try_confirm_cancel import TCC
 from coordinator.queue import NotDone, Ticket
-from ledger.decide import Move, move
+from ledger.decide import Move, decide, lacks_funds, move
 from ledger.ids import SLOT_COUNT, slot_of
-from ledger.model import Account, Reason, Refusal, Transfer
+from ledger.model import Account, Entry, Reason, Refusal, Transfer
 from shard_client.branch import Locked
 from shard_client.phases import (
     LAPSED,
@@ -77,10 +78,10 @@ class Course:
         "excuse",
         "gtrid",
         "hindered_at",
+        "is_local",
         "is_running",
         "not_before",
         "place",
-        "protocol",
         "queued",
         "since",
         "skips",
@@ -93,7 +94,9 @@ class Course:
     ) -> None:
         self.transfer = transfer
         self.gtrid = gtrid
-        self.protocol = PROTOCOLS[transfer.protocol]
+        # One within a shard goes with those of its batch that do not: it is done where they begin.
+        source, destination = ticket.shards if ticket else ("", "")
+        self.is_local = source == destination != ""
         self.place = place
         self.ticket = ticket
         # What its client is told if it lapses; without, it runs again.
@@ -115,6 +118,10 @@ class Course:
     @property
     def attempt(self) -> tuple[str, str]:
         return self.transfer.id, self.gtrid
+
+    @property
+    def protocol(self) -> PhasedProtocol:
+        return PROTOCOLS[self.transfer.protocol]
 
     @property
     def is_done(self) -> bool:
@@ -216,6 +223,8 @@ def wanted(courses: Sequence[Course]) -> Wanted:
         id_ = course.transfer.id
         if course.account:
             needs.accounts.add(course.account)
+        if course.is_local and course.place.task is Task.BEGIN:
+            needs.accounts.add(course.transfer.destination)
         if course.place.task is Task.CALL:
             needs.steps.add(id_)
         elif course.place.task is Task.LOOK:
@@ -245,46 +254,125 @@ def begin(
 ) -> tuple[Visited, list[Refusal | None]]:
     """Plan the visit in which transfers begin; and for each why it is refused without a record.
 
-    The caller holds the locks of the source accounts and has not found their ids.
+    The caller holds the locks of the accounts and has not found their ids. What is hindered has to
+    wait, with what comes after it in its batch: whether it is refused depends on those before it.
     """
     visit = Visited(VisitWrites(), [], [])
     refusals: list[Refusal | None] = []
-    writes = visit.writes
+    order = _Order()
     for course in courses:
-        transfer, protocol, first = course.transfer, course.protocol, course.protocol.first
-        assert first.source is not None
-        account = _account(transfer.source, writes, found)
-        result = move(first.source, transfer, account, now)
+        result = _first(course, visit.writes, found, now)
+        if order.has_to_wait(course, result, visit.writes, found):
+            visit.hindered.append((course, "one before it in its batch is not decided yet"))
+            continue
         is_unrecorded = isinstance(result, Refusal) and not result.is_recorded
         refusals.append(result if isinstance(result, Refusal) and is_unrecorded else None)
-        if isinstance(result, Refusal):
-            if is_unrecorded:
-                visit.places.append((course, Place(protocol.begin, Task.NONE)))
-                continue
-            stored = _record(course, Outcome.REJECTED.value, result, now)
-            writes.transfers.append(stored)
-            visit.places.append((course, Place(protocol.begin, Task.NONE, stored=stored)))
-            continue
-        _put(writes, result.account)
-        if result.entry:
-            writes.entries.append(result.entry)
-        row = PhaseRow(
-            transfer,
-            course.gtrid,
-            first.phase.value,
-            PENDING,
-            protocol.source_states[first.phase],
-            protocol.absent.value,
-            attempts=0,
-            next_attempt_at=now,
-            expires_at=expires_at,
-            updated_at=now,
-            reason=None,
-            detail=None,
-        )
-        writes.begun.append(row)
-        visit.places.append((course, Place(first.phase, Task.CALL)))
+        place = _begun(course, result, visit.writes, now, expires_at)
+        order.begins(course, place)
+        visit.places.append((course, place))
     return visit, refusals
+
+
+def _first(
+    course: Course, writes: VisitWrites, found: Found, now: int
+) -> tuple[list[Account], list[Entry]] | Refusal:
+    """The first thing that happens to a transfer, and to one within its shard the only one: the
+    accounts after it, and the entries that it makes.
+    """
+    transfer = course.transfer
+    source = _account(transfer.source, writes, found)
+    if not course.is_local:
+        first = course.protocol.first.source
+        assert first is not None
+        moved = move(first, transfer, source, now)
+        if isinstance(moved, Refusal):
+            return moved
+        return [moved.account], [moved.entry] if moved.entry else []
+    ends = (source, _account(transfer.destination, writes, found))
+    accounts = {account.id: account for account in ends if account}
+    (outcome,), changed = decide(accounts, [transfer], now)
+    return outcome if isinstance(outcome, Refusal) else ([*changed.values()], [*outcome])
+
+
+def _begun(
+    course: Course,
+    result: tuple[list[Account], list[Entry]] | Refusal,
+    writes: VisitWrites,
+    now: int,
+    expires_at: int,
+) -> Place:
+    """Lay out the writes of one that begins; where it is after them."""
+    done = Place(None if course.is_local else course.protocol.begin, Task.NONE)
+    if isinstance(result, Refusal):
+        if not result.is_recorded:
+            return done
+        stored = _record(course, Outcome.REJECTED.value, result, now)
+        writes.transfers.append(stored)
+        return done._replace(stored=stored)
+    accounts, entries = result
+    for account in accounts:
+        _put(writes, account)
+    writes.entries += entries
+    if course.is_local:
+        stored = _record(course, Outcome.COMMITTED.value, None, entries[0].stamp)
+        writes.transfers.append(stored)
+        return done._replace(stored=stored)
+    protocol, phase = course.protocol, course.protocol.first.phase
+    row = PhaseRow(
+        course.transfer,
+        course.gtrid,
+        phase.value,
+        PENDING,
+        protocol.source_states[phase],
+        protocol.absent.value,
+        attempts=0,
+        next_attempt_at=now,
+        expires_at=expires_at,
+        updated_at=now,
+        reason=None,
+        detail=None,
+    )
+    writes.begun.append(row)
+    return Place(phase, Task.CALL)
+
+
+class _Order:
+    """What of those that begin in one visit bears upon those after them in their batches."""
+
+    def __init__(self) -> None:
+        # What those that are open have taken from each account: they may give it back.
+        self._taken: defaultdict[tuple[int, str], int] = defaultdict(int)
+        self._held: set[tuple[int, str]] = set()
+
+    def has_to_wait(
+        self, course: Course, result: object, writes: VisitWrites, found: Found
+    ) -> bool:
+        """Whether its outcome is open while one before it in its batch is: it is refused for want
+        of what that one may give back, or comes after one that has to wait.
+        """
+        if course.ticket is None or course.ticket.batch is None:
+            return False
+        places = _places(course.ticket)
+        waits = not self._held.isdisjoint(places)
+        lacks = isinstance(result, Refusal) and result.reason is Reason.INSUFFICIENT_FUNDS
+        if lacks and not waits and (taken := self._taken.get(places[0])):
+            account = _account(course.transfer.source, writes, found)
+            assert account is not None
+            waits = not lacks_funds(course.transfer, account, taken)
+        if waits:
+            self._held.update(places)
+        return waits
+
+    def begins(self, course: Course, place: Place) -> None:
+        """It is planned to be at `place` after the visit."""
+        if course.ticket and course.ticket.batch is not None and place.task is not Task.NONE:
+            self._taken[_places(course.ticket)[0]] += course.transfer.amount
+
+
+def _places(ticket: Ticket) -> list[tuple[int, str]]:
+    """A ticket's accounts within its batch."""
+    batch = id(ticket.batch)
+    return [(batch, ticket.transfer.source), (batch, ticket.transfer.destination)]
 
 
 def has_to_enter(courses: Iterable[Course]) -> bool:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from coordinator.executor import Names, known_answer
 from coordinator.hindrances import after_too_much, note_hindrance, refused_alone
 from coordinator.participants import Participants
-from coordinator.phased.courses import Course, Task, begin, begin_of
+from coordinator.phased.courses import Course, Task, begin, begin_of, wanted
 from coordinator.phased.finisher import PhasedFinisher, settle
 from coordinator.phased.visits import Visits, is_collision
 from coordinator.queue import (
@@ -113,8 +113,7 @@ class PhasedRun:
         with parties.used():
             found = self._visits.enter(parties, work, in_line)
             missing = {
-                shard: {course.transfer.source for course in work[shard]}
-                - answer.locked.accounts.keys()
+                shard: wanted(work[shard]).accounts - answer.locked.accounts.keys()
                 for shard, answer in found.items()
             }
             absent = self._visits.absent(parties, missing)
@@ -149,6 +148,7 @@ class PhasedRun:
         for shard, courses in ready.items():
             begun = [course for course in courses if id(course.ticket) in kept]
             visits[shard], refusals[shard] = begin(begun, found[shard], now, expires_at)
+            self._undecided(course.ticket for course, _ in visits[shard].hindered)
         done = self._visits.leave(parties, visits)
         for shard, visit in visits.items():
             courses = [course for course, _ in visit.places]
@@ -159,6 +159,12 @@ class PhasedRun:
                 self._courses += courses
             else:
                 self._not_begun(courses, parties.lost[shard])
+
+    def _undecided(self, tickets: Iterable[Ticket | None]) -> None:
+        """Nothing is written for these: they wait for those before them in their batches."""
+        waiting = [ticket for ticket in tickets if ticket]
+        self._queue.reopen(waiting, str(self._gtrid))
+        self._put_again(waiting)
 
     def _not_begun(self, courses: list[Course], error: ShardError) -> None:
         """The visit in which these were to begin has failed, or was not answered."""
@@ -294,7 +300,7 @@ def _sort(courses: Sequence[Course], found: Mapping[str, Found], absent: set[str
         ticket, transfer = course.ticket, course.transfer
         assert ticket is not None
         answer = found.get(ticket.shards[0])
-        is_owner = answer is not None and _owns(answer, transfer.source)
+        is_owner = answer is not None and _owns(answer, course)
         is_displaced = is_displaced or (answer is not None and not is_owner)
         stored = answer.locked.known.get(transfer.id) if answer and is_owner else None
         places = [(id(ticket.batch), name) for name in (transfer.source, transfer.destination)]
@@ -302,7 +308,11 @@ def _sort(courses: Sequence[Course], found: Mapping[str, Found], absent: set[str
             known.append((ticket, stored))
             continue
         if answer and is_owner and not stored and transfer.id not in seen:
-            is_free = transfer.source in answer.locked.accounts or transfer.source in absent
+            # What one across shards does to its destination comes later, in a visit of its own.
+            needed = (
+                (transfer.source, transfer.destination) if course.is_local else (transfer.source,)
+            )
+            is_free = all(name in answer.locked.accounts or name in absent for name in needed)
             if is_free and held.isdisjoint(places):
                 seen.add(transfer.id)
                 ready.append(course)
@@ -316,5 +326,6 @@ def _sort(courses: Sequence[Course], found: Mapping[str, Found], absent: set[str
     return _Begins(ready, waiting, known, is_displaced)
 
 
-def _owns(answer: Found, account: str) -> bool:
-    return answer.locked.is_writable and slot_of(account) in answer.locked.slots
+def _owns(answer: Found, course: Course) -> bool:
+    slots = {slot_of(account) for account in wanted([course]).accounts}
+    return answer.locked.is_writable and slots <= answer.locked.slots

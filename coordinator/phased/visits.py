@@ -185,7 +185,7 @@ class Visits:
                 phases[course.protocol.name, place.phase.value] += 1
             course.place = place
             course.attempts, course.skips, course.error, course.alone = 0, 0, None, False
-            if course.is_done:
+            if course.is_done and not course.is_local:
                 self._metrics.course_ended(course.protocol.name, now - course.since)
         self._metrics.phases_changed(phases)
         for course, why in visit.hindered:
