@@ -126,6 +126,7 @@ class Ticket:
         "batch",
         "deadline",
         "gtrid",
+        "has_waited",
         "hindrance",
         "is_pending_told",
         "latch",
@@ -177,6 +178,9 @@ class Ticket:
         self.hindrance: NotDone | None = None
         # How large a group it may be part of: halved when one member may have spoilt the group.
         self.limit = 1 << 30
+        # A group by phases could not decide it, as its account lacked what one before it in its
+        # batch might bring.
+        self.has_waited = False
         # The group that may have written it last: an outcome from there is no replay.
         self.gtrid = ""
         # Its client was told "pending" and may ask or send again.
@@ -685,9 +689,10 @@ def _of_one_way(candidates: Sequence[Ticket], way: str) -> Sequence[Ticket]:
     """Those that can run by this protocol in one group, in their order.
 
     By two-phase commit a group is decided as a whole, one transfer after the other. By the others
-    all that leave an account are tried before any arrives: what an account receives in a group it
-    cannot pay on in the same one, as the order of a batch may promise. What else a batch of theirs
-    has within one shard, or by the other one of them, goes with them: it may have to come between.
+    all that leave an account are tried before any arrives: an account pays with what it has before
+    the group, and one that lacks what a batch is to bring it waits. It comes in a later group then.
+    What else a batch of theirs has within one shard, or by the other one of them, goes with them:
+    it may have to come between.
     """
     if way == ALONE and all(ticket.way == ALONE for ticket in candidates):
         return candidates
@@ -699,7 +704,7 @@ def _of_one_way(candidates: Sequence[Ticket], way: str) -> Sequence[Ticket]:
     for ticket in candidates:
         keys = _places(ticket)
         goes = ticket.way == way or (id(ticket.batch) in mixed and not _is_agreed_upon(ticket))
-        can_pay = way == ALONE or keys[0] not in receiving
+        can_pay = way == ALONE or not ticket.has_waited or keys[0] not in receiving
         if goes and can_pay and held.isdisjoint(keys):
             chosen.append(ticket)
             # Within one shard it arrives at once.

@@ -7,7 +7,7 @@ is once that is committed.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum, StrEnum
 from typing import NamedTuple
 
@@ -249,20 +249,40 @@ class Visited(NamedTuple):
     hindered: list[tuple[Course, str]]
 
 
-def begin(
-    courses: Sequence[Course], found: Found, now: int, expires_at: int
-) -> tuple[Visited, list[Refusal | None]]:
-    """Plan the visit in which transfers begin; and for each why it is refused without a record.
+class Begin(NamedTuple):
+    """A plan of the visit in which transfers begin; and for each why it is refused without a
+    record.
+    """
+
+    visit: Visited
+    refusals: list[Refusal | None]
+
+
+def begin(courses: Sequence[Course], found: Found, now: int, expires_at: int) -> Begin:
+    """Plan the visit in which transfers begin, all on one shard; see `begin_together`."""
+    where = dict.fromkeys((course.where for course in courses), "here")
+    return begin_together(courses, {"here": found}, where.__getitem__, now, expires_at)["here"]
+
+
+def begin_together(
+    courses: Sequence[Course],
+    found: Mapping[str, Found],
+    shard_of: Callable[[str], str],
+    now: int,
+    expires_at: int,
+) -> dict[str, Begin]:
+    """Plan the visits in which transfers begin, one on each shard that `found` has.
 
     The caller holds the locks of the accounts and has not found their ids. What is hindered has to
     wait, with what comes after it in its batch: whether it is refused depends on those before it.
     """
-    visit = Visited(VisitWrites(), [], [])
-    refusals: list[Refusal | None] = []
+    begins = {shard: Begin(Visited(VisitWrites(), [], []), []) for shard in found}
     order = _Order()
     for course in courses:
-        result = _first(course, visit.writes, found, now)
-        if order.has_to_wait(course, result, visit.writes, found):
+        shard = shard_of(course.where)
+        visit, refusals = begins[shard]
+        result = _first(course, visit.writes, found[shard], now)
+        if order.has_to_wait(course, result, visit.writes, found[shard]):
             visit.hindered.append((course, "one before it in its batch is not decided yet"))
             continue
         is_unrecorded = isinstance(result, Refusal) and not result.is_recorded
@@ -270,7 +290,7 @@ def begin(
         place = _begun(course, result, visit.writes, now, expires_at)
         order.begins(course, place)
         visit.places.append((course, place))
-    return visit, refusals
+    return begins
 
 
 def _first(
@@ -337,28 +357,31 @@ def _begun(
 
 
 class _Order:
-    """What of those that begin in one visit bears upon those after them in their batches."""
+    """What of those that begin together bears upon those after them in their batches.
+
+    An account pays with what it has: what those before are to bring it comes later, and what they
+    have taken from it may come back. Whoever has enough without is decided as if they were done.
+    """
 
     def __init__(self) -> None:
-        # What those that are open have taken from each account: they may give it back.
-        self._taken: defaultdict[tuple[int, str], int] = defaultdict(int)
+        self._may_come: defaultdict[tuple[int, str], int] = defaultdict(int)
         self._held: set[tuple[int, str]] = set()
 
     def has_to_wait(
         self, course: Course, result: object, writes: VisitWrites, found: Found
     ) -> bool:
-        """Whether its outcome is open while one before it in its batch is: it is refused for want
-        of what that one may give back, or comes after one that has to wait.
+        """Whether its outcome is open while one before it in its batch is, or it comes after one
+        that has to wait.
         """
         if course.ticket is None or course.ticket.batch is None:
             return False
         places = _places(course.ticket)
         waits = not self._held.isdisjoint(places)
         lacks = isinstance(result, Refusal) and result.reason is Reason.INSUFFICIENT_FUNDS
-        if lacks and not waits and (taken := self._taken.get(places[0])):
+        if lacks and not waits and (more := self._may_come.get(places[0])):
             account = _account(course.transfer.source, writes, found)
             assert account is not None
-            waits = not lacks_funds(course.transfer, account, taken)
+            waits = not lacks_funds(course.transfer, account, more)
         if waits:
             self._held.update(places)
         return waits
@@ -366,7 +389,8 @@ class _Order:
     def begins(self, course: Course, place: Place) -> None:
         """It is planned to be at `place` after the visit."""
         if course.ticket and course.ticket.batch is not None and place.task is not Task.NONE:
-            self._taken[_places(course.ticket)[0]] += course.transfer.amount
+            for end in _places(course.ticket):
+                self._may_come[end] += course.transfer.amount
 
 
 def _places(ticket: Ticket) -> list[tuple[int, str]]:

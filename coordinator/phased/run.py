@@ -15,7 +15,7 @@ from typing import NamedTuple
 from coordinator.executor import Names, known_answer
 from coordinator.hindrances import after_too_much, note_hindrance, refused_alone
 from coordinator.participants import Participants
-from coordinator.phased.courses import Course, Task, begin, begin_of, wanted
+from coordinator.phased.courses import Course, Task, begin_of, begin_together, wanted
 from coordinator.phased.finisher import PhasedFinisher, settle
 from coordinator.phased.visits import Visits, is_collision
 from coordinator.queue import (
@@ -138,31 +138,28 @@ class PhasedRun:
             [course.ticket for course in every if course.ticket], str(self._gtrid)
         )
         kept = set(map(id, claimed))
-        ready: dict[str, list[Course]] = {shard: [] for shard in found}
-        for course in every:
-            if course.ticket:
-                ready[course.ticket.shards[0]].append(course)
+        begun = [course for course in every if id(course.ticket) in kept]
         now = time.time_ns() // 1000
         expires_at = now + round(self._grace_s * 1e6)
-        visits, refusals = {}, {}
-        for shard, courses in ready.items():
-            begun = [course for course in courses if id(course.ticket) in kept]
-            visits[shard], refusals[shard] = begin(begun, found[shard], now, expires_at)
-            self._undecided(course.ticket for course, _ in visits[shard].hindered)
+        begins = begin_together(begun, found, self._shards.shard_of, now, expires_at)
+        visits = {shard: begin.visit for shard, begin in begins.items()}
+        self._wait(c.ticket for visit in visits.values() for c, _ in visit.hindered)
         done = self._visits.leave(parties, visits)
         for shard, visit in visits.items():
             courses = [course for course, _ in visit.places]
             if shard in done:
                 self._visits.apply(visit)
-                answers = zip(courses, refusals[shard], strict=True)
+                answers = zip(courses, begins[shard].refusals, strict=True)
                 self._queue.settle((c.ticket, Refused(r)) for c, r in answers if r and c.ticket)
                 self._courses += courses
             else:
                 self._not_begun(courses, parties.lost[shard])
 
-    def _undecided(self, tickets: Iterable[Ticket | None]) -> None:
+    def _wait(self, tickets: Iterable[Ticket | None]) -> None:
         """Nothing is written for these: they wait for those before them in their batches."""
         waiting = [ticket for ticket in tickets if ticket]
+        for ticket in waiting:
+            ticket.has_waited = True
         self._queue.reopen(waiting, str(self._gtrid))
         self._put_again(waiting)
 

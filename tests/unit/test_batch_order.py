@@ -2,14 +2,13 @@
 in groups that are worth it.
 """
 
-from collections import defaultdict
 from itertools import cycle
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator.phased.courses import Course, Visited, begin, begin_of, go_on
+from coordinator.phased.courses import Course, Visited, begin_of, begin_together, go_on
 from coordinator.queue import Group, Queue, Ticket
 from ledger.decide import decide
 from ledger.ids import SLOT_COUNT
@@ -37,14 +36,15 @@ class Books:
             self._decide(group.tickets)
             return []
         again: list[Ticket] = []
-        courses: dict[str, list[Course]] = defaultdict(list)
-        for one in group.tickets:
-            courses[one.shards[0]].append(begin_of(one, gtrid, 0.0))
         active: list[Course] = []
-        for some in courses.values():
-            visit, _ = begin(some, self._found(), NOW, NOW)
+        shard_of = Shards().shard_of
+        found = dict.fromkeys(group.at, self._found())
+        courses = [begin_of(one, gtrid, 0.0) for one in group.tickets]
+        for visit, _ in begin_together(courses, found, shard_of, NOW, NOW).values():
             again += [course.ticket for course, _ in visit.hindered if course.ticket]
             active += self._apply(visit)
+        for one in again:
+            one.has_waited = True
         while active := [course for course in active if not course.is_done]:
             self._apply(go_on(active, self._found(), set(), NOW, 1))
         assert not self._phases
@@ -153,8 +153,19 @@ _PAYEES = [f"{shard}{number}" for number in range(40) for shard in "12"]
         [(payee, "2a") for payee in _PAYEES],
         [(payee, "1a") for payee in _PAYEES] + [("1a", payee) for payee in _PAYEES],
         [(source, to) for source in ("1a", "1b", "1c") for to in ("1b", "2d", "1c", "2e") * 9],
+        [pair for payee in _PAYEES for pair in (("2a", "1a"), ("1a", payee))],
+        [("1a", "2a"), ("2a", "1a")] * 40,
+        [(_PAYEES[n], _PAYEES[(n + 1 + n // 2 % 2) % 40]) for n in range(40)] * 2,
     ],
-    ids=["one payer", "one payee", "into one and out again", "a few that pay each other"],
+    ids=[
+        "one payer",
+        "one payee",
+        "into one and out again",
+        "a few that pay each other",
+        "through one",
+        "there and back",
+        "round and round",
+    ],
 )
 def test_same_shard_and_other_shard_in_turn_make_few_groups(
     ends: list[tuple[str, str]], protocols: list[str]

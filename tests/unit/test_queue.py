@@ -514,13 +514,17 @@ def test_on_one_shard_there_is_nothing_to_agree_upon() -> None:
 
 
 @pytest.mark.parametrize("protocol", ["tcc", "saga"])
-def test_what_arrives_in_a_batch_is_paid_on_in_a_later_group(protocol: str) -> None:
+def test_whoever_lacks_what_a_batch_brings_pays_on_in_a_later_group(protocol: str) -> None:
     batch, waiting = object(), queue()
     first, on, back = (
         ticket(*ends, batch=batch, protocol=protocol)
         for ends in (("1a", "2b"), ("2b", "1c"), ("1c", "2d"))
     )
     waiting.put([first, on, back])
+    together = take(waiting)
+    assert together.tickets == [first, on, back]
+    on.has_waited = back.has_waited = True
+    waiting.finished(together, [first, on, back])
     for expected in (first, on, back):
         group = take(waiting)
         assert group.tickets == [expected]
@@ -545,6 +549,7 @@ def test_what_is_left_to_be_finished_holds_back_its_batch() -> None:
         ticket(*ends, batch=batch, protocol="saga") for ends in (("1a", "2b"), ("2b", "1c"))
     )
     other = ticket("2b", "1d", protocol="saga")
+    second.has_waited = True
     waiting.put([first, second, other])
     group = take(waiting)
     assert group.tickets == [first, other]
