@@ -1,18 +1,24 @@
 """Runs a coordinator: gunicorn with the number of workers that the settings say."""
 
+import ctypes
 import gc
 import logging
+import resource
+import socket
+import struct
 import sys
 import time
 from typing import Any
 
 from flask import Flask
 from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter as GunicornArbiter
 from gunicorn.http import message
 from gunicorn.workers.base import Worker
 
 from coordinator.access import check_access, tls_options
 from coordinator.http.app import create_app
+from coordinator.http.connections import SPARE
 from coordinator.http.strictness import keep_repeated_apart
 from coordinator.settings import Settings, SettingsError, load
 from coordinator.telemetry import logs, metrics, tracing
@@ -30,8 +36,54 @@ _GC_THRESHOLDS = (5_000, 10, 10)
 # A worker that has not been heard from for so long is taken for hung, and replaced. A test build
 # changes it.
 SILENCE_MAX_S = 60
+# What a worker has open besides connections of clients: those to shards and to ZooKeeper, pipes,
+# the files of its metrics.
+_OTHER_FILES = 256
 # 1,000 account ids of 64 characters, each of them escaped.
 _REQUEST_LINE_MAX = 256 * 1024
+
+# Linux; Python has no name for it.
+_SO_ATTACH_FILTER = 26
+# For the kernel, on the header of each TCP segment that comes to a listening socket: drop it if it
+# begins a connection (SYN without ACK, in byte 13), else let it pass. Each is a code, where to go
+# on if it is so and if not, and a value.
+_NO_NEW_CONNECTIONS = (
+    (0x30, 0, 0, 13),
+    (0x54, 0, 0, 0x12),
+    (0x15, 0, 1, 0x02),
+    (0x06, 0, 0, 0),
+    (0x06, 0, 0, 0xFFFFFFFF),
+)
+
+
+class Arbiter(GunicornArbiter):  # type: ignore[misc]
+    """Gunicorn's, which looks after the workers. When all is to end, the kernel first begins no
+    more connections, so that the workers can take all that it has begun. Without it the last of
+    them would close the socket while somebody comes in.
+    """
+
+    def stop(self, graceful: bool = True) -> None:
+        # Not a socket that others take connections from: a new server, or systemd.
+        if not (self.reexec_pid or self.master_pid or self.systemd):
+            for listener in self.LISTENERS:
+                _begin_no_more(listener.sock)
+        super().stop(graceful)
+
+
+def _begin_no_more(listener: socket.socket) -> None:
+    """Let the kernel ignore those who knock at a listening socket; they knock again a second later,
+    when it is closed, and are refused. Connections that have begun are not touched.
+    """
+    if sys.platform != "linux":
+        return
+    code = b"".join(struct.pack("HBBI", *step) for step in _NO_NEW_CONNECTIONS)
+    place = ctypes.create_string_buffer(code)
+    program = struct.pack("HL", len(_NO_NEW_CONNECTIONS), ctypes.addressof(place))
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+    except OSError as error:
+        extra = {"event": "http.no_filter"}
+        log.info("whoever connects at this instant may be cut off: %s", error, extra=extra)
 
 
 class Server(BaseApplication):  # type: ignore[misc]
@@ -52,7 +104,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "bind": coordinator.listen,
             "workers": coordinator.workers,
             "worker_class": "coordinator.http.worker.Worker",
-            "worker_connections": coordinator.connections,
+            "worker_connections": _room_for(coordinator.connections),
             "limit_request_line": message.MAX_REQUEST_LINE,
             # The parser in C, if somebody has installed it, answers some broken requests otherwise.
             "http_parser": "python",
@@ -67,12 +119,18 @@ class Server(BaseApplication):  # type: ignore[misc]
             "pre_request": keep_repeated_apart,
             "worker_exit": self._on_worker_exit,
             "child_exit": self._on_child_exit,
+            # Headers of proxies are of no use here, and two of them would be taken for paths.
+            "forwarded_allow_ips": "",
+            "forwarder_headers": "",
             # A second way in would be a second thing to protect.
             "control_socket_disable": True,
         }
         options |= tls_options(self._settings.access)
         for name, value in options.items():
             self.cfg.set(name, value)
+
+    def run(self) -> None:
+        Arbiter(self).run()
 
     def load(self) -> Flask:
         """Called in each worker, after the fork: threads and connections begin here."""
@@ -99,6 +157,29 @@ class Server(BaseApplication):  # type: ignore[misc]
     def _on_child_exit(self, server: object, worker: Worker) -> None:
         """Called in the process that started the worker, however that has ended."""
         metrics.forget_worker(worker.pid)
+
+
+def _room_for(connections: int) -> int:
+    """How many connections each worker can have, of those that are wished for. Raises the limit of
+    open files as far as it may.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + SPARE + _OTHER_FILES
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return connections
+    soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft == wanted:
+        return connections
+    room = max(1, soft - SPARE - _OTHER_FILES)
+    extra = {"event": "http.few_files", "connections": room}
+    log.warning(
+        "each worker has %d connections, not %d (coordinator.connections): the system allows it %d "
+        "open files, and %d are needed; raise the limit (ulimit -n, LimitNOFILE)",
+        *(room, connections, soft, wanted),
+        extra=extra,
+    )
+    return room
 
 
 def main() -> int:

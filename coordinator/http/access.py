@@ -15,7 +15,7 @@ from flask import Flask, Response, g, request
 
 from coordinator.access import Scope, Token, Tokens
 from coordinator.http import request_log
-from coordinator.http.problems import problem
+from coordinator.http.problems import Refuse, problem
 from coordinator.http.reading import shown
 
 # For everybody, with all below them: what a load balancer asks, and pages without any data.
@@ -42,6 +42,10 @@ SCOPES = {
     "POST /v1/admin/leader/step-down": Scope.ADMIN,
     "GET /metrics": Scope.READ,
 }
+
+# In a request's environment, where the worker has put it: a function to be called when a request
+# is let in, which says whether there is room for it.
+ADMIT = "tandem.admit"
 
 
 def is_public(path: str) -> bool:
@@ -78,6 +82,7 @@ def register(app: Flask, tokens: Tokens) -> None:
             return _limited(token, wait_s)
         request_log.note(scope=scope)
         g.token = token
+        _check_room()
         return None
 
 
@@ -91,9 +96,10 @@ def register_open(app: Flask) -> None:
         origin = request.headers.get("Origin")
         if not _is_here(request.host):
             why = f"it is addressed to {shown(request.host)}, which is not this machine"
-        elif origin is not None and urlsplit(origin).netloc != request.host:
+        elif origin is not None and _host_of(origin) != request.host:
             why = f"it comes from a page of {shown(origin)}"
         else:
+            _check_room()
             return None
         detail = (
             f"the request is refused: {why}. Without tokens only programs on this machine may "
@@ -102,14 +108,34 @@ def register_open(app: Flask) -> None:
         return problem(403, "forbidden", detail)
 
 
+def _check_room() -> None:
+    """The request is let in; probes always. Raises Refuse if too many are being worked on."""
+    admit = request.environ.get(ADMIT)
+    rule = request.url_rule
+    if admit and not admit() and not (rule and rule.rule in request_log.PROBES):
+        detail = (
+            "this worker process has as many requests at work as coordinator.connections allows; "
+            "nothing has happened, the same may be sent again"
+        )
+        raise Refuse(503, "overloaded", detail)
+
+
 @lru_cache(maxsize=64)
 def _is_here(address: str) -> bool:
     """Whether `host` or `host:port` is this machine."""
-    host = urlsplit(f"//{address}").hostname
     try:
+        host = urlsplit(f"//{address}").hostname
         return host == "localhost" or ip_address(host or "").is_loopback
     except ValueError:
         return False
+
+
+def _host_of(origin: str) -> str | None:
+    """The host, with its port, that a page comes from; None if it cannot be read."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 def charge(items: int) -> None:
@@ -121,14 +147,16 @@ def charge(items: int) -> None:
 
 def _presented(tokens: Tokens) -> Token | Response:
     """The token of this request, or the answer if there is no good one."""
-    given = request.authorization
-    if given is None or given.type != "bearer" or not given.token:
+    # Flask's own reading of this header fails on some that are none.
+    scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
+    secret = secret.strip()
+    if scheme.lower() != "bearer" or not secret:
         return _unauthorized(
             "there is no token: send it as `Authorization: Bearer TOKEN`; the command `tandem` "
             "takes it from TANDEM_TOKEN or TANDEM_TOKEN_FILE",
             "",
         )
-    token = tokens.find(given.token)
+    token = tokens.find(secret)
     if token is None:
         return _unauthorized("the token is not known", ', error="invalid_token"')
     if token.expires and datetime.now(UTC) >= token.expires:

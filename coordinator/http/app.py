@@ -21,6 +21,7 @@ from coordinator.http import (
     schemas,
     strictness,
     transfers,
+    transport,
 )
 from coordinator.http.openapi import document
 from coordinator.telemetry.metrics import Metrics
@@ -42,6 +43,7 @@ def create_app(process: Process) -> Flask:
     # An account without a name is none, and not the next part of the address.
     app.url_map.merge_slashes = False
     problems.register(app)
+    transport.register(app)
     request_log.register(app, process.settings.log)
     if process.tracer.is_on:
         request_trace.register(app, process.tracer)

@@ -28,6 +28,7 @@ TITLES = {
     "rate-limited": "The token is used too often",
     "content-type": "The body is not JSON",
     "too-large": "The request is too large",
+    "too-slow": "The request did not come in time",
     "account-exists": "The account exists with other terms",
     "account-not-empty": "The account is not empty",
     "idempotency-key-in-use": "A request with this key is being worked on",

@@ -303,7 +303,11 @@ class Metrics:
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """The text that Prometheus scrapes, and its content type."""
-        encode, content_type = choose_encoder(accept)
+        try:
+            encode, content_type = choose_encoder(accept)
+        except (TypeError, ValueError):
+            # It is malformed: as if nothing had been asked for.
+            encode, content_type = choose_encoder("")
         with self._whole() as registry:
             return encode(registry), content_type
 
