@@ -247,6 +247,8 @@ class Process:
                 found.append("the file of tokens is broken, see the log; the last good one holds")
         if not self.cluster.is_connected:
             found.append("ZooKeeper does not answer; the last shard map stays in force")
+        if self.cluster.trouble:
+            found.append(self.cluster.trouble)
         if self.cluster.map.complaint:
             found.append(self.cluster.map.complaint)
         found += [

@@ -7,6 +7,7 @@ from typing import Any
 from kazoo.client import KazooClient
 from kazoo.exceptions import KazooException, NoAuthError, NoNodeError
 from kazoo.handlers.threading import KazooTimeoutError
+from kazoo.protocol.serialization import Connect
 from kazoo.security import ACL, OPEN_ACL_UNSAFE, make_digest_acl
 
 from coordinator.settings import Settings
@@ -42,10 +43,41 @@ class Paths:
         return f"{self.members}/{name}"
 
 
-def new_client(settings: Settings, **options: Any) -> KazooClient:
+class Grant:
+    """What a server has said when a connection to it began: how long it waits for a word of the
+    session before it ends it. Each connection has a grant of its own.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
+        self.timeout_s = timeout_s
+
+
+class Client(KazooClient):  # type: ignore[misc]
+    """kazoo's client, which also knows what was granted: the server may give a session less time
+    than was asked for, or more, and another time when a connection is made again. kazoo keeps it
+    to itself.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        # None from before the server is asked until its answer is there.
+        self.grant: Grant | None = None
+        self._asked = self._connection._invoke
+        self._connection._invoke = self._invoke
+
+    def _invoke(self, timeout: float, request: Any, xid: int | None = None) -> Any:
+        if not isinstance(request, Connect):
+            return self._asked(timeout, request, xid)
+        self.grant = None
+        answer = self._asked(timeout, request, xid)
+        self.grant = Grant(answer[0].time_out / 1000)
+        return answer
+
+
+def new_client(settings: Settings, **options: Any) -> Client:
     """A client that is not started yet. With zookeeper.user what it makes belongs to that user."""
     keeper = settings.zookeeper
-    return KazooClient(
+    return Client(
         keeper.hosts,
         timeout=keeper.session_timeout_s,
         auth_data=[("digest", f"{keeper.user}:{text}") for text in _passwords(settings)],

@@ -5,6 +5,7 @@ the shard map. Nothing that one does as leader goes wrong if two do it; so a lea
 notice its end does no harm.
 """
 
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
@@ -14,11 +15,13 @@ from kazoo.client import KazooClient
 from kazoo.exceptions import NodeExistsError, NoNodeError
 from kazoo.protocol.states import WatchedEvent, ZnodeStat
 
-from coordinator.cluster.client import Paths
+from coordinator.cluster.client import Grant, Paths
 
 # How much of the session's timeout a leader trusts. The rest is for what its clock and its threads
 # may be late, so that it has stopped before ZooKeeper lets anybody else begin.
 LEASE_SHARE = 0.7
+# Who is granted a shorter session cannot lead: its lease would end between two turns.
+LEAD_MIN_S = 1.0
 
 # Called once, on a thread of kazoo's that must not block.
 Watch = Callable[[WatchedEvent], None]
@@ -61,24 +64,56 @@ class HandOver(msgspec.Struct, frozen=True):
     coordinator: str
 
 
-class Lease:
-    """The right to lead, until a moment of this machine's monotonic clock.
+# Goes on while the machine sleeps, as ZooKeeper's clock does elsewhere; time.monotonic() does not.
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
-    It counts from before the request that proved it: ZooKeeper's count begins later.
+
+def lease_clock() -> float:
+    """Seconds, for leases alone."""
+    return time.clock_gettime(_CLOCK)
+
+
+class Lease:
+    """The right to lead, until a moment of this machine's clock.
+
+    It counts from before the request that proved it: ZooKeeper's count begins later. It holds by
+    the connection on which it was proved, since the next one may be granted less time, or belong to
+    another session.
     """
 
-    def __init__(self, session_timeout_s: float) -> None:
-        self._length_s = session_timeout_s * LEASE_SHARE
+    def __init__(self) -> None:
+        self._grant: Grant | None = None
         self._until = float("-inf")
 
-    def renew(self, asked_at: float) -> None:
-        self._until = asked_at + self._length_s
+    def renew(self, asked_at: float, grant: Grant | None, asked_s: float) -> None:
+        """`grant` is that of the connection before it was asked, `asked_s` the session's timeout
+        that was asked for: longer than that nobody needs to lead without a word.
+        """
+        self._grant = grant
+        timeout_s = min(grant.timeout_s, asked_s) if grant else 0.0
+        self._until = asked_at + timeout_s * LEASE_SHARE
 
     def drop(self) -> None:
-        self._until = float("-inf")
+        self._grant = None
 
-    def holds(self, now: float) -> bool:
-        return now < self._until
+    def holds(self, now: float, grant: Grant | None) -> bool:
+        """`grant` is that of the connection as it is now."""
+        return grant is not None and grant is self._grant and now < self._until
+
+
+def trouble_with(granted_s: float, asked_s: float) -> str | None:
+    """What an operator should know of the time that ZooKeeper gives to a session."""
+    if round(granted_s, 3) == round(asked_s, 3):
+        return None
+    told = (
+        f"ZooKeeper grants sessions of {granted_s:g} s where zookeeper.session_timeout_s asks for "
+        f"{asked_s:g} s"
+    )
+    if granted_s > asked_s:
+        return f"{told}: it takes a process for gone that much later; lower its minSessionTimeout"
+    if granted_s < LEAD_MIN_S:
+        return f"{told}: too short for this process to lead; raise its maxSessionTimeout"
+    return f"{told}: leases are as short; raise its maxSessionTimeout"
 
 
 class Seat(NamedTuple):

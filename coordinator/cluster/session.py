@@ -12,23 +12,33 @@ from contextlib import suppress
 from typing import NamedTuple
 
 import msgspec
-from kazoo.client import KazooClient
 from kazoo.exceptions import KazooException, NoAuthError, NodeExistsError, NoNodeError
 from kazoo.handlers.threading import KazooTimeoutError
 from kazoo.protocol.states import WatchedEvent
 
-from coordinator.cluster.client import NOT_OURS, ClusterError, Paths, make_top, new_client
+from coordinator.cluster.client import (
+    NOT_OURS,
+    Client,
+    ClusterError,
+    Grant,
+    Paths,
+    make_top,
+    new_client,
+)
 from coordinator.cluster.election import (
+    LEAD_MIN_S,
     HandOver,
     Leader,
     Lease,
     Member,
     ask_to_hand_over,
     end_term,
+    lease_clock,
     read_epoch,
     read_hand_over,
     read_seat,
     stand,
+    trouble_with,
 )
 from coordinator.cluster.shard_map import MapInForce
 from coordinator.settings import Settings
@@ -86,9 +96,12 @@ class ClusterSession:
         self._on_elected = on_elected
         # Since when nobody is seen to lead, after somebody was.
         self._vacant_since: float | None = None
-        timeout_s = settings.zookeeper.session_timeout_s
-        self._turn_s = timeout_s / _TURNS_PER_TIMEOUT
-        self._lease = Lease(timeout_s)
+        self._asked_s = settings.zookeeper.session_timeout_s
+        self._lease = Lease()
+        # Of the connection on which the turn is taken.
+        self._grant: Grant | None = None
+        # What is wrong with the time that ZooKeeper gives to sessions.
+        self.trouble: str | None = None
         self._epoch = 0
         self._hand_over: HandOver | None = None
         self._asked_at = 0.0
@@ -98,7 +111,6 @@ class ClusterSession:
         self._changed = threading.Condition()
         self._is_leaving = False
         self._is_stopping = False
-        self._timeout_s = timeout_s
         self._settings = settings
         self._client = self._new_client()
         self._seen_at = time.monotonic()
@@ -110,7 +122,13 @@ class ClusterSession:
         self._client.start_async()
         self._thread.start()
 
-    def _new_client(self) -> KazooClient:
+    @property
+    def _timeout_s(self) -> float:
+        """How long this process may be without a word: what it asked for, or less."""
+        grant = self._grant
+        return min(grant.timeout_s, self._asked_s) if grant else self._asked_s
+
+    def _new_client(self) -> Client:
         client = new_client(
             self._settings,
             connection_retry={"max_tries": -1, "max_delay": 1.0},
@@ -131,7 +149,7 @@ class ClusterSession:
     @property
     def leads(self) -> bool:
         """Whether this process leads, at this moment."""
-        return self._lease.holds(time.monotonic())
+        return not self._is_stopping and self._lease.holds(lease_clock(), self._client.grant)
 
     @property
     def epoch(self) -> int:
@@ -192,7 +210,7 @@ class ClusterSession:
 
     def _run(self) -> None:
         while not self._is_stopping:
-            self._wake.wait(self._turn_s)
+            self._wake.wait(self._timeout_s / _TURNS_PER_TIMEOUT)
             self._wake.clear()
             if self._is_stopping:
                 return
@@ -227,15 +245,24 @@ class ClusterSession:
         self._client.start_async()
 
     def _turn(self) -> None:
-        session = self._client.client_id
-        if session is None:
+        session, grant = self._client.client_id, self._client.grant
+        if session is None or grant is None:
             return
+        if grant is not self._grant:
+            self._grant = grant
+            self._look_at_grant(grant)
         self._read_map()
         self._join(session[0])
         members = self._read_members()
         leader = self._read_leader(session[0])
         self._seen_at = time.monotonic()
         self._note(View(members, leader, self._note_gone(members)))
+
+    def _look_at_grant(self, grant: Grant) -> None:
+        before, self.trouble = self.trouble, trouble_with(grant.timeout_s, self._asked_s)
+        if self.trouble and self.trouble != before:
+            extra = {"event": "zookeeper.session", "timeout_s": grant.timeout_s}
+            log.warning("%s", self.trouble, extra=extra)
 
     def _note(self, seen: View | None) -> None:
         """Publish what was seen, and wake those who wait for a change."""
@@ -310,15 +337,15 @@ class ClusterSession:
 
     def _read_leader(self, session: int) -> Leader | None:
         """Who leads; takes the empty seat, keeps or leaves this process's own."""
-        asked_at = time.monotonic()
+        looked_at = time.monotonic()
         seat = read_seat(self._client, self._paths, self._event)
         asked = read_hand_over(self._client, self._paths, self._event)
         if asked != self._hand_over:
             self._hand_over, self._asked_at = asked, time.monotonic()
         if seat is None and self.view.leader and self._vacant_since is None:
-            self._vacant_since = asked_at
+            self._vacant_since = looked_at
         if seat is None:
-            return None if self._has_to_abstain() else self._stand(asked_at)
+            return None if self._has_to_abstain() else self._stand()
         leader = seat.leader
         self._vacant_since = None
         if leader.member.instance != self.me.instance:
@@ -326,8 +353,8 @@ class ClusterSession:
             return leader
         is_mine = seat.session == session and leader.epoch == self._epoch
         is_asked = asked is not None and asked.epoch == leader.epoch
-        if is_mine and not is_asked and not self._is_leaving:
-            self._lease.renew(asked_at)
+        if is_mine and not (is_asked or self._is_leaving or self._timeout_s < LEAD_MIN_S):
+            self._renew_lease()
             return leader
         # Handed over, or a seat of an earlier session of this process.
         self._stop_leading("handed over" if is_mine else "its session has ended")
@@ -335,10 +362,10 @@ class ClusterSession:
         return None
 
     def _has_to_abstain(self) -> bool:
-        """Whether somebody else is to lead: this process ends, or its coordinator has been asked to
-        step down just now.
+        """Whether somebody else is to lead: this process ends, its coordinator has been asked to
+        step down just now, or its session is too short.
         """
-        if self._is_leaving:
+        if self._is_leaving or self._timeout_s < LEAD_MIN_S:
             return True
         asked = self._hand_over
         if asked is None or asked.coordinator != self.me.coordinator:
@@ -346,13 +373,22 @@ class ClusterSession:
         is_recent = time.monotonic() - self._asked_at < _ABSTAIN_S
         return is_recent and asked.epoch == read_epoch(self._client, self._paths)[0]
 
-    def _stand(self, asked_at: float) -> Leader | None:
+    def _renew_lease(self) -> None:
+        """Prove that the session lives, by a write: a server that is cut off from the others still
+        answers reads, for longer than they wait for the session.
+        """
+        asked_at = lease_clock()
+        self._client.set(self._paths.member(self.me.name), msgspec.json.encode(self.me))
+        self._lease.renew(asked_at, self._grant, self._asked_s)
+
+    def _stand(self) -> Leader | None:
+        asked_at = lease_clock()
         epoch = stand(self._client, self._paths, self.me)
         if epoch is None:
             # Somebody else was first; the watch on the leader's node wakes this thread.
             return None
         self._epoch = epoch
-        self._lease.renew(asked_at)
+        self._lease.renew(asked_at, self._grant, self._asked_s)
         vacant_since, self._vacant_since = self._vacant_since, None
         self._on_elected(time.monotonic() - vacant_since if vacant_since else None)
         extra = {"event": "leader.elected", "member": self.me.name, "epoch": epoch}
@@ -366,7 +402,7 @@ class ClusterSession:
         self._lease.drop()
 
 
-def _end(client: KazooClient) -> None:
+def _end(client: Client) -> None:
     """End a session, and with it its nodes."""
     client.stop()
     client.close()

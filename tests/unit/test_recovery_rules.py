@@ -1,10 +1,12 @@
 """The pure rules of recovery: whose turn, what an unknown branch means, what may be collected."""
 
 import itertools
+import re
 
 import pytest
 
-from coordinator.cluster.election import LEASE_SHARE, Lease
+from coordinator.cluster.client import Grant
+from coordinator.cluster.election import LEASE_SHARE, Lease, trouble_with
 from coordinator.protocols.recovery import (
     Surroundings,
     Verdict,
@@ -110,13 +112,47 @@ def test_aborted_decisions_go_when_nobody_can_decide_any_more() -> None:
 
 
 def test_a_lease_ends_before_the_session_does() -> None:
-    lease = Lease(6.0)
-    assert not lease.holds(0.0)
-    lease.renew(100.0)
-    assert lease.holds(100.0 + 6.0 * LEASE_SHARE - 0.01)
-    assert not lease.holds(100.0 + 6.0 * LEASE_SHARE)
+    lease, grant = Lease(), Grant(6.0)
+    assert not lease.holds(0.0, grant)
+    lease.renew(100.0, grant, 6.0)
+    assert lease.holds(100.0 + 6.0 * LEASE_SHARE - 0.01, grant)
+    assert not lease.holds(100.0 + 6.0 * LEASE_SHARE, grant)
     assert LEASE_SHARE < 1
-    lease.renew(101.0)
-    assert lease.holds(105.0)
+    lease.renew(101.0, grant, 6.0)
+    assert lease.holds(105.0, grant)
     lease.drop()
-    assert not lease.holds(101.0)
+    assert not lease.holds(101.0, grant)
+
+
+@pytest.mark.parametrize(("granted_s", "asked_s"), [(2.0, 60.0), (60.0, 2.0)])
+def test_a_lease_counts_what_was_granted(granted_s: float, asked_s: float) -> None:
+    """And no more than was asked for: a leader that is cut off need not claim it for longer."""
+    lease, grant = Lease(), Grant(granted_s)
+    lease.renew(100.0, grant, asked_s)
+    assert lease.holds(100.0 + 2.0 * LEASE_SHARE - 0.01, grant)
+    assert not lease.holds(100.0 + 2.0 * LEASE_SHARE, grant)
+
+
+def test_a_lease_ends_with_its_connection() -> None:
+    """The next one may be granted less, or belong to another session."""
+    lease, grant = Lease(), Grant(6.0)
+    lease.renew(100.0, grant, 6.0)
+    assert not lease.holds(100.1, None)
+    assert not lease.holds(100.1, Grant(6.0))
+    lease.renew(100.0, None, 6.0)
+    assert not lease.holds(100.0, None)
+
+
+@pytest.mark.parametrize(
+    ("granted_s", "named"),
+    [
+        (6.0, None),
+        (4.0, "grants sessions of 4 s where zookeeper.session_timeout_s asks for 6 s.*raise"),
+        (0.4, "grants sessions of 0.4 s.*too short for this process to lead.*maxSessionTimeout"),
+        (40.0, "grants sessions of 40 s.*later; lower its minSessionTimeout"),
+    ],
+)
+def test_what_zookeeper_grants_is_told(granted_s: float, named: str | None) -> None:
+    told = trouble_with(granted_s, 6.0)
+    assert bool(told) == bool(named)
+    assert re.search(named or "", told or "")
