@@ -133,13 +133,12 @@ class Sweeper:
         there: Counter[Gtrid] = Counter()
         for item in unfinished:
             there[item.gtrid] += item.transfers
-        rows: list[PhaseRow] = []
-        for gtrid, count in there.items():
-            is_mine = whose_turn(gtrid, age_of(gtrid), around).is_mine
-            if is_mine and at_work[str(gtrid)] < count:
-                deadline = time.monotonic() + _CALL_TIMEOUT_S
-                rows += read_phases(connection, [str(gtrid)], deadline)
-        return rows
+        mine = [
+            str(gtrid)
+            for gtrid, count in there.items()
+            if at_work[str(gtrid)] < count and whose_turn(gtrid, age_of(gtrid), around).is_mine
+        ]
+        return read_phases(connection, mine, _CALL_TIMEOUT_S) if mine else []
 
     def reasons_to_wait(self) -> list[str]:
         """Why what an earlier life left behind is not finished yet, as far as it can be; none when

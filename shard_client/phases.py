@@ -4,6 +4,7 @@ those that end here, and the local transactions that take both further.
 What a phase and a state mean, the protocol knows; here they are text.
 """
 
+import time
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -14,6 +15,9 @@ from shard_client.branch import Branch, Locked, locked_of
 from shard_client.connection import Reply, Result, Row, ShardConnection
 from shard_client.transfers import StoredTransfer, make_durable
 from shard_client.xid import Gtrid
+
+# Phases that are read at once: few enough not to keep others in the process waiting.
+_PAGE = 250
 
 PENDING, LAPSED = "pending", "lapsed"
 
@@ -296,13 +300,24 @@ def read_steps(
 
 
 def read_phases(
-    connection: ShardConnection, gtrids: Iterable[str], deadline: float
+    connection: ShardConnection, gtrids: Iterable[str], timeout_s: float
 ) -> list[PhaseRow]:
-    """The unfinished transfers of these groups; what is returned is durable. Raises ShardError."""
-    statement = sql.listing(connection, sql.SOME_PHASES, gtrids)
-    found = [PhaseRow.from_row(row) for row in connection.rows(statement, deadline)]
+    """The unfinished transfers of these groups; what is returned is durable. The table is read
+    once, in pages, each of which may take so long. Raises ShardError.
+    """
+    wanted = set(gtrids)
+    found: list[PhaseRow] = []
+    last = ("", "")
+    while True:
+        text = sql.fill(connection, sql.SOME_PHASES, last[0], *last).format(limit=_PAGE)
+        rows = connection.rows(text, time.monotonic() + timeout_s)
+        page = [PhaseRow.from_row(row) for row in rows]
+        found += [row for row in page if row.gtrid in wanted]
+        if len(page) < _PAGE:
+            break
+        last = page[-1].attempt
     if found:
-        make_durable(connection, deadline)
+        make_durable(connection, time.monotonic() + timeout_s)
     return found
 
 

@@ -217,7 +217,12 @@ PHASES_FROM = f"{READ_PHASES} FORCE INDEX (source) WHERE source IN ({{ids}})"
 # Fails unless the statement before it has found so many rows, and with it all that comes after. No
 # SELECT: with sql_select_limit=0 that is not even looked at.
 EXPECT_FOUND = "SET @found = IF(ROW_COUNT() = {count}, 1, (SELECT 1 UNION ALL SELECT 2))"
-SOME_PHASES = f"{READ_PHASES} WHERE gtrid IN ({{ids}})"
+# No index has the gtrid: all are read once, in pages, whoever of them is looked for.
+SOME_PHASES = (
+    f"{READ_PHASES} FORCE INDEX (PRIMARY)"
+    " WHERE transfer_id > %s OR (transfer_id = %s AND gtrid > %s)"
+    " ORDER BY transfer_id, gtrid LIMIT {limit}"
+)
 COUNT_PHASES = (
     "SELECT gtrid, protocol, phase, COUNT(*), MAX(attempts), MIN(next_attempt_at), MIN(created_at),"
     " MAX(reason), MAX(detail), MIN(transfer_id) FROM phases GROUP BY gtrid, protocol, phase"

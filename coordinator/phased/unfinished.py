@@ -162,7 +162,7 @@ class UnfinishedTransfers:
             deadline = time.monotonic() + _CALL_TIMEOUT_S
             try:
                 with self._shards[shard].connection(deadline) as connection:
-                    rows[shard] = read_phases(connection, [str(gtrid)], deadline)
+                    rows[shard] = read_phases(connection, [str(gtrid)], _CALL_TIMEOUT_S)
             except ShardError as error:
                 self._shards.note(error)
                 away[shard] = error.text
