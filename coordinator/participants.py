@@ -10,8 +10,8 @@ from coordinator.shards import Shards
 from coordinator.telemetry.metrics import Metrics
 from coordinator.telemetry.tracing import GroupTrace
 from shard_client.branch import Branch
-from shard_client.connection import Reply
-from shard_client.errors import ShardError
+from shard_client.connection import SLOW_S, Reply
+from shard_client.errors import Hurried, ShardError
 from shard_client.shard import Shard
 from shard_client.xid import Gtrid
 
@@ -19,8 +19,10 @@ T = TypeVar("T")
 # A Branch takes part in two-phase commit; a Visit is a local transaction of its own on each shard.
 B = TypeVar("B", bound=Branch)
 
-# After so long without a sign of any of them, answers are waited for one by one.
-_SILENCE_MS = 1000
+# After so long without a sign of any of them, answers are waited for one by one. But others keep no
+# locks for one that is slow as long as nothing is lost by going on without it.
+_SILENCE_MS = round(SLOW_S * 1000)
+_MAY_GO_ON_WITHOUT = ("lock", "enter")
 # The phase of a group in which each call is made.
 _PHASES = {
     "open": "locking",
@@ -104,7 +106,11 @@ class Participants(Generic[B]):
                 replies[name] = call(branch)
             except ShardError as error:
                 self._lose(name, error, what, sent[name])
-        for name in self._as_they_come(replies):
+        for name, is_late in self._as_they_come(replies):
+            if is_late and answers and what in _MAY_GO_ON_WITHOUT:
+                late = Hurried(name, "it is slow to answer, and others do not wait for it")
+                self._lose(name, late, what, sent[name])
+                continue
             try:
                 answers[name] = replies[name].get()
             except ShardError as error:
@@ -123,22 +129,26 @@ class Participants(Generic[B]):
             return "visit"
         return "home" if name == self._gtrid.home else "remote"
 
-    def _as_they_come(self, names: Iterable[str]) -> Iterator[str]:
-        """As their answers arrive, so that a slow shard does not make others look slow."""
+    def _as_they_come(self, names: Iterable[str]) -> Iterator[tuple[str, bool]]:
+        """As their answers arrive, so that a slow shard does not make others look slow; and of
+        which there was no sign for some time.
+        """
         waiting: dict[int, str] = {}
         poller = select.poll()
         for name in names:
             connection = self.branches[name].connection
             if not connection.is_open:
-                yield name
+                yield name, False
                 continue
             waiting[connection.fileno()] = name
             poller.register(connection.fileno(), select.POLLIN)
-        while len(waiting) > 1 and (ready := poller.poll(_SILENCE_MS)):
+        is_lone = len(waiting) < 2
+        while waiting and not is_lone and (ready := poller.poll(_SILENCE_MS)):
             for number, _ in ready:
                 poller.unregister(number)
-                yield waiting.pop(number)
-        yield from waiting.values()
+                yield waiting.pop(number), False
+        for name in waiting.values():
+            yield name, not is_lone
 
     def release(self, names: Iterable[str], timeout_s: float) -> None:
         """Roll back branches on which nothing is to be written, and let them go. Each may take so

@@ -187,8 +187,11 @@ class ShardConnection:
         """Whether nothing is there of an answer that ought to have come long ago. One that has come
         and is not read yet is no fault of the shard.
         """
-        if self.waits_since is None or now - self.waits_since < SLOW_S or not self.is_open:
+        if self.waits_since is None or now - self.waits_since < SLOW_S:
             return False
+        if not self.is_open:
+            # Its answer was given up.
+            return True
         waiting = fcntl.ioctl(self.fileno(), termios.FIONREAD, bytes(4))
         return waiting == bytes(4)
 
@@ -372,6 +375,8 @@ class Pool:
         """Give a connection back; one that is closed or older than the last emptying is dropped."""
         with self._lock:
             self._taken.discard(connection)
+            if not connection.is_open and connection.is_overdue(time.monotonic()):
+                self._slow_at = time.monotonic()
         self._free.release()
         with self._lock:
             if connection.is_open and connection.generation == self._generation:

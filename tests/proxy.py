@@ -3,9 +3,17 @@
 import socket
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Literal
+
+import httpx
+import msgspec
+
+from coordinator.cluster import read_map
+from coordinator.cluster.shard_map import publish_map
+from shard_client.shard_map import ShardAddress, ShardMap
+from tests.cluster import Cluster, wait_until
 
 Mode = Literal["pass", "drip", "delay", "freeze", "cut"]
 
@@ -104,3 +112,32 @@ def _end(*ends: socket.socket) -> None:
     for end in ends:
         with suppress(OSError):
             end.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def proxied(cluster: Cluster, shard: str) -> Iterator[Proxy]:
+    """For a block, all coordinators of a cluster reach a shard through a proxy."""
+    before = read_map(cluster.settings)
+    with Proxy(before.shards[shard].port) as proxy:
+        there = msgspec.structs.replace(before.shards[shard], port=proxy.port)
+        _publish(cluster, before, before.version + 1, before.shards | {shard: there})
+        try:
+            yield proxy
+        finally:
+            proxy.mode = "pass"
+            _publish(cluster, before, before.version + 2, before.shards)
+
+
+def _publish(
+    cluster: Cluster, before: ShardMap, version: int, shards: dict[str, ShardAddress]
+) -> None:
+    """Publish a map, and wait until all who take transfers have it in force."""
+    publish_map(cluster.settings, ShardMap(version, shards, before.ranges))
+    complaint = f"map {version} and its shards are not in use everywhere"
+    wait_until(lambda: all(_uses(url, version) for url in cluster.urls), 30, complaint)
+
+
+def _uses(url: str, version: int) -> bool:
+    """Whether a coordinator's worker uses this map, and every shard of it."""
+    view = httpx.get(f"{url}/v1/admin/cluster", timeout=10).json()
+    return view["shard_map_version"] == version and all(s["reachable"] for s in view["shards"])
