@@ -13,7 +13,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
 from shard_client.checks import SCHEMA_VERSION, read_identity
-from shard_client.connection import Address, ShardConnection
+from shard_client.connection import Address, ShardConnection, known_variables
 from shard_client.errors import ShardError, ShardUnavailable
 from shard_client.schema import accounts, tables
 from shard_client.session import opening
@@ -71,8 +71,8 @@ def make_shard(
     deadline = time.monotonic() + _TIMEOUT_S
     with closing(ShardConnection(admin._replace(database=None), 5.0, 60)) as bare:
         bare.query([f"CREATE DATABASE IF NOT EXISTS `{admin.database}`"], deadline)
-        is_mariadb = bare.is_mariadb
-    _create_tables(admin, is_mariadb=is_mariadb)
+        _, settings = opening(known_variables[bare.server_version], 60, "READ COMMITTED")
+    _create_tables(admin, settings)
     with closing(ShardConnection(admin, 5.0, 60)) as connection:
         uuid = _claim(connection, cluster, ranges, deadline)
         _create_user(connection, service, _SERVICE, {_LIST_PREPARED, _SEE_TRANSACTIONS}, deadline)
@@ -121,11 +121,10 @@ def _revoke_all_tables(admin: Address, login: Login, deadline: float) -> None:
                 raise
 
 
-def _create_tables(admin: Address, *, is_mariadb: bool) -> None:
+def _create_tables(admin: Address, settings: str) -> None:
     url = URL.create(
         "mysql+pymysql", admin.user, admin.password, admin.host, admin.port, admin.database
     )
-    _, settings = opening(is_mariadb=is_mariadb, idle_s=60, isolation="READ COMMITTED")
     engine = create_engine(url, poolclass=NullPool, connect_args={"init_command": settings})
     try:
         tables.create_all(engine)

@@ -32,7 +32,7 @@ from shard_client.audit_statements import (
 )
 from shard_client.connection import Address, Row
 from shard_client.errors import ShardUnavailable, translate
-from shard_client.session import PROOF, ROWS_MAX, opening
+from shard_client.session import ASK, PROOF, ROWS_MAX, opening
 
 T = TypeVar("T")
 
@@ -119,10 +119,11 @@ class Snapshot:
                 connect_timeout=5,
                 autocommit=True,
             )
-            is_mariadb = "mariadb" in self._connection.get_server_info().lower()
-            first = opening(is_mariadb=is_mariadb, idle_s=PATIENCE_S, isolation=ISOLATION)
             with self._connection.cursor() as cursor:
-                for statement in (*first, BEGIN):
+                for statement in ASK:
+                    cursor.execute(statement)
+                known = {name for name, _ in cursor.fetchall()}
+                for statement in (*opening(known, PATIENCE_S, ISOLATION), BEGIN):
                     cursor.execute(statement)
         except pymysql.err.MySQLError as error:
             raise translate(address.shard, error) from error

@@ -24,7 +24,7 @@ from shard_client.errors import (
     TryAgain,
     translate,
 )
-from shard_client.session import PROOF, ROWS_MAX, TEXT_MAX, opening
+from shard_client.session import ASK, PROOF, ROWS_MAX, TEXT_MAX, opening
 from shard_client.timely import TimelyConnection
 
 T = TypeVar("T")
@@ -45,6 +45,8 @@ LOCK_WAIT_S = 2.0
 _OPENING_MAX = 4096
 
 _ABILITIES = "SELECT @@log_bin, @@sync_binlog, @@max_allowed_packet"
+# By version, those of a server that a session sets.
+known_variables: dict[str, frozenset[str]] = {}
 # Ends the text of a row.
 END = "\tall"
 # What gives rows: an answer that is believed only when it is known to be whole.
@@ -153,10 +155,8 @@ class ShardConnection:
         # Since when an answer is waited for that ought to come at once.
         self.waits_since: float | None = None
         self.packet_max = _OPENING_MAX
-        first = opening(
-            is_mariadb=self.is_mariadb, idle_s=idle_timeout_s, isolation="READ COMMITTED"
-        )
         try:
+            first = opening(self._known(deadline), idle_timeout_s, "READ COMMITTED")
             results = self.query([*first, _ABILITIES], deadline)
         except (ConnectionLost, TryAgain) as error:
             raise ShardUnavailable(self.shard, f"cannot be reached: {error.text}") from error
@@ -165,6 +165,14 @@ class ShardConnection:
         self.is_durable_before_visible = bool(log_bin) and sync_binlog == 1 and not self.is_mariadb
         # When its pool last was emptied, as a count: an older connection is not taken back.
         self.generation = 0
+
+    def _known(self, deadline: float) -> frozenset[str]:
+        """The session variables that this version of the server has."""
+        version = self.server_version
+        if version not in known_variables:
+            rows = self.query(ASK, deadline)[1].rows
+            known_variables[version] = frozenset(name for name, _ in rows)
+        return known_variables[version]
 
     @property
     def server_version(self) -> str:

@@ -167,8 +167,10 @@ _NUMBERS: dict[type[ShardError], tuple[int, ...]] = {
     ConnectionLost: (
         *(0, 1152, 1158, 1159, 1160, 1161, 1184, 1317, 1927, 2006, 2013, 2014, 3169, 4031),
     ),
-    # What a row may have caused: a check, a trigger, a value out of range, a text.
+    # What a row may have caused: a check, a trigger, a value out of range, a text. The first two: a
+    # session, or a grant, that is to be taken away is gone.
     StatementRefused: (
+        *(1094, 1141),
         *(1048, 1064, 1264, 1265, 1267, 1292, 1300, 1365, 1366, 1406, 1451, 1452, 1526, 1644),
         *(1690, 3140, 3141, 3150, 3157, 3665, 3666, 3669, 3819, 4025, 4037, 4038, 4078, 4174),
     ),

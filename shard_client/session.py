@@ -6,6 +6,7 @@ What is not here changes none of our statements: what concerns DDL, other engine
 the optimizer's estimates. What a session may not set, `variables.py` looks at.
 """
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 # As the sessions are set: neither an answer's rows nor a text made of rows is cut.
@@ -48,6 +49,7 @@ COMMON = (
     Setting("unique_checks", 1, "the same; duplicates pass"),
     Setting("innodb_table_locks", 1, "LOCK TABLES is not seen"),
     Setting("optimizer_switch", "'default'", "other rows are read, and locked, in another order"),
+    Setting("max_seeks_for_key", 2**32 - 1, "rows are found, and locked, another way"),
     Setting("profiling", 0, "each statement is kept"),
     Setting("optimizer_trace", "'enabled=off'", "each statement is kept"),
     # Nothing of ours waits long for a lock (rule R11).
@@ -68,6 +70,7 @@ MYSQL = (
 MARIADB = (
     Setting("in_predicate_conversion_threshold", 0, "a long IN list becomes a temporary table"),
     Setting("optimizer_max_sel_arg_weight", 32000, "a long IN list becomes a scan"),
+    Setting("optimizer_max_sel_args", 2**32 - 1, "the same"),
     Setting("join_cache_level", 2, "rows are joined, and locked, in another order"),
     Setting("max_statement_time", 0, "a statement is interrupted"),
     Setting("idle_transaction_timeout", 0, "a session ends that waits for another shard"),
@@ -82,12 +85,23 @@ MARIADB = (
 )
 
 
-def opening(*, is_mariadb: bool, idle_s: int, isolation: str) -> list[str]:
-    """The statements with which a session begins. The server ends one that is idle, or reads or
-    sends nothing, for `idle_s`.
+# Which of these variables a server has is asked of each version once: by what can be refused, cut
+# or interrupted itself.
+ASK = (
+    f"SET SESSION sql_select_limit={ROWS_MAX}, max_join_size={ROWS_MAX}, sql_big_selects=1"
+    " /*!80000 , max_execution_time=0 */ /*M!100600 , max_statement_time=0 */",
+    "SHOW SESSION VARIABLES WHERE Variable_name IN ({names})".format(
+        names=", ".join(f"'{setting.name}'" for setting in COMMON + MYSQL + MARIADB)
+    ),
+)
+
+
+def opening(known: Collection[str], idle_s: int, isolation: str) -> list[str]:
+    """The statements with which a session begins on a server that knows these variables. It ends a
+    session that is idle, or reads or sends nothing, for `idle_s`.
     """
-    settings = COMMON + (MARIADB if is_mariadb else MYSQL)
-    values = [f"{name}={value}" for name, value, _ in settings]
+    settings = COMMON + (MARIADB if "check_constraint_checks" in known else MYSQL)
+    values = [f"{name}={value}" for name, value, _ in settings if name in known]
     values += [f"{name}={idle_s}" for name in ("wait_timeout", "net_read_timeout")]
     values.append(f"net_write_timeout={idle_s}")
     return [

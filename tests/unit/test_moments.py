@@ -40,6 +40,9 @@ class SomeShards:
     def note(self, error: ShardError) -> None:
         pass
 
+    def look_again(self) -> None:
+        pass
+
 
 class Reads(Moments):
     """Each read waits for the test, which says what it sees."""
