@@ -10,16 +10,16 @@ import random
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from coordinator.phased.courses import as_whole, hangs_on_step
 from coordinator.shards import Shards
 from ledger.model import Account
 from shard_client import accounts as on_shard
-from shard_client.connection import ShardConnection
+from shard_client.connection import Reply, ShardConnection
 from shard_client.errors import (
     ALL_SHARDS,
     ShardError,
@@ -29,12 +29,12 @@ from shard_client.errors import (
     TryAgain,
     is_busy,
 )
-from shard_client.phases import Attempt, PhaseRow, StepRow, read_steps
+from shard_client.phases import PhaseRow, StepRow, phases_to, read_steps
 from shard_client.shard import Shard
 
+T = TypeVar("T")
+
 _CALL_TIMEOUT_S = 3.0
-# Of a shard that is asked while the accounts of others are locked.
-_BESIDE_TIMEOUT_S = 1.0
 _TIMEOUT_S = 5.0
 _PAUSE_S = 0.02
 # Tries without waiting in line for locks.
@@ -47,33 +47,39 @@ _IN_FRONT = "other reads of many accounts are in front of this one"
 
 # Shard -> its accounts among those that are read.
 Places = dict[str, list[str]]
+# Those with which a read holds its locks, by their shards.
+Connections = dict[str, ShardConnection]
 
 
 class Moment(NamedTuple):
     """What was seen while all its accounts were locked.
 
     `busy` accounts were locked by somebody else, and the moment says nothing of them; `rows` are
-    unfinished transfers, from others too, and `steps` how far these are. How far those of `unknown`
-    are could not be asked, and why.
+    unfinished transfers, from or to others too, and `steps` how far these are. Of accounts in
+    `unknown` it is not known what they have: a shard that has to say it could not be asked.
     """
 
     accounts: dict[str, Account]
     busy: set[str]
     rows: list[PhaseRow]
     steps: list[StepRow]
-    unknown: Mapping[Attempt, ShardError] = MappingProxyType({})
+    unknown: Mapping[str, ShardError] = MappingProxyType({})
 
     def of(self, names: set[str]) -> dict[str, Account] | None:
         """Those of these accounts that exist; None if one of them was busy. Raises ShardError if
-        it is not known what they have.
+        one is unknown.
         """
         if not names.isdisjoint(self.busy):
             return None
+        for name in names & self.unknown.keys():
+            raise self.unknown[name]
         found = {name: self.accounts[name] for name in names & self.accounts.keys()}
-        rows = [row for row in self.rows if row.transfer.source in names]
-        for row in rows:
-            if error := self.unknown.get(row.attempt):
-                raise error
+        expecting = {name for name, account in found.items() if account.expected}
+        rows = [
+            row
+            for row in self.rows
+            if row.transfer.source in names or row.transfer.destination in expecting
+        ]
         return as_whole(found, rows, self.steps)
 
 
@@ -240,15 +246,17 @@ class Moments:
         deadline = time.monotonic() + _CALL_TIMEOUT_S
         names = sorted(places)
         shards: dict[str, Shard] = {}
-        connections: dict[str, ShardConnection] = {}
+        connections: Connections = {}
         try:
             for name in names:
                 shards[name] = self._shards[name]
                 connections[name] = shards[name].take(deadline)
             held = _hold_all(places, connections, deadline, in_line=in_line)
             accounts = {name: account for some in held for name, account in some.accounts.items()}
-            rows = [row for some in held for row in some.phases]
-            steps, unknown = self._steps(rows, connections, deadline)
+            leaving = [row for some in held for row in some.phases]
+            arriving, unknown = self._arriving(accounts, connections, deadline)
+            rows = list({row.attempt: row for row in [*leaving, *arriving]}.values())
+            steps = self._steps(rows, unknown, connections, deadline)
             replies = [on_shard.release(connections[name], deadline) for name in names]
             for reply in replies:
                 reply.get()
@@ -262,43 +270,79 @@ class Moments:
             for name, connection in connections.items():
                 shards[name].give(connection)
 
+    def _arriving(
+        self, accounts: dict[str, Account], connections: Connections, deadline: float
+    ) -> tuple[list[PhaseRow], dict[str, ShardError]]:
+        """The unfinished transfers to those of these accounts that expect some, from all shards:
+        what is paid there counts here, though it has not been received. And what is unknown.
+        """
+        names = [account.id for account in accounts.values() if account.expected]
+        if not names:
+            return [], {}
+        said, away = self._ask(
+            {shard.id for shard in self._shards.all()},
+            lambda _, connection: phases_to(connection, names, deadline),
+            connections,
+            deadline,
+        )
+        rows = [row for some in said.values() for row in some]
+        return rows, {name: error for error in away.values() for name in names}
+
     def _steps(
-        self, rows: list[PhaseRow], connections: dict[str, ShardConnection], deadline: float
-    ) -> tuple[list[StepRow], dict[Attempt, ShardError]]:
-        """How far these transfers are on the shards of their destinations; and which of them could
-        not be asked for, so that a credit that others have seen is not taken for one that is not
-        there.
+        self,
+        rows: list[PhaseRow],
+        unknown: dict[str, ShardError],
+        connections: Connections,
+        deadline: float,
+    ) -> list[StepRow]:
+        """How far these transfers are on the shards of their destinations. Where one cannot be
+        asked, a credit that others have seen is not taken for one that is not there: the accounts
+        that hang on it are added to what is unknown.
         """
         asked: dict[str, list[PhaseRow]] = defaultdict(list)
         for row in rows:
             shard = self._shards.shard_of(row.transfer.destination)
             if shard in connections or hangs_on_step(row):
                 asked[shard].append(row)
-        held_too = [name for name in asked if name in connections]
-        replies = [read_steps(connections[name], _ids(asked[name]), deadline) for name in held_too]
-        steps = [step for reply in replies for step in reply.get()]
-        unknown: dict[Attempt, ShardError] = {}
-        for name in asked.keys() - held_too:
+        said, away = self._ask(
+            asked,
+            lambda shard, connection: read_steps(
+                connection, [row.transfer.id for row in asked[shard]], deadline
+            ),
+            connections,
+            deadline,
+        )
+        for shard, error in away.items():
+            unknown.update((row.transfer.source, error) for row in asked[shard])
+        return [step for some in said.values() for step in some]
+
+    def _ask(
+        self,
+        shards: Iterable[str],
+        call: Callable[[str, ShardConnection], Reply[T]],
+        connections: Connections,
+        deadline: float,
+    ) -> tuple[dict[str, T], dict[str, ShardError]]:
+        """What shards say; and why those cannot be asked that hold nothing of this read. One that
+        does spoils the read: raises ShardError.
+        """
+        said: dict[str, T] = {}
+        away: dict[str, ShardError] = {}
+        for name in sorted(shards):
+            if name in connections:
+                said[name] = call(name, connections[name]).get()
+                continue
             try:
-                steps += self._steps_beside(name, _ids(asked[name]))
+                with self._shards[name].connection(deadline) as connection:
+                    said[name] = call(name, connection).get()
             except ShardError as error:
                 self._shards.note(error)
-                unknown.update((row.attempt, error) for row in asked[name])
-        return steps, unknown
-
-    def _steps_beside(self, shard: str, transfers: list[str]) -> list[StepRow]:
-        """How far transfers are on a shard of which nothing else is read. Raises ShardError."""
-        deadline = time.monotonic() + _BESIDE_TIMEOUT_S
-        with self._shards[shard].connection(deadline) as connection:
-            return read_steps(connection, transfers, deadline).get()
-
-
-def _ids(rows: Iterable[PhaseRow]) -> list[str]:
-    return [row.transfer.id for row in rows]
+                away[name] = error
+        return said, away
 
 
 def _hold_all(
-    places: Places, connections: dict[str, ShardConnection], deadline: float, *, in_line: bool
+    places: Places, connections: Connections, deadline: float, *, in_line: bool
 ) -> list[on_shard.Held]:
     """Lock and read on all shards: at once without waiting, or in line, one by one in the global
     order of shards and accounts, so that nobody waits in a circle.
@@ -317,7 +361,7 @@ def _hold_all(
 
 def _busy(
     places: Places,
-    connections: dict[str, ShardConnection],
+    connections: Connections,
     found: dict[str, Account],
     deadline: float,
 ) -> set[str]:

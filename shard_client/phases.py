@@ -321,6 +321,16 @@ def read_phases(
     return found
 
 
+def phases_to(
+    connection: ShardConnection, accounts: Iterable[str], deadline: float
+) -> Reply[list[PhaseRow]]:
+    """The unfinished transfers from this shard to these accounts, as last committed."""
+    statement = sql.listing(connection, sql.PHASES_TO, accounts)
+    return connection.call(
+        [statement], deadline, lambda results: [PhaseRow.from_row(row) for row in results[0].rows]
+    )
+
+
 def phases_of(
     connection: ShardConnection, transfers: Iterable[str], deadline: float
 ) -> list[PhaseRow]:

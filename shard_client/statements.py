@@ -214,6 +214,8 @@ UPDATE_HOLDINGS = (
     " accounts.held = given.held, accounts.expected = given.expected"
 )
 PHASES_FROM = f"{READ_PHASES} FORCE INDEX (source) WHERE source IN ({{ids}})"
+# Of those that are not finished, which are few.
+PHASES_TO = f"{READ_PHASES} WHERE destination IN ({{ids}})"
 # Fails unless the statement before it has found so many rows, and with it all that comes after. No
 # SELECT: with sql_select_limit=0 that is not even looked at.
 EXPECT_FOUND = "SET @found = IF(ROW_COUNT() = {count}, 1, (SELECT 1 UNION ALL SELECT 2))"

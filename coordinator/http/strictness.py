@@ -82,7 +82,8 @@ def register(app: Flask) -> None:
                 _refuse(f"the header {name.title()} is there more than once")
         path = environ.get("RAW_URI", "").partition("?")[0]
         if "%2F" in path or "%2f" in path:
-            _refuse("the address has an encoded slash, %2F")
+            # No part of any address has one; decoded it would lead elsewhere.
+            raise Refuse(404, "not-found", "no address has an encoded slash; nothing has happened")
         if environ.get("QUERY_STRING"):
             _check_query()
         if request.method in ("GET", "HEAD"):

@@ -222,7 +222,9 @@ def test_a_good_key(key: str) -> None:
     assert msgspec.json.decode(_body(idempotency_key=key), type=TransferItem).idempotency_key == key
 
 
-@pytest.mark.parametrize("key", ["", "~" * 129, "k\n", "\t", "ü", "\x7f", None, 5, "missing"])
+@pytest.mark.parametrize(
+    "key", ["", " ", "k ", " k", "~" * 129, "k\n", "\t", "ü", "\x7f", None, 5, "missing"]
+)
 def test_a_bad_key(key: object) -> None:
     with pytest.raises(msgspec.ValidationError):
         msgspec.json.decode(_body(idempotency_key=key), type=TransferItem)
