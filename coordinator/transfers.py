@@ -38,6 +38,8 @@ _SETTLE_S = 1.0
 _POLL_S = 0.05
 # How long all looks behind an answer may take: it is late already.
 _LOOK_S = 2.0
+# So many tickets are made in some ms, in which nothing else runs in this process.
+_AT_ONCE = 1000
 
 
 class Pending:
@@ -71,9 +73,14 @@ class Transfers:
         batch = latch if is_batch else None
         request, span = logs.request_id.get(), tracing.request_span.get()
         origin = tracing.Origin(span, time.monotonic()) if span else None
-        tickets = [
-            Ticket(t, deadline, latch, batch, request, origin, self._default) for t in transfers
-        ]
+        tickets: list[Ticket] = []
+        for first in range(0, len(transfers), _AT_ONCE):
+            if first:
+                time.sleep(0)
+            tickets += [
+                Ticket(t, deadline, latch, batch, request, origin, self._default)
+                for t in transfers[first : first + _AT_ONCE]
+            ]
         try:
             self._queue.put(tickets, alone=not is_batch)
         except (Overloaded, Closed):

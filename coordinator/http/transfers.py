@@ -20,6 +20,8 @@ from ledger.model import Transfer
 from shard_client.transfers import StoredTransfer
 
 _POLL_S = 0.05
+# After so many answers of a batch others of the process have their turn.
+_TURN = 1000
 _STATUS = {Excuse.INTERNAL_ERROR: 500, Excuse.KEY_IN_USE: 409}
 
 
@@ -179,9 +181,12 @@ def _batch(transfers: Transfers, engine: Engine) -> list[schemas.TransferResult]
     tickets = transfers.submit(asked, engine.batch_deadline_ms / 1000, is_batch=True)
     answers = transfers.wait(tickets, patience_s)
     for index, transfer, answer in zip(places, asked, answers, strict=True):
+        if index % _TURN == 0:
+            reading.pause()
         results[index] = _result(transfer.id, answer)
     told = [result for result in results if result is not None]
     gtrids = dict.fromkeys(map(_gtrid_of, tickets, answers))
+    reading.pause()
     counts: Counter[str] = Counter(result.status for result in told)
     note(transfers=len(told), **counts, gtrids=few(filter(None, gtrids)))
     return told
