@@ -2,7 +2,7 @@
 
 import time
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 
 from coordinator.accounts import Accounts, Opened
 from coordinator.http import access, problems, reading, schemas
@@ -69,7 +69,7 @@ def blueprint(accounts: Accounts, moments: Moments) -> Blueprint:
     @routes.get("/v1/balances")
     @takes(many=("account",))
     def show_balances() -> Response:
-        names = [reading.check_account(name) for name in request.args.getlist("account")]
+        names = [reading.check_account(name) for name in reading.query().get("account", [])]
         if not 1 <= len(names) <= schemas.BALANCES_MAX:
             detail = f"{len(names)} accounts are named, not 1 to {schemas.BALANCES_MAX}"
             raise Refuse(400, "malformed", detail)
@@ -132,8 +132,8 @@ def _result(opened: Opened | ShardError, asked: Terms) -> schemas.AccountResult:
 def _statement(accounts: Accounts, account: str) -> schemas.Statement:
     limit = reading.integer("limit", 100, 1, 1000) or 100
     after = reading.integer("after", None, 0, schemas.CURSOR_MAX)
-    order = request.args.get("order", "asc")
-    if order not in ("asc", "desc"):
+    order = reading.parameter("order")
+    if order not in (None, "asc", "desc"):
         raise Refuse(400, "malformed", f"order is {reading.shown(order)}, not asc or desc")
     # One more than asked for tells whether there is a next page.
     entries = accounts.entries(account, after, limit + 1, newest_first=order == "desc")
@@ -145,7 +145,7 @@ def _statement(accounts: Accounts, account: str) -> schemas.Statement:
 
 
 def _balance_at(accounts: Accounts, account: str) -> schemas.BalanceAt:
-    text = request.args.get("at")
+    text = reading.parameter("at")
     now = time.time_ns() // 1000
     try:
         at = schemas.parse_time(text) if text is not None else now

@@ -64,6 +64,8 @@ def create_app(process: Process) -> Flask:
     return app
 
 
+# Of a header that says which form of metrics is wanted so much is looked at.
+_ACCEPT_MAX = 1000
 # Of what else clients send, each word would be a series of its own.
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
@@ -92,7 +94,8 @@ def _operation(process: Process) -> Blueprint:
 
     @routes.get("/metrics")
     def metrics() -> Response:
-        text, content_type = process.metrics.exposition(request.headers.get("Accept", ""))
+        accepted = request.headers.get("Accept", "")[:_ACCEPT_MAX]
+        text, content_type = process.metrics.exposition(accepted)
         return Response(text, content_type=content_type)
 
     @routes.get("/openapi.json")

@@ -4,9 +4,10 @@ import re
 import time
 from collections.abc import Iterator
 from typing import NamedTuple, TypeVar
+from urllib.parse import unquote_plus
 
 import msgspec
-from flask import Response, current_app, request
+from flask import Response, current_app, g, request
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from coordinator.http import json_text
@@ -23,6 +24,11 @@ _WAIT = re.compile(r"(?:^|[,;\s])wait=([0-9]{1,9})")
 _PATH = re.compile(r"at `\$((?:\.\w+)+)`$")
 _SHOWN_MAX = 80
 _SAID_MAX = 300
+_PREFER_MAX = 1000
+# 1,000 accounts, and some more to say that there are too many; each escaped, with its name.
+_PARAMETERS_MAX = 1100
+_PARAMETER_MAX = 300
+_PARAMETERS_AT_ONCE = 200
 _WAIT_MAX_S = 30.0
 
 
@@ -165,16 +171,55 @@ def idempotency_key() -> str:
 
 def wait_preference() -> float:
     """The seconds of `Prefer: wait=N`, 0 without it. Raises Refuse if there are several."""
-    found = _WAIT.findall(request.headers.get("Prefer", ""))
+    text = request.headers.get("Prefer", "")
+    if len(text) > _PREFER_MAX:
+        detail = f"the header Prefer has {len(text)} characters, more than {_PREFER_MAX}"
+        raise Refuse(400, "malformed", f"{detail}; nothing has happened")
+    found = _WAIT.findall(text)
     if len(found) > 1:
         detail = f"the header Prefer says wait {len(found)} times; nothing has happened"
         raise Refuse(400, "malformed", detail)
     return min(float(found[0]), _WAIT_MAX_S) if found else 0.0
 
 
+def query() -> dict[str, list[str]]:
+    """The parameters of the request, each with its values in their order. Raises Refuse."""
+    found: dict[str, list[str]] | None = g.get("query")
+    if found is None:
+        found = g.query = _query(request.environ.get("QUERY_STRING", ""))
+    return found
+
+
+def _query(text: str) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    count = text.count("&") + 1
+    if count > _PARAMETERS_MAX:
+        detail = f"{count} parameters are given, more than {_PARAMETERS_MAX}"
+        raise Refuse(400, "malformed", f"{detail}; nothing has happened")
+    for index, pair in enumerate(text.split("&") if text else ()):
+        if index % _PARAMETERS_AT_ONCE == _PARAMETERS_AT_ONCE - 1:
+            pause()
+        if len(pair) > _PARAMETER_MAX:
+            detail = f"the parameter {shown(pair)} has more than {_PARAMETER_MAX} characters"
+            raise Refuse(400, "malformed", f"{detail}; nothing has happened")
+        name, _, value = pair.partition("=")
+        try:
+            name, value = (unquote_plus(part, errors="strict") for part in (name, value))
+        except UnicodeDecodeError:
+            detail = f"the parameter {shown(pair)} is not UTF-8; nothing has happened"
+            raise Refuse(400, "malformed", detail) from None
+        found.setdefault(name, []).append(value)
+    return found
+
+
+def parameter(name: str) -> str | None:
+    """A parameter that is given once at most, None if it is not. Raises Refuse."""
+    return query().get(name, [None])[0]
+
+
 def integer(name: str, default: int | None, least: int, most: int) -> int | None:
     """A whole number from the query. Raises Refuse."""
-    text = request.args.get(name)
+    text = parameter(name)
     if text is None:
         return default
     if not re.fullmatch(r"[0-9]{1,19}", text) or not least <= int(text) <= most:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 from flask import Flask, current_app, request
+from gunicorn.http.errors import LimitRequestLine
 
 from coordinator.http import reading
 from coordinator.http.problems import Refuse
@@ -26,8 +27,7 @@ SINGLE_HEADERS = (
 # Between the values of such a header: no value holds it, as it does a comma.
 _BETWEEN = "\n"
 _NAMES = [(name, "HTTP_" + name.replace("-", "_")) for name in SINGLE_HEADERS]
-# 1,000 accounts, and some more to say that there are too many.
-_PARAMETERS_MAX = 1100
+_PATH_MAX = 2000
 _ATTRIBUTE = "parameters"
 
 
@@ -59,8 +59,11 @@ def parameters_of(view: Callable[..., Any]) -> Parameters:
 
 def keep_repeated_apart(_: object, message: Any) -> None:
     """Called by gunicorn for each request that it has read, before it joins the values of repeated
-    headers by commas: those of headers that must be single stay apart, to be refused.
+    headers by commas: those of headers that must be single stay apart, to be refused. An address
+    that is longer than any is not taken apart.
     """
+    if len(message.path) > _PATH_MAX:
+        raise LimitRequestLine(len(message.path), _PATH_MAX)
     names = [name for name, _ in message.headers]
     if len(set(names)) == len(names):
         return
@@ -86,19 +89,16 @@ def register(app: Flask) -> None:
             raise Refuse(404, "not-found", "no address has an encoded slash; nothing has happened")
         if environ.get("QUERY_STRING"):
             _check_query()
-        if request.method in ("GET", "HEAD"):
+        if request.url_rule and request.method in ("GET", "HEAD"):
             reading.no_body()
 
 
 def _check_query() -> None:
     """Refuse parameters that nobody would read, or of which one would be read. Raises Refuse."""
-    count = request.query_string.count(b"&") + 1
-    if count > _PARAMETERS_MAX:
-        _refuse(f"{count} parameters are given, more than {_PARAMETERS_MAX}")
     if request.endpoint is None:
         return
     known = parameters_of(current_app.view_functions[request.endpoint])
-    for name, values in request.args.lists():
+    for name, values in reading.query().items():
         if name not in known.single and name not in known.many:
             names = ", ".join(sorted(known.single | known.many)) or "there are none"
             _refuse(f"{shown(name)} is no parameter here ({names})")

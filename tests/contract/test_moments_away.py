@@ -34,6 +34,7 @@ def without(cluster: Cluster, away: str) -> Iterator[Moments]:
     shards = Shards(cluster.settings)
     shards.use_map(ShardMap(known.version, there, known.ranges))
     shards.admit_all()
+    shards.start()
     try:
         yield Moments(shards)
     finally:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from gunicorn.http.errors import LimitRequestLine
 
 from coordinator.http import strictness
 from coordinator.http.app import create_app
@@ -76,8 +77,38 @@ def test_a_parameter_of_another_route(api: FlaskClient) -> None:
 def test_too_many_parameters_are_not_looked_at(
     api: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(strictness, "parameters_of", None)
+    monkeypatch.setattr("coordinator.http.reading.unquote_plus", None)
     assert "100001 parameters" in refused(api, "GET", "/v1/balances?" + "&" * 100_000)
+    for long in ("account=" + "%61" * 80_000, "x" * 100_000, "+" * 301):
+        assert "more than 300 characters" in refused(api, "GET", f"/v1/balances?{long}")
+
+
+@pytest.mark.parametrize("value", ["%ff", "a%C3", "%ED%A0%80"])
+def test_a_parameter_that_is_no_text(api: FlaskClient, value: str) -> None:
+    assert "not UTF-8" in refused(api, "GET", f"/v1/balances?account={value}")
+
+
+def test_others_have_their_turn_while_parameters_are_read(
+    api: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns: list[None] = []
+    monkeypatch.setattr("coordinator.http.reading.pause", lambda: turns.append(None))
+    refused(api, "GET", "/v1/balances?" + "&".join(["account=" + "%61" * 65] * 1000))
+    assert len(turns) == 5
+
+
+def test_an_address_that_is_longer_than_any() -> None:
+    """Refused before gunicorn takes it apart, escape by escape."""
+    longest = "/v1/accounts/" + "%41" * 64 + "/balance"
+    for path in (longest, longest + "?" + "account=a&" * 20_000):
+        keep_repeated_apart(None, SimpleNamespace(headers=[], path=path.partition("?")[0]))
+    with pytest.raises(LimitRequestLine):
+        keep_repeated_apart(None, SimpleNamespace(headers=[], path="/" + "%41" * 80_000))
+
+
+def test_a_long_wish_to_wait(api: FlaskClient) -> None:
+    headers = {"Prefer": "x" * 1001}
+    assert "more than 1000" in refused(api, "GET", "/v1/transfers/x", headers=headers)
 
 
 def test_routes_take_the_parameters_that_the_document_names(app: Flask) -> None:
@@ -134,7 +165,7 @@ def test_an_empty_part_of_an_address(api: FlaskClient, path: str) -> None:
 
 def read_by_gunicorn(*headers: tuple[str, str]) -> dict[str, str]:
     """The headers as the application gets them."""
-    message = SimpleNamespace(headers=list(headers))
+    message = SimpleNamespace(headers=list(headers), path="/")
     keep_repeated_apart(None, message)
     found: dict[str, str] = {}
     for name, value in message.headers:
