@@ -7,7 +7,8 @@ Of the others those that wait for their next request can be. Who has waited long
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
 # For whoever is to be told that there is no room, and for probes, when all others are at work.
@@ -32,7 +33,7 @@ class Connection:
     request: Any = None
     is_known: bool = False
     # Whether the first byte of a request is awaited.
-    is_idle: bool = field(default=True)
+    is_idle: bool = True
 
 
 class Connections:
@@ -40,6 +41,7 @@ class Connections:
 
     def __init__(self, most: int) -> None:
         self._most = most
+        self._room = most + SPARE
         self._strangers_most = max(SPARE, int(most * _STRANGERS_SHARE))
         # Who has waited longest stands first.
         self._strangers: OrderedDict[Connection, None] = OrderedDict()
@@ -88,16 +90,19 @@ class Connections:
         """Whether those who are known should not be kept for a further request."""
         return len(self._waiting) + len(self._serving) > self._most * _CROWDED_SHARE
 
-    def first_to_go(self) -> Connection | None:
-        """Who gives way if there are too many; None if there are not, or if all are at work."""
-        return self.longest_waiting() if len(self) > self._most + SPARE else None
-
-    def longest_waiting(self) -> Connection | None:
-        """Who would give way; None if all are at work."""
+    def too_many(self) -> list[Connection]:
+        """Who gives way, so that there are no more than there is room for. Those whose requests
+        are at work do not.
+        """
         order = [self._waiting, self._strangers]
         if len(self._strangers) > self._strangers_most:
             order.reverse()
-        return next((next(iter(some)) for some in order if some), None)
+        return list(islice(chain(*order), max(0, len(self) - self._room)))
+
+    def lower(self) -> None:
+        """There are as many as the system allows files for, or more: leave some for other uses."""
+        self._room = max(1, len(self) - SPARE)
+        self._most = min(self._most, self._room)
 
     def may_go(self, connection: Connection) -> bool:
         """Whether it can be cut off, and nothing is lost by it."""

@@ -51,7 +51,7 @@ _UNWANTED_S = 5.0
 _UNWANTED_MAX = 32 << 20
 _PIECE = 64 << 10
 # Nobody can be taken while the system has no files.
-_NO_FILES_PAUSE_S = 0.05
+_NO_FILES_PAUSE_S = 0.1
 _NO_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -99,7 +99,6 @@ class Worker(GeventWorker):  # type: ignore[misc]
         # By the greenlet that serves it.
         self._served: dict[gevent.Greenlet, Connection] = {}
         self._told = Event()
-        self._no_files_until = 0.0
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
@@ -159,21 +158,17 @@ class Worker(GeventWorker):  # type: ignore[misc]
         self._make_room()
 
     def _not_taken(self, error: OSError) -> None:
-        """The client of one that is gone already has been told; else there are no files."""
-        if error.errno not in _NO_FILES:
-            return
-        if time.monotonic() >= self._no_files_until:
-            self._no_files_until = time.monotonic() + _NOTIFY_EVERY_S
+        """There may be no files for it; else its client has gone already."""
+        if error.errno in _NO_FILES:
+            self._connections.lower()
             extra = {"event": "http.no_files", "connections": len(self._connections)}
             self.log.error("no connection can be taken: %s", error, extra=extra)
-        self._end(self._connections.longest_waiting())
-        gevent.sleep(_NO_FILES_PAUSE_S)
+            self._make_room()
+            # They go in this pause.
+            gevent.sleep(_NO_FILES_PAUSE_S)
 
     def _make_room(self) -> None:
-        self._end(self._connections.first_to_go())
-
-    def _end(self, connection: Connection | None) -> None:
-        if connection:
+        for connection in self._connections.too_many():
             gevent.get_hub().loop.run_callback(self._give_way, connection)
 
     def _give_way(self, connection: Connection) -> None:
@@ -228,6 +223,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         try:
             context = ssl_context(self.cfg)
         except OSError as error:
+            self._not_taken(error)
             self.log.error("the certificate or its key cannot be used: %s", error)
             return False
         try:
