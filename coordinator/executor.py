@@ -7,6 +7,7 @@ One thread runs one group at a time and has a packet under way on every shard of
 
 import itertools
 import logging
+import random
 import secrets
 import threading
 import time
@@ -258,6 +259,8 @@ class GroupRun:
             "lock",
         )
         absent = self._absent(accounts, locked)
+        taken = sum(len(accounts[name] - answer.accounts.keys()) for name, answer in locked.items())
+        self._queue.met_others(self._group, (taken - len(absent)) / len(self._group.accounts))
         # A shard that was lost since its answer has let go of its locks: it does not count.
         locked = {name: answer for name, answer in locked.items() if name in parts.branches}
         sorted_ = sort_out(self._group.tickets, locked, absent)
@@ -522,9 +525,10 @@ class GroupRun:
             return all(found.get(stored.transfer.id) == stored for stored in settled)
 
     def _delay(self, tickets: list[Ticket]) -> None:
-        now = time.monotonic()
+        # One draw for all: they come back together.
+        now, drawn = time.monotonic(), random.random()
         for ticket in tickets:
-            ticket.not_before = now + pause_after(ticket.skips, ticket.waits)
+            ticket.not_before = now + pause_after(ticket.skips, ticket.waits, lambda: drawn)
 
     # Each packet has a time of its own, from when it is sent: a shard is not to pay for what was
     # waited for elsewhere (rule R9).

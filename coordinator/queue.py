@@ -35,6 +35,11 @@ _SMALL = 100
 _YOUNG_S = 0.03
 # A group by TC/C or Saga visits its shards more often, and is longer on its way.
 _YOUNG_PHASED_S = 0.12
+# Two groups of different processes that want one account cost the later one another round. When
+# others had locked more than the first part of the accounts of a large group, the next ones are
+# half as large; they grow again while it is less than the second.
+_CROWDED = 0.08
+_CALM = 0.04
 
 
 # The way of two-phase commit, and of what is on one shard.
@@ -241,10 +246,10 @@ class Closed(Exception):
 class Queue:
     """Transfers that wait, in the order of their arrival.
 
-    A group has at most `group_max` of them at each shard. `shard_of` says where an account is;
-    `trouble_with` why a shard cannot be used and since how many seconds, or None. What touches one
-    of the `slow_shards` runs apart from all else, in at most `slow_max` groups at a time: they are
-    not to have all who run groups.
+    A group has at most `group_max` of them at each shard, and fewer where others are at the same
+    accounts. `shard_of` says where an account is; `trouble_with` why a shard cannot be used and
+    since how many seconds, or None. What touches one of the `slow_shards` runs apart from all else,
+    in at most `slow_max` groups at a time: they are not to have all who run groups.
     """
 
     def __init__(
@@ -262,6 +267,8 @@ class Queue:
         self._waiting_max = waiting_max
         self._group_max = group_max
         self._small = min(_SMALL, group_max)
+        # How many a group may have at each shard now.
+        self._at_each = group_max
         self._skips_max = skips_max
         self._shard_patience_s = shard_patience_s
         self._shard_of = shard_of
@@ -421,7 +428,7 @@ class Queue:
 
     def _is_small(self, group: Group) -> bool:
         """Whether it has room for more, and too few for what it costs its shards."""
-        is_full = max(group.at.values()) >= self._group_max
+        is_full = max(group.at.values()) >= self._at_each
         limit = min(ticket.limit for ticket in group.tickets)
         is_limited = len(group.tickets) >= limit
         return not (is_full or is_limited) and self._missing(group) > 0
@@ -459,6 +466,17 @@ class Queue:
                 self._is_in_line = False
             self._put_back([*again, *self._blocked.release(group.accounts)])
             self._wake()
+
+    def met_others(self, group: Group, share: float) -> None:
+        """Others had locked this share of a group's accounts."""
+        size = max(group.at.values())
+        with self._changed:
+            if share > _CROWDED:
+                # Of those of one time, each would halve it again.
+                less = max(size // 2, self._small)
+                self._at_each = min(self._at_each, less) if size > self._small else self._at_each
+            elif share < _CALM and size >= self._at_each:
+                self._at_each = min(self._at_each + self._at_each // 8 + 1, self._group_max)
 
     def hold_back(self, tickets: Iterable[Ticket]) -> None:
         """These are left to be finished later, though their group ends: what comes after them in
@@ -516,11 +534,11 @@ class Queue:
             likes = _of_one_way(candidates, in_line.way)
             # Not if one before it in its batch, which runs another way, holds it back.
             if in_line in likes:
-                chosen = _wanting_the_same(likes, in_line, self._group_max)
+                chosen = _wanting_the_same(likes, in_line, self._at_each)
                 if in_line in chosen:
                     return Group(chosen, in_line)
         likes = _of_one_way(candidates, candidates[0].way)
-        return Group(_together(_as_slow(likes, self._slow), self._group_max), None)
+        return Group(_together(_as_slow(likes, self._slow), self._at_each), None)
 
     def _candidates(self) -> list[Ticket]:
         """Those whose accounts are free in this process and whose shards can be used, in order."""
@@ -531,7 +549,7 @@ class Queue:
         found: list[Ticket] = []
         held = {place for ticket in self._left.values() for place in _places(ticket)}
         blocked, claimed = self._blocked, self._claimed
-        room = _Room(self._group_max)
+        room = _Room(self._at_each)
         kept: list[tuple[Ticket, str]] = []
         gone: set[int] = set()
         for ticket in self._waiting:

@@ -73,7 +73,7 @@ class Engine(Section, frozen=True):
     protocol: Literal["xa", "tcc", "saga"] = "xa"
     group_max: Annotated[int, Meta(ge=1, le=10_000)] = 2000
     executors: Annotated[int, Meta(ge=1, le=64)] = 4
-    queue_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
+    queue_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 40_000
     request_deadline_ms: Milliseconds = 5000
     batch_deadline_ms: Milliseconds = 30_000
     lock_timeout_ms: Milliseconds = 2000

@@ -210,7 +210,7 @@ OVERVIEW = [
     ),
     lines(
         "How full are the queues?",
-        "Waiting transfers against the bound of each coordinator. Full: 429.",
+        "Waiting transfers in each coordinator's fullest worker, against its bound. Full: 429.",
         "percentunit",
         (
             "sum by (instance) (coordinator_queue_length)"

@@ -7,6 +7,7 @@ shared by many. One that cannot go on here is given up, if its protocol can, or 
 finisher.
 """
 
+import random
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -117,6 +118,8 @@ class PhasedRun:
                 for shard, answer in found.items()
             }
             absent = self._visits.absent(parties, missing)
+            taken = sum(map(len, missing.values())) - sum(map(len, absent.values()))
+            self._queue.met_others(self._group, taken / len(self._group.accounts))
             found = {shard: found[shard] for shard in parties.branches}
             begins = _sort(courses, found, {name for some in absent.values() for name in some})
             self._write_first(parties, begins.ready, found)
@@ -270,9 +273,10 @@ class PhasedRun:
         self._again += again
 
     def _delay(self, tickets: Iterable[Ticket]) -> None:
-        now = time.monotonic()
+        # One draw for all: they come back together.
+        now, drawn = time.monotonic(), random.random()
         for ticket in tickets:
-            ticket.not_before = now + pause_after(ticket.skips, ticket.waits)
+            ticket.not_before = now + pause_after(ticket.skips, ticket.waits, lambda: drawn)
 
 
 class _Begins(NamedTuple):

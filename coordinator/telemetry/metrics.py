@@ -171,8 +171,13 @@ class Metrics:
             *("livemax", "shard"),
         )
         # The process.
-        self.queue_length = self._gauge("queue_length", "Transfers that wait", "livesum")
-        self.queue_limit = self._gauge("queue_limit", "Transfers that may wait", "livesum")
+        # Each worker has a queue, and refuses what is beyond it: the fullest one says how it is.
+        self.queue_length = self._gauge(
+            "queue_length", "Transfers that wait in the worker where most do", "livemax"
+        )
+        self.queue_limit = self._gauge(
+            "queue_limit", "Transfers that may wait in a worker", "livemax"
+        )
         self.pool = self._gauge(
             "pool_connections", "Connections to shards", "livesum", "shard", "pool", "state"
         )
