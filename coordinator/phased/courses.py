@@ -7,7 +7,7 @@ is once that is committed.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum, StrEnum
 from typing import NamedTuple
 
@@ -155,6 +155,14 @@ class Course:
         return self.transfer.source if may_begin else None
 
     @property
+    def ends(self) -> tuple[str, ...]:
+        """The accounts that it has to have when it begins: what one across shards does to its
+        destination comes later, in a visit of its own.
+        """
+        source, destination = self.transfer.source, self.transfer.destination
+        return (source, destination) if self.is_local else (source,)
+
+    @property
     def where(self) -> str:
         """The account on whose shard its next visit is."""
         is_call = self.place.task is Task.CALL
@@ -221,10 +229,10 @@ def wanted(courses: Sequence[Course]) -> Wanted:
     needs = Wanted(set(), set(), set(), set(), set())
     for course in courses:
         id_ = course.transfer.id
-        if course.account:
+        if course.place.task is Task.BEGIN:
+            needs.accounts.update(course.ends)
+        elif course.account:
             needs.accounts.add(course.account)
-        if course.is_local and course.place.task is Task.BEGIN:
-            needs.accounts.add(course.transfer.destination)
         if course.place.task is Task.CALL:
             needs.steps.add(id_)
         elif course.place.task is Task.LOOK:
@@ -260,26 +268,25 @@ class Begin(NamedTuple):
 
 def begin(courses: Sequence[Course], found: Found, now: int, expires_at: int) -> Begin:
     """Plan the visit in which transfers begin, all on one shard; see `begin_together`."""
-    where = dict.fromkeys((course.where for course in courses), "here")
-    return begin_together(courses, {"here": found}, where.__getitem__, now, expires_at)["here"]
+    on = [("here", course) for course in courses]
+    return begin_together(on, {"here": found}, now, expires_at)["here"]
 
 
 def begin_together(
-    courses: Sequence[Course],
+    courses: Iterable[tuple[str, Course]],
     found: Mapping[str, Found],
-    shard_of: Callable[[str], str],
     now: int,
     expires_at: int,
 ) -> dict[str, Begin]:
-    """Plan the visits in which transfers begin, one on each shard that `found` has.
+    """Plan the visits in which transfers begin, each on its source's shard; one visit for each
+    shard that `found` has.
 
     The caller holds the locks of the accounts and has not found their ids. What is hindered has to
     wait, with what comes after it in its batch: whether it is refused depends on those before it.
     """
     begins = {shard: Begin(Visited(VisitWrites(), [], []), []) for shard in found}
     order = _Order()
-    for course in courses:
-        shard = shard_of(course.where)
+    for shard, course in courses:
         visit, refusals = begins[shard]
         result = _first(course, visit.writes, found[shard], now)
         if order.has_to_wait(course, result, visit.writes, found[shard]):

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from coordinator.executor import Names, known_answer
 from coordinator.hindrances import after_too_much, note_hindrance, refused_alone
 from coordinator.participants import Participants
-from coordinator.phased.courses import Course, Task, begin_of, begin_together, wanted
+from coordinator.phased.courses import Course, Task, begin_of, begin_together
 from coordinator.phased.finisher import PhasedFinisher, settle
 from coordinator.phased.visits import Visits, is_collision
 from coordinator.queue import (
@@ -114,7 +114,8 @@ class PhasedRun:
         with parties.used():
             found = self._visits.enter(parties, work, in_line)
             missing = {
-                shard: wanted(work[shard]).accounts - answer.locked.accounts.keys()
+                shard: {name for course in work[shard] for name in course.ends}
+                - answer.locked.accounts.keys()
                 for shard, answer in found.items()
             }
             absent = self._visits.absent(parties, missing)
@@ -141,10 +142,10 @@ class PhasedRun:
             [course.ticket for course in every if course.ticket], str(self._gtrid)
         )
         kept = set(map(id, claimed))
-        begun = [course for course in every if id(course.ticket) in kept]
+        begun = [(c.ticket.shards[0], c) for c in every if c.ticket and id(c.ticket) in kept]
         now = time.time_ns() // 1000
         expires_at = now + round(self._grace_s * 1e6)
-        begins = begin_together(begun, found, self._shards.shard_of, now, expires_at)
+        begins = begin_together(begun, found, now, expires_at)
         visits = {shard: begin.visit for shard, begin in begins.items()}
         self._wait(c.ticket for visit in visits.values() for c, _ in visit.hindered)
         done = self._visits.leave(parties, visits)
@@ -309,11 +310,7 @@ def _sort(courses: Sequence[Course], found: Mapping[str, Found], absent: set[str
             known.append((ticket, stored))
             continue
         if answer and is_owner and not stored and transfer.id not in seen:
-            # What one across shards does to its destination comes later, in a visit of its own.
-            needed = (
-                (transfer.source, transfer.destination) if course.is_local else (transfer.source,)
-            )
-            is_free = all(name in answer.locked.accounts or name in absent for name in needed)
+            is_free = all(name in answer.locked.accounts or name in absent for name in course.ends)
             if is_free and held.isdisjoint(places):
                 seen.add(transfer.id)
                 ready.append(course)
@@ -328,5 +325,5 @@ def _sort(courses: Sequence[Course], found: Mapping[str, Found], absent: set[str
 
 
 def _owns(answer: Found, course: Course) -> bool:
-    slots = {slot_of(account) for account in wanted([course]).accounts}
-    return answer.locked.is_writable and slots <= answer.locked.slots
+    locked = answer.locked
+    return locked.is_writable and all(slot_of(name) in locked.slots for name in course.ends)

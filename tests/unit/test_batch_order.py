@@ -37,10 +37,9 @@ class Books:
             return []
         again: list[Ticket] = []
         active: list[Course] = []
-        shard_of = Shards().shard_of
         found = dict.fromkeys(group.at, self._found())
-        courses = [begin_of(one, gtrid, 0.0) for one in group.tickets]
-        for visit, _ in begin_together(courses, found, shard_of, NOW, NOW).values():
+        courses = [(one.shards[0], begin_of(one, gtrid, 0.0)) for one in group.tickets]
+        for visit, _ in begin_together(courses, found, NOW, NOW).values():
             again += [course.ticket for course, _ in visit.hindered if course.ticket]
             active += self._apply(visit)
         for one in again:
