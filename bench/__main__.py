@@ -119,8 +119,9 @@ def main(
     That is what it does without options. `--part` measures something else, on new clusters:
     growth (few and many accounts and entries), counts (what a transfer costs with 2, 4 and 8
     shards, by the servers' own counters), neighbours (what honest clients get beside somebody who
-    misbehaves, a sick shard or a stuck account), memory (a coordinator's at full load), smallbank
-    (the benchmark of that name); the last two use the cluster of `--data-dir`, if there is one.
+    misbehaves, a sick shard or a stuck account), batch-sizes (the largest batches beside those of a
+    thousand), memory (a coordinator's at full load), smallbank (the benchmark of that name); the
+    last three use the cluster of `--data-dir`, if there is one.
     `--all` measures everything.
     """
     plan, scale = Plan(rounds, seconds, 2.0), Scale(accounts, threads, clients, batch)

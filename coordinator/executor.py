@@ -260,7 +260,7 @@ class GroupRun:
         )
         absent = self._absent(accounts, locked)
         taken = sum(len(accounts[name] - answer.accounts.keys()) for name, answer in locked.items())
-        self._queue.met_others(self._group, (taken - len(absent)) / len(self._group.accounts))
+        self._queue.met_others(self._group, taken - len(absent), len(self._group.accounts))
         # A shard that was lost since its answer has let go of its locks: it does not count.
         locked = {name: answer for name, answer in locked.items() if name in parts.branches}
         sorted_ = sort_out(self._group.tickets, locked, absent)

@@ -467,15 +467,14 @@ class Queue:
             self._put_back([*again, *self._blocked.release(group.accounts)])
             self._wake()
 
-    def met_others(self, group: Group, share: float) -> None:
-        """Others had locked this share of a group's accounts."""
+    def met_others(self, group: Group, taken: int, asked: int) -> None:
+        """Of the accounts that a group has asked for, others had locked so many."""
         size = max(group.at.values())
         with self._changed:
-            if share > _CROWDED:
-                # Of those of one time, each would halve it again.
-                less = max(size // 2, self._small)
-                self._at_each = min(self._at_each, less) if size > self._small else self._at_each
-            elif share < _CALM and size >= self._at_each:
+            if size > self._small and taken > asked * _CROWDED:
+                # By its own size: of those of one time, each would halve the room again.
+                self._at_each = min(self._at_each, max(size // 2, self._small))
+            elif size >= self._at_each and taken < asked * _CALM:
                 self._at_each = min(self._at_each + self._at_each // 8 + 1, self._group_max)
 
     def hold_back(self, tickets: Iterable[Ticket]) -> None:

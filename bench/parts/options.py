@@ -27,7 +27,7 @@ def _at_least(default: int, least: int, help_: str) -> dict[str, Any]:
 
 _OPTIONS = (
     click.option(
-        "--single-workers", **_at_least(2, 1, "Singles, protocols: workers of the coordinator.")
+        "--single-workers", **_at_least(2, 1, "Singles, batch-sizes, protocols: workers.")
     ),
     click.option("--latency-workers", **_at_least(1, 1, "Latency: workers of the coordinator.")),
     click.option("--few-accounts", **_at_least(10_000, 100, "Growth: the small cluster's.")),

@@ -113,14 +113,13 @@ class PhasedRun:
         parties = Participants(self._shards, self._gtrid, self._metrics, self._trace, Visit)
         with parties.used():
             found = self._visits.enter(parties, work, in_line)
+            asked = {shard: {name for c in work[shard] for name in c.ends} for shard in found}
             missing = {
-                shard: {name for course in work[shard] for name in course.ends}
-                - answer.locked.accounts.keys()
-                for shard, answer in found.items()
+                shard: names - found[shard].locked.accounts.keys() for shard, names in asked.items()
             }
             absent = self._visits.absent(parties, missing)
             taken = sum(map(len, missing.values())) - sum(map(len, absent.values()))
-            self._queue.met_others(self._group, taken / len(self._group.accounts))
+            self._queue.met_others(self._group, taken, sum(map(len, asked.values())))
             found = {shard: found[shard] for shard in parties.branches}
             begins = _sort(courses, found, {name for some in absent.values() for name in some})
             self._write_first(parties, begins.ready, found)

@@ -108,7 +108,7 @@ def test_counters_add_up_over_workers_and_outlive_them(metered: Metered) -> None
     metered.transfer(5)
     now = metered.scrape()
     assert now[COMMITTED] - before.get(COMMITTED, 0) == 25
-    assert now["coordinator_queue_limit"] == 2 * 20_000
+    assert now["coordinator_queue_limit"] == 40_000
     # What the dead one has counted is in the one place for all that have ended.
     assert (folder / "counter_ended.db").exists()
 

@@ -51,12 +51,12 @@ def test_groups_are_smaller_while_others_are_at_the_same_accounts() -> None:
     sizes = [len(first.tickets)]
     # Both had met others at the same time: that counts once.
     for group in (first, second):
-        waiting.met_others(group, 0.2)
+        waiting.met_others(group, 20, 100)
         waiting.finished(group, [])
-    for share in (0.2, 0.2, 0.2, 0.2, 0.06, 0.0, 0.0):
+    for taken in (20, 20, 20, 20, 6, 0, 0):
         group = take(waiting)
         sizes.append(len(group.tickets))
-        waiting.met_others(group, share)
+        waiting.met_others(group, taken, 100)
         waiting.finished(group, [])
     assert sizes == [1000, 500, 250, 125, 100, 100, 100, 113]
 
@@ -65,7 +65,7 @@ def test_one_account_that_others_have_does_not_make_groups_smaller() -> None:
     waiting = queue(group_max=1000, waiting_max=10_000)
     waiting.put([ticket(f"1a{n}", "2hot") for n in range(2000)])
     group = take(waiting)
-    waiting.met_others(group, 1 / len(group.accounts))
+    waiting.met_others(group, 1, len(group.accounts))
     waiting.finished(group, group.tickets)
     assert len(take(waiting).tickets) == 1000
 
@@ -74,8 +74,8 @@ def test_small_groups_do_not_say_how_large_the_others_may_be() -> None:
     waiting = queue(group_max=1000, waiting_max=10_000)
     waiting.put([ticket("1a", "2b")])
     group = take(waiting)
-    for share in (1.0, 0.0):
-        waiting.met_others(group, share)
+    for taken in (2, 0):
+        waiting.met_others(group, taken, 2)
     waiting.finished(group, [])
     waiting.put([ticket(f"1a{n}", f"2b{n}") for n in range(1000)])
     assert len(take(waiting).tickets) == 1000

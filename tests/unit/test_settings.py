@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from coordinator.http.schemas import BATCH_MAX
 from coordinator.settings import NOT_SETTINGS, SECTIONS, Settings, SettingsError, load
 
 FILE = Path(__file__).parents[2] / "config" / "tandem.toml"
@@ -234,3 +235,8 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 def test_a_folder_in_place_of_a_file(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="cannot be read"):
         load(tmp_path, {})
+
+
+def test_a_worker_has_room_for_the_largest_batches_of_four_clients() -> None:
+    """Connections are not dealt out evenly: all of them may come to one worker."""
+    assert Settings().engine.queue_max >= 4 * BATCH_MAX
