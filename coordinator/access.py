@@ -11,7 +11,6 @@ import logging
 import os
 import re
 import secrets
-import ssl
 import stat
 import threading
 import time
@@ -20,13 +19,15 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 from msgspec import Meta
 
-from coordinator.settings import Access, Settings, SettingsError
+from coordinator.secret_files import readable_by_others
+from coordinator.settings import Settings, SettingsError
 from coordinator.telemetry.logs import few
+from coordinator.tls import check_tls
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,13 @@ _PREFIX = "tandem_"
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # How often at most the file is looked at.
 _LOOK_EVERY_S = 1.0
+# Some thousand tokens are as much.
+_FILE_MAX_BYTES = 4 << 20
+# Stands in a file that is to let nobody in.
+_NOBODY = "nobody"
+
+
+_FINGERPRINT = r"^([0-9A-Fa-f]{2}:?){31}[0-9A-Fa-f]{2}\Z"
 
 
 class TokensError(Exception):
@@ -56,6 +64,8 @@ class Terms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     scopes: Annotated[list[Scope], Meta(min_length=1)]
     expires: Annotated[datetime, Meta(tz=True)] | None = None
     rate_per_s: Annotated[float, Meta(gt=0, le=1_000_000)] | None = None
+    # Of the certificate with which alone it is good; as openssl shows it, with colons or without.
+    certificate_sha256: Annotated[str, Meta(pattern=_FINGERPRINT)] | None = None
 
 
 class Bucket:
@@ -97,20 +107,38 @@ class Token(NamedTuple):
     expires: datetime | None
     rate_per_s: float | None
     bucket: Bucket | None
+    # SHA-256 of the client's certificate that has to come with it.
+    certificate: bytes | None = None
 
 
 # --- the file -------------------------------------------------------------------------------
 
 
 def parse(text: str) -> dict[str, Terms]:
-    """The tokens of a file's text, by name. Raises TokensError."""
+    """The tokens of a file's text, by name; none if it says `nobody = true`. Raises TokensError."""
+    found, is_for_nobody = _parse(text)
+    if not found and not is_for_nobody:
+        raise TokensError(
+            f"it lists no token; if nobody is to get in, let it say so: {_NOBODY} = true"
+        )
+    return found
+
+
+def _parse(text: str) -> tuple[dict[str, Terms], bool]:
+    """The tokens, and whether the text says that nobody is to get in."""
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise TokensError(f"it is no TOML: {error}") from None
-    tokens = document.pop("tokens", {})
-    if document or not isinstance(tokens, dict):
-        raise TokensError("it may have tables [tokens.NAME], and nothing else")
+    if text and not text.endswith("\n"):
+        raise TokensError("its last line has no end: it may have been cut off")
+    tokens, nobody = document.pop("tokens", {}), document.pop(_NOBODY, False)
+    if document or not isinstance(tokens, dict) or not isinstance(nobody, bool):
+        raise TokensError(
+            f"it may have tables [tokens.NAME], or {_NOBODY} = true, and nothing else"
+        )
+    if nobody and tokens:
+        raise TokensError(f"it lists tokens and says {_NOBODY} = true: take one of them out")
     found: dict[str, Terms] = {}
     for name, table in tokens.items():
         check_name(name)
@@ -120,7 +148,7 @@ def parse(text: str) -> dict[str, Terms]:
             raise TokensError(f"[tokens.{name}] cannot be used: {error}") from None
     if len({terms.sha256 for terms in found.values()}) < len(found):
         raise TokensError("two names stand for one token")
-    return found
+    return found, nobody
 
 
 def check_name(name: str) -> None:
@@ -131,21 +159,33 @@ def check_name(name: str) -> None:
 
 def read(path: Path) -> dict[str, Terms]:
     """The tokens of a file, by name. Raises TokensError."""
+    text = _text_of(path)
     try:
-        with path.open() as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            text = file.read()
+        return parse(text)
+    except TokensError as error:
+        raise TokensError(f"{path.absolute()}: {error}") from None
+
+
+def _text_of(path: Path) -> str:
+    """Raises TokensError. It never waits, whatever stands in the file's place."""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise OSError("it is no file")
+            data = file.read(_FILE_MAX_BYTES + 1)
+        if len(data) > _FILE_MAX_BYTES:
+            raise OSError(f"it has more than {_FILE_MAX_BYTES} bytes")
+        text = data.decode()
     except (OSError, UnicodeDecodeError) as error:
         raise TokensError(f"{path.absolute()} cannot be read: {error}") from None
+    mode = stat.S_IMODE(found.st_mode)
     if mode & 0o027:
         raise TokensError(
             f"{path.absolute()} is open to others (mode {mode:04o}): whoever can write it can let "
             "himself in; chmod 600, or 640 for a group that may read it"
         )
-    try:
-        return parse(text)
-    except TokensError as error:
-        raise TokensError(f"{path.absolute()}: {error}") from None
+    return text
 
 
 def new_token() -> str:
@@ -158,6 +198,7 @@ def table_of(
     scopes: Iterable[Scope],
     expires: datetime | None,
     rate_per_s: float | None,
+    certificate: str | None = None,
 ) -> str:
     """What the file has to say of a token. Raises TokensError if the name cannot be used."""
     check_name(name)
@@ -167,6 +208,8 @@ def table_of(
         lines.append(f"expires = {expires.isoformat(timespec='seconds')}")
     if rate_per_s:
         lines.append(f"rate_per_s = {rate_per_s:g}")
+    if certificate:
+        lines.append(f'certificate_sha256 = "{certificate}"')
     return "\n".join(lines) + "\n"
 
 
@@ -174,20 +217,33 @@ def add(path: Path, name: str, table: str) -> None:
     """Add a token's table to a file, which is made if it is not there. Raises TokensError."""
     before = ""
     if path.exists():
-        if name in read(path):
-            raise TokensError(f"{path} has a token called {name} already; nothing was changed")
-        before = path.read_text()
-    gap = "" if not before else "\n" if before.endswith("\n") else "\n\n"
-    parse(before + gap + table)
-    try:
-        # In one piece, so that nobody reads half of it.
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        before = _text_of(path)
         try:
-            os.write(descriptor, (gap + table).encode())
-        finally:
-            os.close(descriptor)
+            found, is_for_nobody = _parse(before)
+        except TokensError as error:
+            raise TokensError(f"{path.absolute()}: {error}; nothing was changed") from None
+        if is_for_nobody:
+            raise TokensError(f"{path} says {_NOBODY} = true: take that out; nothing was changed")
+        if name in found:
+            raise TokensError(f"{path} has a token called {name} already; nothing was changed")
+    text = f"\n{table}" if before else table
+    parse(before + text)
+    try:
+        _append(path, text.encode())
     except OSError as error:
         raise TokensError(f"{path} cannot be written: {error}") from None
+
+
+def _append(path: Path, data: bytes) -> None:
+    """In one piece, so that nobody reads half of it; what a full disk has cut off is taken back."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        size = os.fstat(descriptor).st_size
+        if os.write(descriptor, data) < len(data):
+            os.ftruncate(descriptor, size)
+            raise OSError("there is no room for it")
+    finally:
+        os.close(descriptor)
 
 
 def _digest(token: str) -> bytes:
@@ -200,8 +256,9 @@ def _digest(token: str) -> bytes:
 class Tokens:
     """The tokens of a file, as they are in force in one of `workers` processes.
 
-    The file is read again when it has changed. One that is broken is reported and ignored: the
-    tokens of the last good one stay in force.
+    The file is read again when it has changed, and has then stayed as it is for a second: half of
+    a file that is being written may be good to read, and give a token more than the whole.
+    One that is broken is reported and ignored: the tokens of the last good one stay in force.
     """
 
     def __init__(
@@ -211,7 +268,9 @@ class Tokens:
         self._workers = workers
         self._clock = clock
         self._tokens: tuple[Token, ...] = ()
+        # The file as it is in force, and as it was when it was looked at last.
         self._seen: tuple[int, ...] | None = None
+        self._looked_at: tuple[int, ...] | None = None
         self._look_at = float("-inf")
         self._lock = threading.Lock()
         self.trouble: str | None = None
@@ -242,12 +301,18 @@ class Tokens:
             if now < self._look_at:
                 return
             self._look_at = now + _LOOK_EVERY_S
-            seen = self._stamp()
-            if seen != self._seen or self.trouble:
+            seen, before = self._stamp(), self._looked_at
+            self._looked_at = seen
+            # Nobody may have looked for long, and a file may have come from another machine.
+            is_old = max(seen[1:3], default=0) < (time.time() - _LOOK_EVERY_S) * 1e9
+            is_settled = seen == before or is_old or not self.was_read
+            if is_settled and (seen != self._seen or self.trouble):
                 self._take(seen)
 
     def _stamp(self) -> tuple[int, ...]:
-        """What changes when the file does, also its mode; empty if it is not there."""
+        """What changes when the file does, also its mode, with the times of its last changes in
+        nanoseconds; empty if it is not there.
+        """
         try:
             found = self._path.stat()
         except OSError:
@@ -281,7 +346,10 @@ class Tokens:
         bucket = known.get((digest, rate))
         if rate and not bucket:
             bucket = Bucket(rate / self._workers, self._clock())
-        return Token(name, digest, frozenset(terms.scopes), terms.expires, rate, bucket)
+        given = terms.certificate_sha256
+        certificate = bytes.fromhex(given.replace(":", "")) if given else None
+        scopes = frozenset(terms.scopes)
+        return Token(name, digest, scopes, terms.expires, rate, bucket, certificate)
 
 
 # --- where a coordinator listens ------------------------------------------------------------
@@ -319,43 +387,10 @@ def check_access(loaded: Settings) -> list[str]:
             "--scope read --scope transfer --file FILE` and set access.tokens_file, or listen on "
             "127.0.0.1"
         )
-    if access.tls_certificate:
-        _check_tls(access)
-    elif not is_loopback(listen):
+    check_tls(loaded)
+    if not access.tls_certificate and not is_loopback(listen):
         told.append(
             f"tokens travel in the clear to {listen}: set access.tls_certificate and "
             "access.tls_key, or put something in front that speaks TLS"
         )
-    return told
-
-
-def _check_tls(access: Access) -> None:
-    """Raise SettingsError unless gunicorn will be able to use the files."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        # The passphrase of a key that has one would be asked for, at the terminal, again and again.
-        context.load_cert_chain(access.tls_certificate, access.tls_key, password=lambda: "")
-    except OSError as error:
-        raise SettingsError(
-            f"access.tls_certificate = {access.tls_certificate!r} and access.tls_key = "
-            f"{access.tls_key!r} cannot be used: {error}; wanted are a certificate chain and its "
-            "key without a passphrase, PEM"
-        ) from None
-    if access.tls_client_ca:
-        try:
-            context.load_verify_locations(access.tls_client_ca)
-        except OSError as error:
-            raise SettingsError(
-                f"access.tls_client_ca = {access.tls_client_ca!r} cannot be used: {error}; wanted "
-                "are certificates of authorities, PEM"
-            ) from None
-
-
-def tls_options(access: Access) -> dict[str, Any]:
-    """Gunicorn's options for TLS. It reads the files for each new connection."""
-    if not access.tls_certificate:
-        return {}
-    options: dict[str, Any] = {"certfile": access.tls_certificate, "keyfile": access.tls_key}
-    if access.tls_client_ca:
-        options |= {"ca_certs": access.tls_client_ca, "cert_reqs": ssl.CERT_REQUIRED}
-    return options
+    return told + readable_by_others(loaded)

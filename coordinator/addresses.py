@@ -3,6 +3,7 @@
 from coordinator.settings import Settings, SettingsError
 from shard_client.connection import Address
 from shard_client.shard_map import ShardAddress
+from shard_client.tls import Tls
 
 
 def admin_address(settings: Settings, shard: str, address: ShardAddress) -> Address:
@@ -10,15 +11,12 @@ def admin_address(settings: Settings, shard: str, address: ShardAddress) -> Addr
     mysql = settings.mysql
     if not mysql.admin_user:
         raise SettingsError("mysql.admin_user is empty: setting up shards takes an administrator")
-    return Address(
-        shard, address.host, address.port, address.database, mysql.admin_user, mysql.admin_password
-    )
+    return _address(settings, shard, address, mysql.admin_user, mysql.admin_password)
 
 
 def service_address(settings: Settings, shard: str, address: ShardAddress) -> Address:
     """The address of a shard with the name of the coordinators' account."""
-    mysql = settings.mysql
-    return Address(shard, address.host, address.port, address.database, mysql.user, mysql.password)
+    return _address(settings, shard, address, settings.mysql.user, settings.mysql.password)
 
 
 def audit_address(settings: Settings, shard: str, address: ShardAddress) -> Address:
@@ -26,6 +24,12 @@ def audit_address(settings: Settings, shard: str, address: ShardAddress) -> Addr
     mysql = settings.mysql
     if not mysql.audit_user:
         return service_address(settings, shard, address)
-    return Address(
-        shard, address.host, address.port, address.database, mysql.audit_user, mysql.audit_password
-    )
+    return _address(settings, shard, address, mysql.audit_user, mysql.audit_password)
+
+
+def _address(
+    settings: Settings, shard: str, address: ShardAddress, user: str, password: str
+) -> Address:
+    mysql = settings.mysql
+    tls = Tls(mysql.tls_ca, mysql.tls_certificate, mysql.tls_key)
+    return Address(shard, address.host, address.port, address.database, user, password, tls)

@@ -8,13 +8,17 @@ from typing import NamedTuple
 from coordinator.addresses import admin_address, service_address
 from coordinator.cluster import ClusterError, protect, publish_map, read_map
 from coordinator.settings import Settings, SettingsError
-from shard_client.admin import Login, make_shard
+from shard_client.admin import Login, make_shard, may_change_own_password
 from shard_client.checks import check_server, verify_identity
 from shard_client.connection import ShardConnection
 from shard_client.errors import ShardError
 from shard_client.shard_map import ShardAddress, ShardMap
 
 _TIMEOUT_S = 5.0
+_CHANGEABLE = (
+    "mysql.user may change its own password, so whoever stole it could lock coordinators out: run "
+    "`tandem shards init` again"
+)
 
 
 class ShardCheck(NamedTuple):
@@ -119,10 +123,11 @@ def _check(settings: Settings, shard: str, address: ShardAddress) -> ShardCheck:
         version = connection.server_version
         verify_identity(connection, settings.cluster.id, address.server_uuid, deadline)
         found = check_server(connection, time.time(), deadline)
+        notes = [_CHANGEABLE] if may_change_own_password(connection, deadline) else []
     except ShardError as error:
         return ShardCheck(shard, where, True, version, [error.text], [])
     finally:
         connection.close()
     flagged = settings.mysql.weak_durability == "flag"
     problems = found.problems + ([] if flagged else found.weak)
-    return ShardCheck(shard, where, True, version, problems, found.weak if flagged else [])
+    return ShardCheck(shard, where, True, version, problems, notes + flagged * found.weak)

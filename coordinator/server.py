@@ -16,12 +16,13 @@ from gunicorn.arbiter import Arbiter as GunicornArbiter
 from gunicorn.http import message
 from gunicorn.workers.base import Worker
 
-from coordinator.access import check_access, tls_options
+from coordinator.access import check_access
 from coordinator.http.app import create_app
 from coordinator.http.connections import SPARE
 from coordinator.http.strictness import keep_repeated_apart
 from coordinator.settings import Settings, SettingsError, load
 from coordinator.telemetry import logs, metrics, tracing
+from coordinator.tls import tls_options
 from coordinator.wiring import Process
 
 log = logging.getLogger("coordinator")

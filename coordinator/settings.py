@@ -47,6 +47,7 @@ class Access(Section, frozen=True):
     tls_certificate: str = ""
     tls_key: str = ""
     tls_client_ca: str = ""
+    tls_client_crl: str = ""
 
 
 class ZooKeeper(Section, frozen=True):
@@ -55,6 +56,9 @@ class ZooKeeper(Section, frozen=True):
     user: Annotated[str, Meta(pattern=r"^[^\s:]*\Z")] = ""
     password: str = ""
     previous_password: str = ""
+    tls_ca: str = ""
+    tls_certificate: str = ""
+    tls_key: str = ""
 
 
 class MySQL(Section, frozen=True):
@@ -64,6 +68,9 @@ class MySQL(Section, frozen=True):
     admin_password: str = ""
     audit_user: str = ""
     audit_password: str = ""
+    tls_ca: str = ""
+    tls_certificate: str = ""
+    tls_key: str = ""
     weak_durability: Literal["refuse", "flag"] = "refuse"
     connect_timeout_ms: Milliseconds = 1000
     idle_timeout_s: Annotated[int, Meta(ge=2, le=3600)] = 10
@@ -247,6 +254,22 @@ def _check_secrets(settings: Settings) -> None:
             f"access.tls_client_ca = {access.tls_client_ca!r} is of no use without "
             "access.tls_certificate and access.tls_key"
         )
+    if access.tls_client_crl and not access.tls_client_ca:
+        raise SettingsError(
+            f"access.tls_client_crl = {access.tls_client_crl!r} is of no use without "
+            "access.tls_client_ca"
+        )
+    for section, of in (("mysql", mysql), ("zookeeper", keeper)):
+        if bool(of.tls_certificate) != bool(of.tls_key):
+            raise SettingsError(
+                f"{section}.tls_certificate and {section}.tls_key go together (they may name one "
+                "file): give both, or neither"
+            )
+        if of.tls_certificate and not of.tls_ca:
+            raise SettingsError(
+                f"{section}.tls_certificate is of no use without {section}.tls_ca: servers that "
+                "are shown it are verified"
+            )
 
 
 def _value(

@@ -222,7 +222,7 @@ class Process:
     def reasons_not_ready(self) -> list[str]:
         """Why this process cannot take transfers; none when it can."""
         if self.tokens and not self.tokens.was_read:
-            return ["nobody gets in: the file of tokens is broken, see the log"]
+            return ["nobody gets in: the file of tokens is not used, see the log"]
         if self.cluster.map.current is None:
             return [self.cluster.map.complaint or "no shard map"]
         shards = self.shards.all()
@@ -244,7 +244,7 @@ class Process:
         if self.tokens:
             self.tokens.look()
             if self.tokens.trouble:
-                found.append("the file of tokens is broken, see the log; the last good one holds")
+                found.append("the file of tokens is not used, see the log; the last good one holds")
         if not self.cluster.is_connected:
             found.append("ZooKeeper does not answer; the last shard map stays in force")
         if self.cluster.trouble:

@@ -3,6 +3,7 @@
 Its users get only what they need: whoever steals their passwords cannot change history.
 """
 
+import secrets
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -18,6 +19,7 @@ from shard_client.errors import ShardError, ShardUnavailable
 from shard_client.schema import accounts, tables
 from shard_client.session import opening
 from shard_client.statements import fill
+from shard_client.tls import context_of
 
 _TIMEOUT_S = 20.0
 
@@ -91,18 +93,49 @@ def _create_user(
     deadline: float,
 ) -> None:
     name = _name(connection, login)
-    secret = fill(connection, "IDENTIFIED BY %s", login.password)
     # MariaDB lists prepared branches to everybody.
     special = everywhere - {_LIST_PREPARED} if connection.is_mariadb else everywhere
     connection.query(
         [
-            f"CREATE USER IF NOT EXISTS {name} {secret}",
-            f"ALTER USER {name} {secret}",
+            *_identified(connection, name, login.password),
             *(f"GRANT {privileges[t.name]} ON {t.name} TO {name}" for t in tables.sorted_tables),
             *(f"GRANT {privilege} ON *.* TO {name}" for privilege in sorted(special)),
         ],
         deadline,
     )
+
+
+def _identified(connection: ShardConnection, name: str, password: str) -> list[str]:
+    """Statements that let a user log in with `password`, and keep it from changing that: whoever
+    has stolen it could else lock the coordinators out. They may be run while it is at work.
+
+    A server lets everybody change the own password. So each user has another one as well, which
+    nobody knows: on MySQL that one is the first, which alone counts when it is to be changed; on
+    MariaDB it is the one that is changed, and the other stays.
+    """
+    unknown = secrets.token_urlsafe(32)
+    if connection.is_mariadb:
+        ways = fill(
+            connection,
+            "IDENTIFIED VIA mysql_native_password USING PASSWORD(%s)"
+            " OR mysql_native_password USING PASSWORD(%s)",
+            unknown,
+            password,
+        )
+        return [f"CREATE USER IF NOT EXISTS {name} {ways}", f"ALTER USER {name} {ways}"]
+    known = fill(connection, "IDENTIFIED BY %s", password)
+    other = fill(connection, "IDENTIFIED BY %s", unknown)
+    return [
+        f"CREATE USER IF NOT EXISTS {name} {known}",
+        f"ALTER USER {name} {known} PASSWORD REQUIRE CURRENT",
+        f"ALTER USER {name} {other} RETAIN CURRENT PASSWORD",
+    ]
+
+
+def may_change_own_password(connection: ShardConnection, deadline: float) -> bool:
+    """Whether whoever is logged in here could change the password for all. Raises ShardError."""
+    text = str(connection.rows("SHOW CREATE USER CURRENT_USER()", deadline)[0][0])
+    return (" OR " if connection.is_mariadb else "PASSWORD REQUIRE CURRENT") not in text
 
 
 def _name(connection: ShardConnection, login: Login) -> str:
@@ -125,7 +158,9 @@ def _create_tables(admin: Address, settings: str) -> None:
     url = URL.create(
         "mysql+pymysql", admin.user, admin.password, admin.host, admin.port, admin.database
     )
-    engine = create_engine(url, poolclass=NullPool, connect_args={"init_command": settings})
+    options = {"ssl": context_of(admin.tls)} if admin.tls.verifies else {}
+    arguments = {"init_command": settings, **options}
+    engine = create_engine(url, poolclass=NullPool, connect_args=arguments)
     try:
         tables.create_all(engine)
     finally:

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from pymysql.constants import CLIENT, COMMAND, CR
@@ -26,6 +25,7 @@ from shard_client.errors import (
 )
 from shard_client.session import ASK, PROOF, ROWS_MAX, TEXT_MAX, opening
 from shard_client.timely import TimelyConnection
+from shard_client.tls import Tls, context_of
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
@@ -62,6 +62,7 @@ class Address(NamedTuple):
     database: str | None
     user: str
     password: str
+    tls: Tls = Tls()
 
 
 class Result(NamedTuple):
@@ -71,22 +72,13 @@ class Result(NamedTuple):
     found: int
 
 
-@cache
-def _tls() -> ssl.SSLContext:
-    """Encrypts, where the server can, and does not ask who it is."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
-
-
 class _Wire(TimelyConnection):
     """PyMySQL with sending and receiving apart, so that one thread can ask many shards at once."""
 
-    def _create_ssl_ctx(self, _: object) -> ssl.SSLContext:
-        # PyMySQL reads all authorities of the system for each connection, though it asks none:
-        # for 24 ms nothing else would run in this process.
-        return _tls()
+    def _create_ssl_ctx(self, given: object) -> ssl.SSLContext:
+        # Where nothing is given PyMySQL reads all authorities of the system for each connection,
+        # though it asks none: for 24 ms nothing else would run in this process.
+        return given if isinstance(given, ssl.SSLContext) else context_of(Tls())
 
     def send(self, packet: bytes) -> None:
         self._execute_command(COMMAND.COM_QUERY, packet)
@@ -98,6 +90,15 @@ class _Wire(TimelyConnection):
 
     def has_more(self) -> bool:
         return bool(self._result is not None and self._result.has_next)
+
+
+def _why_not(error: Exception, tls: Tls) -> str:
+    """Why there is no connection, in words for operators."""
+    cause = getattr(error, "original_exception", error)
+    is_tls = isinstance(cause, ssl.SSLError) or error.args[:1] == (CR.CR_SSL_CONNECTION_ERROR,)
+    if is_tls and tls.verifies:
+        return f"its TLS is not what mysql.tls_ca = {tls.ca} asks for: {error}"
+    return f"cannot be reached: {error}"
 
 
 class Reply(Generic[T]):
@@ -146,9 +147,11 @@ class ShardConnection:
                 autocommit=True,
                 connect_timeout=connect_timeout_s,
                 client_flag=CLIENT.MULTI_STATEMENTS | CLIENT.FOUND_ROWS,
+                # Given, a server that does not speak TLS is refused; else it is used without.
+                ssl=context_of(address.tls) if address.tls.verifies else None,
             )
         except Exception as error:
-            raise ShardUnavailable(self.shard, f"cannot be reached: {error}") from error
+            raise ShardUnavailable(self.shard, _why_not(error, address.tls)) from error
         self.is_mariadb = "mariadb" in self._wire.get_server_info().lower()
         self.thread_id: int = self._wire.thread_id()
         self.last_used = self._sent_at = time.monotonic()

@@ -1,16 +1,18 @@
 """A connection to ZooKeeper for a moment, and where things are in it."""
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 from kazoo.client import KazooClient
 from kazoo.exceptions import KazooException, NoAuthError, NoNodeError
-from kazoo.handlers.threading import KazooTimeoutError
+from kazoo.handlers.threading import KazooTimeoutError, SequentialThreadingHandler
 from kazoo.protocol.serialization import Connect
 from kazoo.security import ACL, OPEN_ACL_UNSAFE, make_digest_acl
 
 from coordinator.settings import Settings
+from shard_client.tls import Tls, context_of
 
 _CONNECT_TIMEOUT_S = 10.0
 
@@ -52,6 +54,35 @@ class Grant:
         self.timeout_s = timeout_s
 
 
+class Handler(SequentialThreadingHandler):  # type: ignore[misc]
+    """kazoo's handler, whose connections speak TLS where servers are to be verified: by the given
+    authorities alone and by their names, where kazoo itself would trust all that the system does.
+    """
+
+    def __init__(self, tls: Tls) -> None:
+        super().__init__()
+        self._tls = tls
+        # Why the last server had no TLS to be trusted.
+        self.trouble: str | None = None
+
+    def create_connection(self, *arguments: Any, **options: Any) -> socket.socket:
+        plain: socket.socket = super().create_connection(*arguments, **options)
+        if not self._tls.verifies:
+            return plain
+        host = options["hostname"]
+        try:
+            secured = context_of(self._tls).wrap_socket(plain, server_hostname=host)
+        except OSError as error:
+            plain.close()
+            self.trouble = (
+                f"the TLS of ZooKeeper at {host} is not what zookeeper.tls_ca = {self._tls.ca} "
+                f"asks for: {error}"
+            )
+            raise
+        self.trouble = None
+        return secured
+
+
 class Client(KazooClient):  # type: ignore[misc]
     """kazoo's client, which also knows what was granted: the server may give a session less time
     than was asked for, or more, and another time when a connection is made again. kazoo keeps it
@@ -60,6 +91,7 @@ class Client(KazooClient):  # type: ignore[misc]
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self.handler: Handler
         # None from before the server is asked until its answer is there.
         self.grant: Grant | None = None
         self._asked = self._connection._invoke
@@ -82,6 +114,7 @@ def new_client(settings: Settings, **options: Any) -> Client:
         timeout=keeper.session_timeout_s,
         auth_data=[("digest", f"{keeper.user}:{text}") for text in _passwords(settings)],
         default_acl=_acl(settings),
+        handler=Handler(Tls(keeper.tls_ca, keeper.tls_certificate, keeper.tls_key)),
         **options,
     )
 
@@ -133,7 +166,8 @@ def zookeeper(settings: Settings) -> Iterator[KazooClient]:
         client.stop()
         client.close()
         raise ClusterError(
-            f"ZooKeeper at {settings.zookeeper.hosts} does not answer: is it running, and is "
+            client.handler.trouble
+            or f"ZooKeeper at {settings.zookeeper.hosts} does not answer: is it running, and is "
             "zookeeper.hosts right?"
         ) from error
     try:

@@ -101,7 +101,7 @@ class ClusterSession:
         # Of the connection on which the turn is taken.
         self._grant: Grant | None = None
         # What is wrong with the time that ZooKeeper gives to sessions.
-        self.trouble: str | None = None
+        self._odd_grant: str | None = None
         self._epoch = 0
         self._hand_over: HandOver | None = None
         self._asked_at = 0.0
@@ -145,6 +145,11 @@ class ClusterSession:
         """Whether the last turn has succeeded, and not long ago."""
         is_recent = time.monotonic() - self._seen_at < 2 * self._timeout_s
         return bool(self._client.connected) and is_recent
+
+    @property
+    def trouble(self) -> str | None:
+        """What an operator should know of the connection, though others may have one."""
+        return self._client.handler.trouble or self._odd_grant
 
     @property
     def leads(self) -> bool:
@@ -259,10 +264,10 @@ class ClusterSession:
         self._note(View(members, leader, self._note_gone(members)))
 
     def _look_at_grant(self, grant: Grant) -> None:
-        before, self.trouble = self.trouble, trouble_with(grant.timeout_s, self._asked_s)
-        if self.trouble and self.trouble != before:
+        before, self._odd_grant = self._odd_grant, trouble_with(grant.timeout_s, self._asked_s)
+        if self._odd_grant and self._odd_grant != before:
             extra = {"event": "zookeeper.session", "timeout_s": grant.timeout_s}
-            log.warning("%s", self.trouble, extra=extra)
+            log.warning("%s", self._odd_grant, extra=extra)
 
     def _note(self, seen: View | None) -> None:
         """Publish what was seen, and wake those who wait for a change."""

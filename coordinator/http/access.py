@@ -4,10 +4,13 @@ Everything needs a token that is not listed as public, also an address that does
 whoever has none the service looks the same everywhere. A route that is missing here needs `admin`.
 """
 
+import hmac
 import math
 import re
+import ssl
 from datetime import UTC, datetime
 from functools import lru_cache
+from hashlib import sha256
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -162,7 +165,22 @@ def _presented(tokens: Tokens) -> Token | Response:
     if token.expires and datetime.now(UTC) >= token.expires:
         text = f"the token {token.name} has expired at {token.expires.isoformat()}"
         return _unauthorized(text, ', error="invalid_token"')
+    if token.certificate and not _came_with(token.certificate):
+        text = (
+            f"the token {token.name} is good only with the client certificate that it is bound to, "
+            "on a TLS connection to the coordinator itself"
+        )
+        return _unauthorized(text, ', error="invalid_token"')
     return token
+
+
+def _came_with(certificate: bytes) -> bool:
+    """Whether this request's connection has shown the certificate of this SHA-256."""
+    connection = request.environ.get("gunicorn.socket")
+    if not isinstance(connection, ssl.SSLSocket):
+        return False
+    shown = connection.getpeercert(binary_form=True)
+    return shown is not None and hmac.compare_digest(sha256(shown).digest(), certificate)
 
 
 def _unauthorized(why: str, error: str) -> Response:

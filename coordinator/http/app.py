@@ -5,14 +5,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from flask import Blueprint, Flask, Response, g, redirect, request
-from flask_swagger_ui import get_swaggerui_blueprint
+from flask import Blueprint, Flask, Response, g, request
 
 from coordinator.http import (
     access,
     accounts,
     admin,
     console,
+    docs,
     events,
     problems,
     reading,
@@ -59,8 +59,7 @@ def create_app(process: Process) -> Flask:
     app.register_blueprint(events.blueprint(process))
     app.register_blueprint(console.blueprint())
     app.register_blueprint(_operation(process))
-    docs = get_swaggerui_blueprint("/docs", "/openapi.json", {"app_name": "Tandem"})
-    app.register_blueprint(docs)
+    app.register_blueprint(docs.blueprint())
     return app
 
 
@@ -101,9 +100,5 @@ def _operation(process: Process) -> Blueprint:
     @routes.get("/openapi.json")
     def openapi() -> Response:
         return reading.json(document(needs_token=process.tokens is not None))
-
-    @routes.get("/docs")
-    def docs() -> Response:
-        return redirect("/docs/")  # type: ignore[return-value]
 
     return routes

@@ -1,11 +1,17 @@
 """`tandem token`: tokens for those who call the service."""
 
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from io import UnsupportedOperation
 from pathlib import Path
 
 import click
 
-from coordinator.access import Scope, TokensError, add, new_token, table_of
+from coordinator.access import Scope, TokensError, add, new_token, parse, table_of
 from tandem.cli.terminal import CommandError
 
 
@@ -40,25 +46,86 @@ def token() -> None:
     help="The file of tokens to add it to; made if it is not there. Without it, what the file has "
     "to say is printed.",
 )
+@click.option(
+    "--certificate",
+    metavar="SHA256",
+    help="The token is good only with the client's certificate of this SHA-256 fingerprint.",
+)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A new file for the token, which its owner alone can read, instead of standard output.",
+)
 def new(
-    name: str, scopes: tuple[str, ...], days: int | None, rate: float | None, file: Path | None
+    name: str,
+    scopes: tuple[str, ...],
+    days: int | None,
+    rate: float | None,
+    file: Path | None,
+    certificate: str | None,
+    out: Path | None,
 ) -> None:
     """Make a token called NAME and print it, this once: nobody can find it out again.
 
-    It is the only thing on standard output: tandem token new ... > secret.
+    It is the only thing on standard output: `tandem token new ... > secret` leaves a file that is
+    closed to others, as --out does.
     """
     made = new_token()
     expires = datetime.now(UTC) + timedelta(days=days) if days else None
     wanted = [Scope(text) for text in dict.fromkeys(scopes)]
     try:
-        table = table_of(name, made, wanted, expires, rate)
-        if file:
-            add(file, name, table)
+        table = table_of(name, made, wanted, expires, rate, certificate)
+        parse(table)
+        with _told(made, out):
+            if file:
+                add(file, name, table)
+                click.echo(f"{name} is in {file} now.", err=True)
+            else:
+                click.echo(f"For the file that access.tokens_file names:\n\n{table}", err=True)
     except TokensError as error:
         raise CommandError(f"{error}.") from error
-    if file:
-        click.echo(f"{name} is in {file} now. Its token, shown this once:", err=True)
-    else:
-        click.echo(f"For the file that access.tokens_file names:\n\n{table}", err=True)
+
+
+@contextmanager
+def _told(secret: str, out: Path | None) -> Iterator[None]:
+    """A block that makes the token known to the service; what cannot be told is not made."""
+    if out is None:
+        _close_to_others()
+        yield
         click.echo("The token, shown this once:", err=True)
-    click.echo(made)
+        click.echo(secret)
+        return
+    no_token = "{} cannot be written: {}; no token was made."
+    try:
+        descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise CommandError(no_token.format(out, error)) from None
+    try:
+        with open(descriptor, "w") as opened:
+            opened.write(f"{secret}\n")
+        yield
+    except BaseException as error:
+        out.unlink()
+        if isinstance(error, OSError):
+            raise CommandError(no_token.format(out, error)) from None
+        raise
+    click.echo(f"The token is in {out}, which its owner alone can read.", err=True)
+
+
+def _close_to_others() -> None:
+    """If standard output is a file, let its owner alone read it, before anything is in it."""
+    try:
+        descriptor = sys.stdout.fileno()
+    except UnsupportedOperation:
+        return
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or not found.st_mode & 0o077:
+        return
+    try:
+        os.fchmod(descriptor, found.st_mode & 0o700)
+    except OSError as error:
+        raise CommandError(
+            "standard output is a file that others can read, and that cannot be changed "
+            f"({error}): no token was made. Name a new file with --out."
+        ) from None
+    click.echo("The file of standard output is readable by its owner alone now.", err=True)

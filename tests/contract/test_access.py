@@ -2,6 +2,7 @@
 without a gap, rates hold, certificates count, and no secret is anywhere that it can be read.
 """
 
+import hashlib
 import os
 import re
 import socket
@@ -269,7 +270,7 @@ def test_a_broken_file_keeps_the_tokens_and_is_trouble(guarded: Guarded) -> None
         return [t for _ in range(6) for t in guarded.get("/readyz").json()["troubles"]]
 
     wait_until(lambda: len(troubles()) == 6, 15, "no trouble is told", every_s=0.3)
-    assert "file of tokens is broken" in troubles()[0]
+    assert "file of tokens is not used" in troubles()[0]
     assert guarded.get("/v1/admin/cluster", guarded.secrets["read"]).status_code == 200
     assert "the file of tokens is not used" in guarded.log.read_text()
     guarded.tokens.write_text(good)
@@ -355,6 +356,71 @@ def test_mutual_tls(mysql_cluster: Cluster, tmp_path: Path) -> None:
         assert httpx.get(f"{running.url}/healthz", verify=trust).status_code == 200
         environ = {"TANDEM_CA": str(authority.file), "TANDEM_CLIENT_CERT": mine}
         assert tandem(running.url, "cluster", **environ).returncode == 0
+
+
+def test_revoked_certificates_and_bound_tokens(mysql_cluster: Cluster, tmp_path: Path) -> None:
+    authority = Authority(tmp_path, "authority")
+    server = authority.sign("server")
+    mine, yours = authority.sign("mine"), authority.sign("yours")
+    revoked = tmp_path / "revoked.crl"
+    revoked.write_bytes(authority.revoke().read_bytes())
+    tokens = tmp_path / "tokens.toml"
+    der = ssl.PEM_cert_to_DER_cert(mine.read_text().partition("-----BEGIN PRIVATE")[0])
+    bound, free = new_token(), new_token()
+    add(
+        tokens,
+        "bound",
+        table_of("bound", bound, [Scope.READ], None, None, hashlib.sha256(der).hexdigest()),
+    )
+    add(tokens, "free", table_of("free", free, [Scope.READ], None, None))
+    overrides = {
+        "TANDEM_COORDINATOR_WORKERS": "1",
+        "TANDEM_ACCESS_TOKENS_FILE": str(tokens),
+        "TANDEM_ACCESS_TLS_CERTIFICATE": str(server),
+        "TANDEM_ACCESS_TLS_KEY": str(server),
+        "TANDEM_ACCESS_TLS_CLIENT_CA": str(authority.file),
+        "TANDEM_ACCESS_TLS_CLIENT_CRL": str(revoked),
+    }
+    log = tmp_path / "log"
+
+    def trust(certificate: Path) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=authority.file)
+        context.load_cert_chain(certificate)
+        return context
+
+    with mysql_cluster.coordinator("crl", log, overrides, trust=trust(yours)) as running:
+
+        def call(certificate: Path, token: str) -> httpx.Response:
+            headers = {"Authorization": f"Bearer {token}"}
+            url = f"{running.url}/v1/admin/cluster"
+            return httpx.get(url, verify=trust(certificate), headers=headers)
+
+        assert call(mine, bound).status_code == 200
+        is_problem(call(yours, bound), 401, "unauthorized", "the client certificate that it is")
+        assert [call(c, free).status_code for c in (mine, yours)] == [200, 200]
+        # The next connection knows of what is revoked now.
+        authority.revoke(mine).replace(revoked)
+        with pytest.raises(httpx.TransportError):
+            call(mine, bound)
+        assert call(yours, free).status_code == 200
+        # Half a list, and half a certificate, change nothing.
+        for file in (revoked, server):
+            file.write_bytes(file.read_bytes()[:100])
+            with pytest.raises(httpx.TransportError):
+                call(mine, bound)
+            assert call(yours, free).status_code == 200
+        assert events(log, "tls.unusable")
+
+
+def test_a_bound_token_needs_tls(guarded: Guarded) -> None:
+    """Also where no certificate is asked for."""
+    secret = new_token()
+    table = table_of("bound", secret, [Scope.READ], None, None, "ab" * 32)
+    add(guarded.tokens, "bound", table)
+    guarded.await_status(guarded.secrets["read"], 200)
+    wait_until(
+        lambda: "bound to" in guarded.get("/v1/admin/cluster", secret).text, 15, "it is not known"
+    )
 
 
 # --- the command line -----------------------------------------------------------------------

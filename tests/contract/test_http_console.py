@@ -10,7 +10,7 @@ import httpx
 import msgspec
 import pytest
 
-from coordinator.http import schemas
+from coordinator.http import docs, schemas
 from coordinator.http.console import FILES
 from tests.cluster import Cluster, Coordinator, wait_until
 from tests.contract.http import Town, client, execute, in_doubt, is_problem, visit
@@ -50,6 +50,18 @@ def test_the_page_may_load_nothing_from_elsewhere(mysql_cluster: Cluster) -> Non
         policy = api.get(f"/console{name}").headers["Content-Security-Policy"]
         assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
         assert "unsafe" not in policy
+
+
+@pytest.mark.parametrize("name", ["", *docs.OWN, *docs.FILES])
+def test_nor_may_the_page_of_the_api(mysql_cluster: Cluster, name: str) -> None:
+    answer = visit(mysql_cluster).api.get(f"/docs/{name}")
+    assert answer.status_code == 200
+    policy = answer.headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Referrer-Policy"] == "no-referrer"
 
 
 # --- events ---------------------------------------------------------------------------------

@@ -9,10 +9,10 @@ import pytest
 
 from coordinator.auditing.audit import audit
 from coordinator.provision import provision
-from shard_client.admin import Login, make_shard
+from shard_client.admin import Login, make_shard, may_change_own_password
 from shard_client.checks import check_server
 from shard_client.connection import Address, ShardConnection
-from shard_client.errors import ShardUnavailable
+from shard_client.errors import ShardError, ShardUnavailable
 from shard_client.prepared import list_prepared
 from shard_client.schema import tables
 from tests.cluster import Cluster
@@ -68,6 +68,61 @@ def try_(address: Address, statement: str) -> None:
 def test_what_a_stolen_password_of_the_service_cannot_do(lone: Lone, statement: str) -> None:
     with pytest.raises(ShardUnavailable, match="denied"):
         try_(lone.address, statement)
+
+
+def test_a_stolen_password_cannot_change_itself(lone: Lone, auditor: Address) -> None:
+    """On MySQL not at all; on MariaDB another one can be had beside it, until `shards init`."""
+    for address in (lone.address, auditor):
+        name = f"{address.user}@'%'"
+        current = f" REPLACE '{address.password}'"
+        ways = [
+            "SET PASSWORD = 'mine'",
+            "SET PASSWORD = ''",
+            f"SET PASSWORD = 'mine'{current}",
+            f"ALTER USER {name} IDENTIFIED BY 'mine'",
+            f"ALTER USER {name} IDENTIFIED BY 'mine'{current}",
+            f"ALTER USER {name} IDENTIFIED BY ''{current}",
+            f"ALTER USER {name} DISCARD OLD PASSWORD",
+            f"ALTER USER {name} ACCOUNT LOCK",
+            f"ALTER USER {name} PASSWORD EXPIRE",
+            f"DROP USER {name}",
+            f"RENAME USER {name} TO other@'%'",
+        ]
+        if lone.is_mariadb:
+            ways = [way.replace("= 'mine'", "= PASSWORD('mine')") for way in ways]
+        done = [way for way in ways if _succeeds(address, way)]
+        ShardConnection(address, 2.0, 60).close()
+        is_known = _succeeds(address._replace(password="mine"), "SELECT 1")
+        if not lone.is_mariadb:
+            assert (done, is_known) == ([], False)
+    make_shard(lone.admin_address, CLUSTER, [(0, 4095)], SERVICE, AUDITOR)
+    for address in (lone.address, auditor):
+        assert not _succeeds(address._replace(password="mine"), "SELECT 1")
+        assert not _succeeds(address._replace(password=""), "SELECT 1")
+
+
+def _succeeds(address: Address, statement: str) -> bool:
+    try:
+        try_(address, statement)
+    except ShardError:
+        return False
+    return True
+
+
+def test_a_user_that_could_change_its_password_is_named(lone: Lone) -> None:
+    """As one of an earlier version can, and one that an administrator has set."""
+    connection = lone.connect()
+    try:
+        assert not may_change_own_password(connection, soon())
+        if not lone.is_mariadb:
+            lone.admin("ALTER USER tandem@'%' PASSWORD REQUIRE CURRENT OPTIONAL")
+        else:
+            lone.admin(f"ALTER USER tandem@'%' IDENTIFIED BY '{SERVICE.password}'")
+        assert may_change_own_password(connection, soon())
+        make_shard(lone.admin_address, CLUSTER, [(0, 4095)], SERVICE)
+        assert not may_change_own_password(connection, soon())
+    finally:
+        connection.close()
 
 
 def test_what_an_earlier_version_granted_is_taken_back(lone: Lone) -> None:

@@ -553,3 +553,31 @@ def test_the_keyboard_reaches_everything_in_order(page: Page) -> None:
     page.locator(".skip").focus()
     page.keyboard.press("Enter")
     assert page.evaluate("document.activeElement.id") == "main"
+
+
+# --- the page of the API --------------------------------------------------------------------
+
+
+def test_the_documents_of_the_api(browser: Browser, watched: Coordinator) -> None:
+    """They show all operations, and take nothing from elsewhere: nor are they asked to."""
+    with browser.new_context(base_url=watched.url) as context:
+        page = context.new_page()
+        faults: list[str] = []
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("console", lambda m: faults.append(m.text) if m.type == "error" else None)
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto("/docs/")
+        document = httpx.get(f"{watched.url}/openapi.json", trust_env=False).json()
+        count = sum(len(operations) for operations in document["paths"].values())
+        expect(page.locator(".opblock")).to_have_count(count)
+        # One is opened and tried.
+        page.locator("#operations-tag-operation, .opblock", has_text="/healthz").first.click()
+        page.get_by_role("button", name="Try it out").click()
+        page.get_by_role("button", name="Execute").click()
+        expect(page.locator(".live-responses-table .response-col_status").last).to_contain_text(
+            "200"
+        )
+        assert faults == []
+        assert {url.partition("/docs")[0] for url in asked if "/docs" in url} == {watched.url}
+        assert [url for url in asked if not url.startswith((watched.url, "data:"))] == []

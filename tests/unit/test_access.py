@@ -1,6 +1,10 @@
 """Tokens and their file, rates, the table of scopes, and where a coordinator may listen."""
 
+import os
 import re
+import subprocess
+import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,6 +27,7 @@ from coordinator.http.access import SCOPES, is_public, scope_of
 from coordinator.http.openapi import document
 from coordinator.settings import SettingsError, load
 from tandem.cli import main
+from tests.cluster import wait_until
 from tests.routes import routes
 
 HASH = "0" * 64
@@ -56,8 +61,8 @@ def test_a_token_with_everything() -> None:
     assert terms.expires == datetime(2027, 1, 1, tzinfo=UTC)
 
 
-def test_a_file_without_tokens_lets_nobody_in() -> None:
-    assert parse("# none yet\n") == {}
+def test_nobody_is_let_in_by_a_file_that_says_so() -> None:
+    assert parse("# on purpose\nnobody = true\n") == {}
 
 
 @pytest.mark.parametrize(
@@ -76,6 +81,16 @@ def test_a_file_without_tokens_lets_nobody_in() -> None:
         (GOOD + "rate_per_s = 0\n", r"\[tokens.good\].*rate_per_s"),
         (GOOD + "rate = 5\n", r"\[tokens.good\].*rate"),
         (GOOD + GOOD.replace("good", "other"), "one token"),
+        (GOOD + f'certificate_sha256 = "{HASH[1:]}"\n', r"\[tokens.good\].*certificate_sha256"),
+        ("", "lists no token.*nobody = true"),
+        ("# none yet\n", "lists no token.*nobody = true"),
+        ("[tokens]\n", "lists no token.*nobody = true"),
+        ("nobody = false\n", "lists no token"),
+        ("nobody = 1\n", r"\[tokens.NAME\]"),
+        ("nobody = true\n" + GOOD, "take one of them out"),
+        (GOOD + "rate_per_s = 50", "cut off"),
+        ("x = " + "[" * 5000 + "\n", "no TOML"),
+        ("x = " + "1" * 5000 + "\n", "no TOML"),
     ],
 )
 def test_a_file_that_cannot_be_used(text: str, named: str) -> None:
@@ -101,6 +116,20 @@ def test_a_file_that_is_not(tmp_path: Path, mode: int) -> None:
     path.write_text(GOOD)
     path.chmod(mode)
     assert list(read(path)) == ["good"]
+
+
+@pytest.mark.parametrize("harm", ["pipe", "folder", "endless"])
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path, harm: str) -> None:
+    path = tmp_path / "tokens.toml"
+    if harm == "pipe":
+        os.mkfifo(path, 0o600)
+    elif harm == "folder":
+        path.mkdir(0o700)
+    else:
+        path.touch(0o600)
+        os.truncate(path, 1 << 40)
+    with pytest.raises(TokensError, match=rf"{path} cannot be read"):
+        read(path)
 
 
 # --- the command ----------------------------------------------------------------------------
@@ -129,10 +158,53 @@ def test_token_new_prints_what_the_file_has_to_say() -> None:
     options = ["--scope", "admin", "--days", "30", "--rate", "2.5"]
     result = CliRunner().invoke(main, ["token", "new", "ops", *options])
     table = result.stderr[result.stderr.index("[tokens.ops]") :].partition("\n\n")[0]
-    terms = parse(table)["ops"]
+    terms = parse(table + "\n")["ops"]
     assert (terms.scopes, terms.rate_per_s) == ([Scope.ADMIN], 2.5)
     assert terms.expires is not None
     assert 29 <= (terms.expires - datetime.now(UTC)).days <= 30
+
+
+def test_token_new_writes_the_token_for_its_owner_alone(tmp_path: Path) -> None:
+    tokens, out = tmp_path / "tokens.toml", tmp_path / "token"
+    options = ["--scope", "read", "--file", str(tokens), "--out", str(out)]
+    before = os.umask(0)
+    try:
+        made = CliRunner().invoke(main, ["token", "new", "a", *options])
+    finally:
+        os.umask(before)
+    assert (made.exit_code, made.stdout) == (0, ""), made.output
+    assert out.stat().st_mode & 0o777 == 0o600
+    assert Tokens(tokens, 1).find(out.read_text().strip())
+    # What is there is never written over, and no token is left that nobody has.
+    for name, file in (("b", out), ("c", tmp_path / "no-folder" / "token")):
+        options[-1] = str(file)
+        again = CliRunner().invoke(main, ["token", "new", name, *options])
+        assert (again.exit_code, again.stdout) == (1, "")
+        assert f"{file} cannot be written" in again.stderr
+    assert list(read(tokens)) == ["a"]
+    # Nor a file, when the name is taken.
+    other = tmp_path / "other"
+    assert CliRunner().invoke(main, ["token", "new", "a", *options[:-1], str(other)]).exit_code == 1
+    assert not other.exists()
+
+
+def test_a_file_that_the_token_is_sent_to_is_closed_to_others(tmp_path: Path) -> None:
+    """As a shell makes it for `tandem token new > file`."""
+    out = tmp_path / "token"
+    command = [sys.executable, "-c", "from tandem.cli import main; main()"]
+    with out.open("w") as file:
+        out.chmod(0o644)
+        done = subprocess.run(
+            [*command, "token", "new", "a", "--scope", "read"],
+            stdout=file,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+    assert out.stat().st_mode & 0o777 == 0o600
+    assert "readable by its owner alone now" in done.stderr
+    assert out.read_text().startswith("tandem_")
 
 
 # --- in force -------------------------------------------------------------------------------
@@ -141,6 +213,13 @@ def test_token_new_prints_what_the_file_has_to_say() -> None:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
+
+
+def look(tokens: Tokens, clock: Clock) -> None:
+    """Let a file be seen twice, so that it is known to stay as it is."""
+    for _ in range(2):
+        clock.now += 1
+        tokens.look()
 
 
 def add(text: str, name: str, **terms: float) -> tuple[str, str]:
@@ -156,35 +235,94 @@ def test_tokens_change_without_a_gap(tmp_path: Path, clock: Clock) -> None:
     tokens = Tokens(path, 1, clock)
     both, new = add(text, "new")
     write(path, both)
-    # It is not looked at again within a second.
-    assert (bool(tokens.find(old)), bool(tokens.find(new))) == (True, False)
-    clock.now += 1
+    # It is not looked at again within a second, and is to stay as it is for another one.
+    for _ in range(2):
+        assert (bool(tokens.find(old)), bool(tokens.find(new))) == (True, False)
+        clock.now += 1
     assert (bool(tokens.find(old)), bool(tokens.find(new))) == (True, True)
     write(path, both.removeprefix(text))
-    clock.now += 1
+    look(tokens, clock)
     assert (bool(tokens.find(old)), bool(tokens.find(new))) == (False, True)
     assert tokens.find("tandem_nobody") is None
 
 
-@pytest.mark.parametrize("harm", ["broken", "gone", "open to others"])
-def test_a_broken_file_keeps_the_old_tokens(tmp_path: Path, clock: Clock, harm: str) -> None:
+def test_a_token_that_was_taken_away_is_gone_when_nobody_has_called_since(
+    tmp_path: Path, clock: Clock
+) -> None:
+    path = tmp_path / "tokens.toml"
+    text, old = add("", "old")
+    more, new = add("", "new")
+    write(path, text)
+    tokens = Tokens(path, 1, clock)
+    write(path, more)
+    wait_until(lambda: time.time() - path.stat().st_ctime > 1, 5, "time stands still")
+    clock.now += 2
+    assert (bool(tokens.find(old)), bool(tokens.find(new))) == (False, True)
+
+
+def test_half_of_a_file_is_not_used(tmp_path: Path, clock: Clock) -> None:
+    """While it grows: without the line that is still to come the token would be good for ever."""
+    path = tmp_path / "tokens.toml"
+    text, kept = add("", "kept")
+    write(path, text)
+    tokens = Tokens(path, 1, clock)
+    half, fresh = add("", "fresh")
+    path.write_text(half)
+    clock.now += 1
+    assert (bool(tokens.find(kept)), bool(tokens.find(fresh))) == (True, False)
+    path.write_text(half + "expires = 2020-01-01T00:00:00Z\n")
+    look(tokens, clock)
+    found = tokens.find(fresh)
+    assert found is not None
+    assert found.expires is not None
+
+
+def test_nobody_gets_in_when_the_file_says_so(tmp_path: Path, clock: Clock) -> None:
+    path = tmp_path / "tokens.toml"
+    text, secret = add("", "good")
+    write(path, text)
+    tokens = Tokens(path, 1, clock)
+    write(path, "nobody = true\n")
+    look(tokens, clock)
+    assert tokens.trouble is None
+    assert tokens.find(secret) is None
+
+
+@pytest.mark.parametrize(
+    "harm", ["broken", "gone", "open to others", "empty", "no token", "cut off", "pipe", "deep"]
+)
+def test_a_broken_file_keeps_the_old_tokens(
+    tmp_path: Path, clock: Clock, harm: str, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "tokens.toml"
     text, secret = add("", "good")
     write(path, text)
     tokens = Tokens(path, 1, clock)
     assert tokens.trouble is None
-    if harm == "broken":
-        write(path, text + "[tokens.")
-    elif harm == "gone":
-        path.unlink()
-    else:
+    texts = {
+        "broken": text + "[tokens.",
+        "empty": "",
+        "no token": "# none\n",
+        "cut off": text + "# more",
+        "deep": "x = " + "[" * 5000,
+    }
+    if harm in texts:
+        write(path, texts[harm])
+    elif harm == "open to others":
         path.chmod(0o644)
-    clock.now += 1
+    else:
+        path.unlink()
+        if harm == "pipe":
+            os.mkfifo(path, 0o600)
+    look(tokens, clock)
     assert tokens.find(secret)
     assert tokens.trouble is not None
     assert str(path) in tokens.trouble
+    # It is said once, however often it is looked at.
+    look(tokens, clock)
+    assert [r.levelname for r in caplog.records if r.event == "tokens.unusable"] == ["ERROR"]
     write(path, text)
-    clock.now += 1
+    look(tokens, clock)
     assert tokens.find(secret)
     assert tokens.trouble is None
 
@@ -211,7 +349,7 @@ def test_a_rate_is_shared_out_among_the_workers_and_survives_a_change(
 
     assert [wait_s(), wait_s(), wait_s()] == [0, 0, 0.5]
     write(path, text + "# touched\n")
-    clock.now += 1
+    look(tokens, clock)
     assert [wait_s(), wait_s(), wait_s()] == [0, 0, 0.5]
     write(path, text + "# touched again\n")
     clock.now += 0.25
