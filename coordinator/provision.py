@@ -72,7 +72,7 @@ def provision(settings: Settings, report: Callable[[str], None]) -> None:
         report("shard map version 1 is published")
     elif current.shards != shards:
         _republish(settings, current, shards, report)
-    if protect(settings):
+    if protect(settings, report):
         report(f"what is in ZooKeeper belongs to the user {settings.zookeeper.user} alone")
 
 

@@ -6,12 +6,13 @@
     /tandem/CLUSTER/hand-over                      the term whose leader was asked to step down
     /tandem/CLUSTER/shard-map                      the versioned table slot -> shard
 
-With zookeeper.user all of it belongs to that user; /tandem itself is everybody's.
+With zookeeper.user all of it belongs to that user, and so does /tandem.
 
 It gives liveness only. No transfer waits for it, and no outcome depends on it.
 """
 
-from coordinator.cluster.client import ClusterError, protect
+from coordinator.cluster.client import ClusterError
+from coordinator.cluster.ownership import protect
 from coordinator.cluster.shard_map import publish_map, read_map
 
 __all__ = ["ClusterError", "protect", "publish_map", "read_map"]

@@ -2,14 +2,14 @@
 
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 from kazoo.client import KazooClient
-from kazoo.exceptions import KazooException, NoAuthError, NoNodeError
-from kazoo.handlers.threading import KazooTimeoutError, SequentialThreadingHandler
+from kazoo.exceptions import KazooException, NoAuthError
+from kazoo.handlers.threading import SequentialThreadingHandler
 from kazoo.protocol.serialization import Connect
-from kazoo.security import ACL, OPEN_ACL_UNSAFE, make_digest_acl
+from kazoo.security import ACL, make_digest_acl
 
 from coordinator.settings import Settings
 from shard_client.tls import Tls, context_of
@@ -30,7 +30,7 @@ NOT_OURS = (
 class Paths:
     """Where a cluster keeps what."""
 
-    # Shared by all clusters of a ZooKeeper, so it belongs to none.
+    # Clusters may share it, if they have one user.
     top = "/tandem"
 
     def __init__(self, cluster: str) -> None:
@@ -40,6 +40,12 @@ class Paths:
         self.epoch = f"{self.root}/epoch"
         self.hand_over = f"{self.root}/hand-over"
         self.shard_map = f"{self.root}/shard-map"
+
+    @property
+    def fixed(self) -> tuple[str, ...]:
+        """All that is there of any cluster, from the top."""
+        own = self.root, self.members, self.leader, self.epoch, self.hand_over, self.shard_map
+        return self.top, *own
 
     def member(self, name: str) -> str:
         return f"{self.members}/{name}"
@@ -113,13 +119,13 @@ def new_client(settings: Settings, **options: Any) -> Client:
         keeper.hosts,
         timeout=keeper.session_timeout_s,
         auth_data=[("digest", f"{keeper.user}:{text}") for text in _passwords(settings)],
-        default_acl=_acl(settings),
+        default_acl=acl_of(settings),
         handler=Handler(Tls(keeper.tls_ca, keeper.tls_certificate, keeper.tls_key)),
         **options,
     )
 
 
-def _acl(settings: Settings) -> list[ACL] | None:
+def acl_of(settings: Settings) -> list[ACL] | None:
     """Who may do what with a cluster's nodes; None is everybody everything."""
     user = settings.zookeeper.user
     return [make_digest_acl(user, text, all=True) for text in _passwords(settings)] or None
@@ -130,46 +136,20 @@ def _passwords(settings: Settings) -> list[str]:
     return [p for p in (settings.zookeeper.password, settings.zookeeper.previous_password) if p]
 
 
-def make_top(client: KazooClient) -> None:
-    """Make the node under which each cluster makes its own."""
-    client.ensure_path(Paths.top, acl=OPEN_ACL_UNSAFE)
-
-
-def protect(settings: Settings) -> bool:
-    """Give all that the cluster has in ZooKeeper to zookeeper.user; says whether there is one.
-
-    Raises ClusterError.
-    """
-    acl = _acl(settings)
-    if acl is None:
-        return False
-    with zookeeper(settings) as client:
-        _protect(client, Paths(settings.cluster.id).root, acl)
-    return True
-
-
-def _protect(client: KazooClient, path: str, acl: list[ACL]) -> None:
-    # What is gone in between needs no protection.
-    with suppress(NoNodeError):
-        client.set_acls(path, acl)
-        for child in client.get_children(path):
-            _protect(client, f"{path}/{child}", acl)
-
-
 @contextmanager
 def zookeeper(settings: Settings) -> Iterator[KazooClient]:
     """A connected client for a block. Raises ClusterError if no server answers."""
     client = new_client(settings)
-    try:
-        client.start(timeout=_CONNECT_TIMEOUT_S)
-    except KazooTimeoutError as error:
+    # Its own `start` warns of a path after the hosts that is yet to be made.
+    client.start_async().wait(_CONNECT_TIMEOUT_S)
+    if not client.connected:
         client.stop()
         client.close()
         raise ClusterError(
             client.handler.trouble
             or f"ZooKeeper at {settings.zookeeper.hosts} does not answer: is it running, and is "
             "zookeeper.hosts right?"
-        ) from error
+        )
     try:
         yield client
     except NoAuthError as error:

@@ -22,7 +22,6 @@ from coordinator.cluster.client import (
     ClusterError,
     Grant,
     Paths,
-    make_top,
     new_client,
 )
 from coordinator.cluster.election import (
@@ -40,6 +39,7 @@ from coordinator.cluster.election import (
     stand,
     trouble_with,
 )
+from coordinator.cluster.ownership import trouble_with_owner
 from coordinator.cluster.shard_map import MapInForce
 from coordinator.settings import Settings
 from shard_client.shard_map import ShardMap
@@ -102,11 +102,15 @@ class ClusterSession:
         self._grant: Grant | None = None
         # What is wrong with the time that ZooKeeper gives to sessions.
         self._odd_grant: str | None = None
+        # What in ZooKeeper is not its user's alone, and whether it was looked for.
+        self._open_nodes: str | None = None
+        self._is_owned = False
         self._epoch = 0
         self._hand_over: HandOver | None = None
         self._asked_at = 0.0
         self._gone: dict[int, None] = {}
         self._known: dict[str, Member] = {}
+        self._unreadable: set[str] = set()
         self._wake = threading.Event()
         self._changed = threading.Condition()
         self._is_leaving = False
@@ -149,7 +153,7 @@ class ClusterSession:
     @property
     def trouble(self) -> str | None:
         """What an operator should know of the connection, though others may have one."""
-        return self._client.handler.trouble or self._odd_grant
+        return self._client.handler.trouble or self._open_nodes or self._odd_grant
 
     @property
     def leads(self) -> bool:
@@ -227,6 +231,8 @@ class ClusterSession:
                 self._turn()
             except NoAuthError:
                 self.map.complain(NOT_OURS)
+            except ClusterError as error:
+                self.map.complain(str(error))
             except (KazooException, KazooTimeoutError) as error:
                 extra = {"event": "zookeeper.no_answer"}
                 log.info("ZooKeeper did not answer: %r", error, extra=extra)
@@ -256,6 +262,9 @@ class ClusterSession:
         if grant is not self._grant:
             self._grant = grant
             self._look_at_grant(grant)
+            self._is_owned = False
+        if not self._is_owned:
+            self._look_at_owner()
         self._read_map()
         self._join(session[0])
         members = self._read_members()
@@ -268,6 +277,16 @@ class ClusterSession:
         if self._odd_grant and self._odd_grant != before:
             extra = {"event": "zookeeper.session", "timeout_s": grant.timeout_s}
             log.warning("%s", self._odd_grant, extra=extra)
+
+    def _look_at_owner(self) -> None:
+        """Once on each connection, and again as long as something is open. Raises ClusterError."""
+        before = self._open_nodes
+        self._open_nodes = trouble_with_owner(
+            self._client, self._paths, self._settings.zookeeper.user
+        )
+        self._is_owned = self._open_nodes is None
+        if self._open_nodes and self._open_nodes != before:
+            log.warning("%s", self._open_nodes, extra={"event": "zookeeper.open"})
 
     def _note(self, seen: View | None) -> None:
         """Publish what was seen, and wake those who wait for a change."""
@@ -290,7 +309,6 @@ class ClusterSession:
                 self._client.delete(path)
             stat = None
         if stat is None:
-            make_top(self._client)
             try:
                 self._client.create(
                     path, msgspec.json.encode(self.me), ephemeral=True, makepath=True
@@ -301,7 +319,7 @@ class ClusterSession:
 
     def _read_members(self) -> tuple[Member, ...]:
         names = self._client.get_children(self._paths.members, watch=self._event)
-        found = {}
+        found, unreadable = {}, set()
         for name in names:
             known = self._known.get(name)
             try:
@@ -310,11 +328,13 @@ class ClusterSession:
                 )
             except NoNodeError:
                 continue
-            except msgspec.DecodeError as error:
-                extra = {"event": "process.unreadable", "member": name}
-                log.warning(
-                    "member %s cannot be read and is passed over: %s", name, error, extra=extra
-                )
+            except (msgspec.DecodeError, NoAuthError) as error:
+                unreadable.add(name)
+                if name not in self._unreadable:
+                    extra = {"event": "process.unreadable", "member": name}
+                    text = "member %s cannot be read and is passed over: %r"
+                    log.warning(text, name, error, extra=extra)
+        self._unreadable = unreadable
         self._known = found
         return tuple(found[name] for name in sorted(found))
 

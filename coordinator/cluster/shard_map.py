@@ -6,7 +6,7 @@ from collections.abc import Callable
 from kazoo.client import KazooClient
 from kazoo.exceptions import NodeExistsError, NoNodeError
 
-from coordinator.cluster.client import ClusterError, Paths, make_top, zookeeper
+from coordinator.cluster.client import ClusterError, Paths, zookeeper
 from coordinator.settings import Settings
 from shard_client.shard_map import BrokenShardMap, ShardMap
 
@@ -36,7 +36,6 @@ def publish_map(settings: Settings, new: ShardMap) -> None:
     """
     path = Paths(settings.cluster.id).shard_map
     with zookeeper(settings) as client:
-        make_top(client)
         try:
             client.create(path, new.to_json(), makepath=True)
             return
