@@ -357,7 +357,7 @@ class Tokens:
 
 def is_loopback(listen: str) -> bool:
     """Whether only this machine reaches this address, `host:port`."""
-    host = listen.rpartition(":")[0]
+    host = listen.rpartition(":")[0].strip("[]")
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

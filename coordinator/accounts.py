@@ -11,7 +11,7 @@ from ledger.model import Account, Entry, Refusal, Status
 from shard_client import accounts as on_shard
 from shard_client.accounts import AccountState, Terms
 from shard_client.connection import ShardConnection
-from shard_client.errors import ShardError, ShardUnavailable, SlotMoved
+from shard_client.errors import ClockAhead, ShardError, ShardUnavailable, SlotMoved
 
 T = TypeVar("T")
 
@@ -114,7 +114,7 @@ class Accounts:
                 self._shards.note(error)
                 if isinstance(error, SlotMoved):
                     self._shards.look_again()
-                may_repeat = not isinstance(error, ShardUnavailable)
+                may_repeat = not isinstance(error, ShardUnavailable | ClockAhead)
                 if not may_repeat or attempt == _TRIES - 1 or error.code == 1205:
                     raise
             time.sleep(_PAUSE_S * random.random() * 2**attempt)

@@ -178,6 +178,7 @@ class GroupRun:
             shards, self._gtrid, metrics, self._trace
         )
         self._plan = EMPTY_PLAN
+        self._now = 0
         self._known: list[tuple[Ticket, StoredTransfer]] = []
         self._again: list[Ticket] = []
         self._phase = Phase.LOCKING
@@ -249,6 +250,7 @@ class GroupRun:
     # --- lock and decide --------------------------------------------------------------------
 
     def _lock(self) -> Event:
+        began = time.monotonic()
         parts = self._participants
         parts.open(self._shard_names, self._lock_deadline())
         self._wait_in_line()
@@ -263,8 +265,11 @@ class GroupRun:
         self._queue.met_others(self._group, taken - len(absent), len(self._group.accounts))
         # A shard that was lost since its answer has let go of its locks: it does not count.
         locked = {name: answer for name, answer in locked.items() if name in parts.branches}
-        sorted_ = sort_out(self._group.tickets, locked, absent)
+        # The shards have read their clocks since; all of that time may have passed after it.
+        read_at = time.time_ns() // 1000 - round((time.monotonic() - began) * 1e6)
+        sorted_ = sort_out(self._group.tickets, locked, absent, read_at)
         self._known = sorted_.known
+        self._refuse_ahead(sorted_.ahead)
         self._put_off(sorted_, locked)
         if self._gtrid.home not in parts.branches:
             self._again += sorted_.ready
@@ -328,6 +333,19 @@ class GroupRun:
         self._again += sorted_.passed_over + self._after_too_much(sorted_.displaced)
         self._delay(self._again)
 
+    def _refuse_ahead(self, ahead: list[tuple[Ticket, str]]) -> None:
+        """Answer those that cannot be stamped. Their accounts are locked and their ids not found:
+        nothing has happened, by groups before either.
+        """
+        if not ahead:
+            return
+        self._metrics.stamps_refused.inc(len(ahead))
+        self._shards.stamps_refused(ahead[0][1])
+        self._queue.settle(
+            (ticket, NotDone(Excuse.SHARD_UNAVAILABLE, f"{why}; nothing has happened"))
+            for ticket, why in ahead
+        )
+
     def _has_moved(self, ticket: Ticket, locked: Mapping[str, Locked]) -> bool:
         accounts = (ticket.transfer.source, ticket.transfer.destination)
         return any(
@@ -343,7 +361,7 @@ class GroupRun:
         accounts: dict[str, Account] = {}
         for answer in locked.values():
             accounts.update(answer.accounts)
-        now = time.time_ns() // 1000
+        self._now = now = time.time_ns() // 1000
         self._plan = plan(claimed, accounts, now, str(self._gtrid), lambda: time.sleep(0))
         writers = self._plan.writes.keys()
         if not writers:
@@ -387,8 +405,7 @@ class GroupRun:
         return Event.ALL_VOTED_YES if is_unanimous else Event.VOTE_LOST
 
     def _insert_decision(self) -> Event:
-        home = self._gtrid.home
-        now = time.time_ns() // 1000
+        home, now = self._gtrid.home, self._now
         answers = self._participants.ask(
             [home],
             lambda b: b.decide(self._remote_shards(), now, self._write_deadline()),

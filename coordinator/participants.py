@@ -162,6 +162,10 @@ class Participants(Generic[B]):
         for name in done:
             self._held[name].give(self.branches.pop(name).connection)
 
+    def leave_out(self, error: ShardError) -> None:
+        """Go on without a shard, because of what was found on it; it rolls back."""
+        self._lose(error.shard, error, "enter", time.monotonic())
+
     @contextmanager
     def used(self) -> Iterator[None]:
         """For a block, after which all connections are given back. What it raises closes them: an

@@ -12,7 +12,7 @@ from coordinator.queue import Ticket
 from ledger.decide import decide, refuse_reuse
 from ledger.ids import slot_of
 from ledger.model import Account, Posting, Refusal, Transfer
-from shard_client.branch import Locked, Writes
+from shard_client.branch import Locked, Writes, clock_is_ahead, moment
 from shard_client.phases import PENDING
 from shard_client.transfers import StoredTransfer, TransferStatus
 
@@ -31,17 +31,22 @@ class Sorted(NamedTuple):
     displaced: list[Ticket]
     # They have an outcome from before.
     known: list[tuple[Ticket, StoredTransfer]]
+    # Their stamp would be ahead of a shard's clock, and why.
+    ahead: list[tuple[Ticket, str]]
 
 
 def sort_out(
-    tickets: Sequence[Ticket], locked: Mapping[str, Locked], absent: frozenset[str] | set[str]
+    tickets: Sequence[Ticket],
+    locked: Mapping[str, Locked],
+    absent: frozenset[str] | set[str],
+    now: int,
 ) -> Sorted:
     """Sort the tickets of a group by what its shards have answered.
 
     `locked` holds the answers of the shards that have given one; `absent` are accounts that are
-    known not to exist.
+    known not to exist; `now` is what this process's clock said when the shards read theirs.
     """
-    result = Sorted([], [], [], [])
+    result = Sorted([], [], [], [], [])
     seen: set[str] = set()
     held: set[tuple[int, str]] = set()
     for ticket in tickets:
@@ -66,7 +71,10 @@ def sort_out(
             result.passed_over.append(ticket)
         else:
             seen.add(transfer.id)
-            result.ready.append(ticket)
+            if why := _ahead(ticket, from_, to, now):
+                result.ahead.append((ticket, why))
+            else:
+                result.ready.append(ticket)
             continue
         # Whatever waits holds back what comes after it in its batch on the same accounts (R9).
         if ticket.batch is not None:
@@ -89,6 +97,32 @@ def _find(transfer: Transfer, answer: Locked | None) -> StoredTransfer | None:
 
 def _takes(answer: Locked | None, account: str) -> TypeGuard[Locked]:
     return answer is not None and answer.is_writable and slot_of(account) in answer.slots
+
+
+def _ahead(ticket: Ticket, from_: Locked, to: Locked, now: int) -> str | None:
+    """Why a transfer cannot be stamped: both of its entries would carry one account's, or this
+    process's, wrong time on to where it has not come yet.
+    """
+    transfer = ticket.transfer
+    ours = max(now, transfer.created_at)
+    sides = [
+        (shard, answer.latest, answer.accounts.get(account))
+        for shard, answer, account in zip(
+            ticket.shards, (from_, to), (transfer.source, transfer.destination), strict=True
+        )
+    ]
+    for shard, latest, _ in sides:
+        if ours > latest:
+            return f"shard {shard}: {clock_is_ahead(ours, latest)}"
+    floors = [(account.stamp_floor, account.id) for _, _, account in sides if account]
+    stamp, furthest = max(floors, default=(0, ""))
+    for shard, latest, account in sides:
+        if stamp > latest and account and account.stamp_floor < stamp:
+            return (
+                f"account {furthest} has come to {moment(stamp)}, ahead of the clock of shard "
+                f"{shard}, and account {account.id} is not to follow it there"
+            )
+    return None
 
 
 class Plan(NamedTuple):

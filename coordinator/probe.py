@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from shard_client.errors import ShardError
 from shard_client.shard import Shard
@@ -23,8 +24,10 @@ _CHECK_INTERVAL_S = 30.0
 class Probe:
     """A thread of its own for each shard, so that none waits for another."""
 
-    def __init__(self, shard: Shard) -> None:
+    def __init__(self, shard: Shard, clock_problem: Callable[[float], str | None]) -> None:
+        """`clock_problem`: as `Shard.admit` takes it."""
         self.shard = shard
+        self._clock_problem = clock_problem
         self._wake = threading.Event()
         self._is_stopping = False
         self._looked_at = 0.0
@@ -41,6 +44,11 @@ class Probe:
 
     def wake(self) -> None:
         """Look soon."""
+        self._wake.set()
+
+    def check(self) -> None:
+        """Check a shard that is in use soon, its clock too."""
+        self._check_at = 0.0
         self._wake.set()
 
     def _work(self) -> None:
@@ -65,7 +73,7 @@ class Probe:
         """Do what is due. Raises ShardError if the shard is not well."""
         now = time.monotonic()
         if not self.shard.is_available:
-            self.shard.admit()
+            self.shard.admit(self._clock_problem)
         elif self.shard.is_slow or self.shard.is_doubted:
             if now > self._looked_at + _DOUBT_INTERVAL_S:
                 self.shard.look()

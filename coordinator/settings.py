@@ -12,12 +12,15 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import msgspec
 from msgspec import Meta
 
+from shard_client.shard_map import ADDRESS_PATTERN, HOST_PATTERN
+
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9_-]{1,10}\Z")]
 Milliseconds = Annotated[int, Meta(ge=1, le=3_600_000)]
-Address = Annotated[str, Meta(pattern=r"^[^\s:]+:\d{1,5}\Z")]
-Hosts = Annotated[str, Meta(pattern=r"^[^\s:,]+:\d{1,5}(,[^\s:,]+:\d{1,5})*(/\S*)?\Z")]
+_LISTENER = rf"{HOST_PATTERN}:\d{{1,5}}"
+Address = Annotated[str, Meta(pattern=rf"^{_LISTENER}\Z")]
+Hosts = Annotated[str, Meta(pattern=rf"^{_LISTENER}(,{_LISTENER})*(/\S*)?\Z")]
 Endpoint = Annotated[str, Meta(pattern=r"^(https?://\S+)?\Z")]
-ShardAddress = Annotated[str, Meta(pattern=r"^[^\s:/]+:\d{1,5}/[A-Za-z0-9_]{1,64}\Z")]
+ShardAddress = Annotated[str, Meta(pattern=ADDRESS_PATTERN)]
 
 
 class SettingsError(Exception):

@@ -9,22 +9,21 @@ from ledger.decide import change_status
 from ledger.ids import slot_of
 from ledger.model import Account, Entry, Refusal, Status
 from shard_client import statements as sql
+from shard_client.branch import clock_is_ahead, latest_of, moment
 from shard_client.connection import Reply, Result, ShardConnection
-from shard_client.errors import SlotMoved
+from shard_client.errors import ClockAhead, SlotMoved
 from shard_client.phases import PhaseRow
 from shard_client.transfers import make_durable
 
-_COLUMNS = (
-    "id, currency, balance, overdraft_limit, status, entry_count, stamp_floor, chain,"
-    " held, expected, created_at, updated_at"
+_READ = (
+    f"SELECT {', '.join(sql.ACCOUNT_COLUMNS)} FROM accounts FORCE INDEX (PRIMARY)"
+    " WHERE id IN ({ids})"
 )
-_READ = f"SELECT {_COLUMNS} FROM accounts FORCE INDEX (PRIMARY) WHERE id IN ({{ids}})"
 # Locks a row until the transaction ends; one that is locked by somebody else is passed over.
 _READ_LOCKED = f"{_READ} ORDER BY id {{share}} SKIP LOCKED"
 # The same with waiting in line.
 _READ_IN_LINE = f"{_READ} ORDER BY id {{share}}"
 _LOCK_ONE = f"{_READ} FOR UPDATE"
-_INSERT = f"INSERT INTO accounts ({_COLUMNS}) VALUES "
 _ENTRIES = (
     "SELECT account_id, number, transfer_id, amount, balance, counterparty, stamp, chain"
     " FROM entries"
@@ -73,16 +72,31 @@ def _check_slots(connection: ShardConnection, accounts: Iterable[str], slots: Re
             raise SlotMoved(connection.shard, text)
 
 
+def _check_clock(connection: ShardConnection, stamp: int, slots: Result) -> None:
+    """Raise ClockAhead if a stamp is too far ahead of this shard's clock."""
+    latest = latest_of(slots)
+    if stamp > latest:
+        connection.close()
+        raise ClockAhead(connection.shard, clock_is_ahead(stamp, latest))
+
+
 def read(
     connection: ShardConnection, accounts: Sequence[str], deadline: float
 ) -> dict[str, AccountState]:
     """Those of these accounts that exist, as last committed."""
+    return _look(connection, accounts, deadline)[1]
+
+
+def _look(
+    connection: ShardConnection, accounts: Sequence[str], deadline: float
+) -> tuple[Result, dict[str, AccountState]]:
+    """What READ_SLOTS brings, and those of these accounts that exist."""
     slots, found = connection.query(
         [sql.listing(connection, sql.READ_SLOTS, ()), sql.listing(connection, _READ, accounts)],
         deadline,
     )
     _check_slots(connection, accounts, slots)
-    return {row[0]: _state(row) for row in found.rows}
+    return slots, {row[0]: _state(row) for row in found.rows}
 
 
 def open_all(
@@ -91,8 +105,8 @@ def open_all(
     """Open those of these accounts that do not exist, in one transaction.
 
     Gives all of them as they are then, and the ids of the new ones. Raises TryAgain or
-    DuplicateRow when somebody else is opening the same ones, SlotMoved, and other ShardErrors;
-    the call may be repeated.
+    DuplicateRow when somebody else is opening the same ones, SlotMoved, ClockAhead, and other
+    ShardErrors; the call may be repeated.
     """
     wanted = {item.id: item for item in terms}
     _, slots, found = connection.query(
@@ -104,6 +118,7 @@ def open_all(
         deadline,
     )
     _check_slots(connection, wanted, slots)
+    _check_clock(connection, now, slots)
     states = {row[0]: _state(row) for row in found.rows}
     new = sorted(wanted.keys() - states.keys())
     rows = []
@@ -112,8 +127,9 @@ def open_all(
         chain = first_link(id_, currency)
         account = Account(id_, currency, 0, limit, Status.OPEN.value, 0, now, chain)
         states[id_] = AccountState(account, now, now)
-        rows.append("(" + ",".join(map(connection.literal, (*account, now, now))) + ")")
-    connection.query([_INSERT + ",".join(rows), "COMMIT"] if rows else ["COMMIT"], deadline)
+        rows.append((*account, now, now))
+    insert = [sql.insert(sql.INSERT_ACCOUNTS, rows)] if rows else []
+    connection.query([*insert, "COMMIT"], deadline)
     if len(new) < len(wanted):
         make_durable(connection, deadline)
     return states, set(new)
@@ -132,6 +148,7 @@ def set_status(
         deadline,
     )
     _check_slots(connection, [account], slots)
+    _check_clock(connection, now, slots)
     state = _state(found.rows[0]) if found.rows else None
     # Under the account's lock: nothing begins that would have to come back to it.
     count = sql.fill(connection, sql.COUNT_PHASES_OF, account)
@@ -141,8 +158,8 @@ def set_status(
         connection.query(["ROLLBACK"], deadline)
         make_durable(connection, deadline)
         return refusal or state
-    update = "UPDATE accounts SET status = %s, updated_at = GREATEST(updated_at, %s) WHERE id = %s"
-    connection.query([sql.fill(connection, update, status.value, now, account), "COMMIT"], deadline)
+    change = sql.fill(connection, sql.CHANGE_STATUS, status.value, now, account)
+    connection.query([change, "COMMIT"], deadline)
     changed = state.account._replace(status=status.value)
     return AccountState(changed, state.created_at, max(state.updated_at, now))
 
@@ -169,11 +186,14 @@ def balance_at(
 ) -> tuple[Account, int] | None:
     """The account as it is, and its balance as it was at a stamp: finally, for no later entry will
     be stamped so early. None if the account does not exist. Raises TryAgain if that cannot be
-    promised because a group is at work on the account.
+    promised because a group is at work on the account, ClockAhead if that time is not there yet, or
+    what the account had then cannot be told because of entries that are stamped ahead of the clock.
     """
-    state = read(connection, [account], deadline).get(account)
+    slots, found = _look(connection, [account], deadline)
+    state = found.get(account)
     if state is None:
         return None
+    _check_clock(connection, at, slots)
     if state.account.stamp_floor <= at:
         floor = sql.fill(connection, _RAISE_FLOOR, at + 1, account, at + 1)
         connection.query([floor], deadline)
@@ -181,10 +201,29 @@ def balance_at(
     else:
         make_durable(connection, deadline)
     number = _last_up_to(connection, state.account, at, deadline)
+    if number < state.account.entry_count:
+        _check_next(connection, state.account, number + 1, latest_of(slots), deadline)
     if number == 0:
         return state.account, 0
     rows = connection.rows(sql.fill(connection, _ONE_ENTRY, account, number), deadline)
     return state.account, int(rows[0][1])
+
+
+def _check_next(
+    connection: ShardConnection, account: Account, number: int, latest: int, deadline: float
+) -> None:
+    """Raise ClockAhead if an entry is stamped ahead of the clock: it was made before, nobody knows
+    when, so the balance may be with it or without it at any time since the entry before.
+    """
+    statement = sql.fill(connection, _ONE_ENTRY, account.id, number)
+    stamp = int(connection.rows(statement, deadline)[0][0])
+    if stamp <= latest:
+        return
+    raise ClockAhead(
+        connection.shard,
+        f"entry {number} of account {account.id} is stamped {moment(stamp)}, ahead of the clock: "
+        "what the account had at that time cannot be told, what it has now the account itself says",
+    )
 
 
 def _last_up_to(connection: ShardConnection, account: Account, at: int, deadline: float) -> int:

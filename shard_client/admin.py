@@ -73,7 +73,7 @@ def make_shard(
     assert admin.database is not None
     deadline = time.monotonic() + _TIMEOUT_S
     with closing(ShardConnection(admin._replace(database=None), 5.0, 60)) as bare:
-        bare.query([f"CREATE DATABASE IF NOT EXISTS `{admin.database}`"], deadline)
+        bare.query([f"CREATE DATABASE IF NOT EXISTS {quoted(admin.database)}"], deadline)
         _, settings = opening(known_variables[bare.server_version], 60, "READ COMMITTED")
     _create_tables(admin, settings)
     with closing(ShardConnection(admin, 5.0, 60)) as connection:
@@ -84,6 +84,11 @@ def make_shard(
     for login in filter(None, (service, auditor)):
         _revoke_all_tables(admin, login, deadline)
     return uuid
+
+
+def quoted(name: str) -> str:
+    """The name of a database in a statement."""
+    return "`" + name.replace("`", "``") + "`"
 
 
 def _create_user(
@@ -152,7 +157,8 @@ def _revoke_all_tables(admin: Address, login: Login, deadline: float) -> None:
         name = _name(connection, login)
         given = "SELECT, INSERT, UPDATE, DELETE"
         try:
-            connection.query([f"REVOKE {given} ON `{admin.database}`.* FROM {name}"], deadline)
+            database = quoted(admin.database or "")
+            connection.query([f"REVOKE {given} ON {database}.* FROM {name}"], deadline)
         except ShardError as error:
             if error.code != _NO_SUCH_GRANT:
                 raise

@@ -17,6 +17,7 @@ from ledger.model import Account, Entry
 from ledger.transfer_audit import RESERVING, Line, PhaseLine, Record, StepLine, Traces
 from shard_client.audit_statements import (
     ACCOUNTS,
+    AHEAD,
     BEGIN,
     BY_TRANSFER,
     ENDS,
@@ -30,9 +31,11 @@ from shard_client.audit_statements import (
     STEPS,
     TRANSFERS,
 )
+from shard_client.branch import STAMP_AHEAD_MAX_US
 from shard_client.connection import Address, Row
 from shard_client.errors import ShardUnavailable, translate
 from shard_client.session import ASK, PROOF, ROWS_MAX, opening
+from shard_client.statements import CLOCK
 
 T = TypeVar("T")
 
@@ -259,6 +262,16 @@ class Snapshot:
         return f"({first[0]} = {first[1]} AND {second[0]} > {second[1]}) OR {first[0]} > {first[1]}"
 
     # --- streams ----------------------------------------------------------------------------
+
+    def clock(self) -> int:
+        """What the server's clock says, as a stamp."""
+        ((now,),) = self._rows(f"SELECT {CLOCK}")
+        return int(now)
+
+    def ahead(self) -> Iterator[tuple[str, int]]:
+        """The accounts that are stamped ahead of the clock, and their floors."""
+        latest = self.clock() + STAMP_AHEAD_MAX_US
+        yield from self._stream(AHEAD.format(latest=latest))
 
     def slots(self) -> list[tuple[int, int]]:
         rows = self._rows("SELECT first_slot, last_slot FROM slots ORDER BY first_slot")

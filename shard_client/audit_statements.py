@@ -93,6 +93,7 @@ REFUNDED = """
     SELECT id, source, destination, amount, currency FROM transfers FORCE INDEX (PRIMARY)
      WHERE id IN ({ids}) AND status = 'rejected' AND protocol = 'saga'
 """
+AHEAD = "SELECT id, stamp_floor FROM accounts WHERE stamp_floor > {latest} ORDER BY id"
 GROUPS = """
     SELECT gtrid, 'decision' AS kind, branches FROM decisions WHERE outcome = 'committed'
     UNION ALL

@@ -1,9 +1,12 @@
 """Is this server what a shard must be: durable, itself, and open to us."""
 
+import time
+from contextlib import closing
 from typing import NamedTuple
 
-from shard_client.connection import ShardConnection
+from shard_client.connection import Address, ShardConnection
 from shard_client.errors import ShardError, ShardUnavailable
+from shard_client.statements import CLOCK
 from shard_client.variables import misset
 
 # Of the tables in `schema.py`; it is here because checking must not load what makes tables.
@@ -11,15 +14,20 @@ from shard_client.variables import misset
 SCHEMA_VERSION = 3
 _VARIABLES = (
     "SELECT @@version, @@innodb_flush_log_at_trx_commit, @@sync_binlog, @@log_bin,"
-    " @@global.read_only, UNIX_TIMESTAMP(NOW(6)), {special}"
+    f" @@global.read_only, {CLOCK}, {{special}}"
 )
-_CLOCK = "SELECT UNIX_TIMESTAMP(NOW(6))"
+_CLOCK = f"SELECT {CLOCK}"
 _UUID_MYSQL = "@@server_uuid, @@xa_detach_on_prepare"
 # MariaDB names a server by a number only; it is not told from its copies.
 _UUID_MARIADB = "'', 1"
-_CLOCK_SKEW_MAX_S = 5.0
 _VERSION_MYSQL = (8, 0, 30)
 _VERSION_MARIADB = (10, 6)
+
+
+_SLOTS = "SELECT first_slot, last_slot FROM slots ORDER BY first_slot"
+_HAS_DATA = "SELECT EXISTS (SELECT 1 FROM accounts)"
+_LOOK_TIMEOUT_S = 5.0
+_NO_SUCH_DATABASE = 1049
 
 
 class Identity(NamedTuple):
@@ -34,19 +42,21 @@ class Identity(NamedTuple):
 class ServerCheck(NamedTuple):
     """What is wrong with a server; each problem names the setting and the fix.
 
-    `weak` are those that lessen durability, `problems` those with which it cannot be used.
+    `weak` are those that lessen durability, `problems` those with which it cannot be used. Its
+    clock shows `clock_offset_s` more than this machine's monotonic one, both in seconds.
     """
 
     version: str
     server_uuid: str
     problems: list[str]
     weak: list[str]
+    clock_offset_s: float
 
 
 def read_clock(connection: ShardConnection, deadline: float) -> int:
-    """The server's clock, in microseconds since 1970. Raises ShardError."""
+    """The server's clock, in microseconds since 1970, UTC. Raises ShardError."""
     ((now,),) = connection.rows(_CLOCK, deadline)
-    return int(now * 1_000_000)
+    return int(now)
 
 
 def read_identity(connection: ShardConnection, deadline: float) -> Identity | None:
@@ -60,6 +70,34 @@ def read_identity(connection: ShardConnection, deadline: float) -> Identity | No
             return None
         raise
     return Identity(*rows[0]) if rows else None
+
+
+class Holding(NamedTuple):
+    """What a server says that it is and owns. An `identity` of None is no shard."""
+
+    identity: Identity | None
+    ranges: list[tuple[int, int]]
+    has_data: bool
+
+
+def look(address: Address) -> Holding:
+    """Ask a server what it is and owns; one that does not have the database is no shard. Raises
+    ShardError.
+    """
+    deadline = time.monotonic() + _LOOK_TIMEOUT_S
+    try:
+        connection = ShardConnection(address, _LOOK_TIMEOUT_S, 60)
+    except ShardError as error:
+        if error.code == _NO_SUCH_DATABASE:
+            return Holding(None, [], False)
+        raise
+    with closing(connection):
+        identity = read_identity(connection, deadline)
+        if identity is None:
+            return Holding(None, [], False)
+        slots, data = connection.query([_SLOTS, _HAS_DATA], deadline)
+        ranges = [(first, last) for first, last in slots.rows]
+        return Holding(identity, ranges, bool(data.rows[0][0]))
 
 
 def verify_identity(
@@ -87,26 +125,30 @@ def verify_identity(
     raise ShardUnavailable(connection.shard, text)
 
 
-def check_server(connection: ShardConnection, now: float, deadline: float) -> ServerCheck:
-    """Check version, durability, privileges and clock; `now` is in seconds. Raises ShardError."""
+def check_server(connection: ShardConnection, deadline: float) -> ServerCheck:
+    """Check version, durability and privileges, and read the clock. Raises ShardError."""
     special = _UUID_MARIADB if connection.is_mariadb else _UUID_MYSQL
+    asked_at = time.monotonic()
     row = connection.rows(_VARIABLES.format(special=special), deadline)[0]
     version, flush, sync_binlog, log_bin, read_only, clock, uuid, detach = row
+    # It was read somewhere in between.
+    offset_s = int(clock) / 1e6 - (asked_at + time.monotonic()) / 2
     problems = _version_problems(str(version), connection.is_mariadb)
     if read_only:
-        problems.append("read_only is ON: the server takes no writes; SET GLOBAL read_only = OFF")
+        # With super_read_only, which implies it, it comes back by itself.
+        problems.append(
+            "read_only is ON: the server takes no writes; SET GLOBAL read_only = OFF (on MySQL it "
+            "takes super_read_only along)"
+        )
     if not detach:
         problems.append(
             "xa_detach_on_prepare is OFF: nobody else could finish a coordinator's branches; "
             "SET PERSIST xa_detach_on_prepare = ON"
         )
-    skew = abs(float(clock) - now)
-    if skew > _CLOCK_SKEW_MAX_S:
-        problems.append(f"its clock is {skew:.1f} s from this machine's; set both by NTP")
     weak = _weak(int(flush), int(sync_binlog), bool(log_bin), is_mariadb=connection.is_mariadb)
     problems += misset(connection, has_binlog=bool(log_bin), deadline=deadline)
     problems += _privilege_problems(connection, deadline)
-    return ServerCheck(str(version), str(uuid), problems, weak)
+    return ServerCheck(str(version), str(uuid), problems, weak, offset_s)
 
 
 def _version_problems(version: str, is_mariadb: bool) -> list[str]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, NamedTuple, TypeVar
 
+import pymysql
 from pymysql.constants import CLIENT, COMMAND, CR
 
 from shard_client.errors import (
@@ -23,6 +24,7 @@ from shard_client.errors import (
     TryAgain,
     translate,
 )
+from shard_client.remedies import with_remedy
 from shard_client.session import ASK, PROOF, ROWS_MAX, TEXT_MAX, opening
 from shard_client.timely import TimelyConnection
 from shard_client.tls import Tls, context_of
@@ -151,7 +153,9 @@ class ShardConnection:
                 ssl=context_of(address.tls) if address.tls.verifies else None,
             )
         except Exception as error:
-            raise ShardUnavailable(self.shard, _why_not(error, address.tls)) from error
+            code = error.args[0] if isinstance(error, pymysql.err.MySQLError) else 0
+            text = with_remedy(code, _why_not(error, address.tls))
+            raise ShardUnavailable(self.shard, text, code=code) from error
         self.is_mariadb = "mariadb" in self._wire.get_server_info().lower()
         self.thread_id: int = self._wire.thread_id()
         self.last_used = self._sent_at = time.monotonic()

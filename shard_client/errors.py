@@ -8,6 +8,7 @@
     |-- ConnectionLost       no answer: what was sent may or may not have been carried out
     |   |-- TimedOut         not within the time that it was given
     |   `-- Hurried          it had too little time, or waited for locks: no fault of the shard
+    |-- ClockAhead           a stamp is too far ahead of the shard's clock; nothing was written
     |-- DuplicateRow         a primary key was there already
     |-- UnknownBranch        XA does not know this XID (any more)
     |-- StatementRefused     one of the statements cannot be carried out as it is
@@ -84,6 +85,12 @@ class TimedOut(ConnectionLost):
 class Hurried(ConnectionLost):
     """The deadline came soon after the packet was sent, or the server was to wait for locks until
     then: that says nothing of the shard.
+    """
+
+
+class ClockAhead(ShardError):
+    """A stamp is too far ahead of the shard's clock: one of the two clocks is wrong. Nothing was
+    written, and the shard itself is none the worse for it.
     """
 
 

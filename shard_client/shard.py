@@ -3,14 +3,15 @@
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import NamedTuple
 
 from shard_client.checks import ServerCheck, check_server, verify_identity
 from shard_client.connection import LOCK_WAIT_S, Address, Pool, ShardConnection
 from shard_client.errors import ConnectionLost, Hurried, ShardError, ShardUnavailable, TimedOut
-from shard_client.rehearsal import rehearse
+from shard_client.rehearsal import rehearse, rehearse_branch
+from shard_client.remedies import explained
 from shard_client.trust import Trust
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,8 @@ class Shard:
         self.unavailable_because: str | None = "it was not reached yet"
         self.unavailable_since = time.monotonic()
         self.last_check: ServerCheck | None = None
+        # When that was, by the monotonic clock.
+        self.checked_at = 0.0
 
     @property
     def is_available(self) -> bool:
@@ -70,17 +73,23 @@ class Shard:
         """Whether an answer to a group is overdue, or was a moment ago."""
         return self._pool.is_slow(time.monotonic())
 
-    def admit(self) -> None:
+    @property
+    def clock_offset_s(self) -> float | None:
+        """By how much its clock shows more than this machine's monotonic one, as last read."""
+        return self.last_check.clock_offset_s if self.last_check else None
+
+    def admit(self, clock_problem: Callable[[float], str | None] = lambda _: None) -> None:
         """Check the server from the ground up and, if it is good, use it; if it has failed often
-        of late, it has to be good several times. Raises ShardError.
+        of late, it has to be good several times. `clock_problem` says what is wrong with a clock
+        that shows so much more than the monotonic one. Raises ShardError.
         """
         try:
             with self._fresh_connection() as connection:
-                check = check_server(connection, time.time(), self._soon())
-                problems = check.problems + (check.weak if self._refuse_weak else [])
-                if problems:
-                    raise ShardUnavailable(self.id, "; ".join(problems))
-                rehearse(connection, self._soon() + LOCK_WAIT_S)
+                check = check_server(connection, self._soon())
+                wrong_clock = clock_problem(check.clock_offset_s)
+                self._refuse(check, [wrong_clock] if wrong_clock else [])
+                rehearse(connection, self._cluster, self._soon() + LOCK_WAIT_S)
+                rehearse_branch(connection, self._cluster, self._soon() + LOCK_WAIT_S)
         except ShardError as error:
             self._trust.fail()
             self.give_up(error)
@@ -93,6 +102,7 @@ class Shard:
         self._empty()
         with self._lock:
             self.last_check, was = check, self.unavailable_because
+            self.checked_at = now
             self.unavailable_because = None
             self.is_doubted = False
         if was:
@@ -106,7 +116,7 @@ class Shard:
         self.is_doubted = False
         try:
             with self._fresh_connection() as connection:
-                rehearse(connection, self._soon() + LOCK_WAIT_S)
+                rehearse(connection, self._cluster, self._soon() + LOCK_WAIT_S)
         except ShardError as error:
             self.give_up(error)
             raise
@@ -115,17 +125,27 @@ class Shard:
         return time.monotonic() + self._limits.connect_timeout_s
 
     def check_again(self) -> None:
-        """Look whether a shard that is in use still is as durable as required. Raises ShardError.
+        """Look whether a shard that is in use still is good, and give it up if it is not. Raises
+        ShardError.
 
-        The rest of the check is for a server that comes new: a clock that was set must not take all
-        shards away at once.
+        By a new connection: one that is open keeps the settings and rights with which it began.
+        What is wrong with its clock is for the caller to say, who knows the others'.
         """
-        deadline = self._soon()
-        with self.recovering(deadline) as connection:
-            check = check_server(connection, time.time(), deadline)
-        self.last_check = check
-        if check.weak and self._refuse_weak:
-            self.give_up(ShardUnavailable(self.id, "; ".join(check.weak)))
+        try:
+            with self._fresh_connection() as connection:
+                check = check_server(connection, self._soon())
+                self.last_check, self.checked_at = check, time.monotonic()
+                self._refuse(check, [])
+                rehearse(connection, self._cluster, self._soon() + LOCK_WAIT_S)
+        except (ShardUnavailable, TimedOut) as error:
+            self.give_up(error)
+            raise
+
+    def _refuse(self, check: ServerCheck, more: list[str]) -> None:
+        """Raise ShardUnavailable if there is a problem."""
+        problems = check.problems + (check.weak if self._refuse_weak else []) + more
+        if problems:
+            raise ShardUnavailable(self.id, "; ".join(problems))
 
     def give_up(self, error: ShardError) -> None:
         """Use the shard no more until it is admitted again."""
@@ -207,7 +227,7 @@ class Shard:
             connection = ShardConnection(self.address, timeout_s, self._limits.idle_timeout_s)
             verify_identity(connection, self._cluster, self.server_uuid, self._soon())
         except ShardError as error:
-            unavailable = ShardUnavailable(self.id, error.text, code=error.code)
+            unavailable = ShardUnavailable(self.id, explained(error), code=error.code)
             self.give_up(unavailable)
             raise unavailable from error
         return connection

@@ -9,6 +9,15 @@ import msgspec
 from ledger.ids import SLOT_COUNT, slot_of
 from shard_client.xid import NAME_PATTERN
 
+# A host by its name, or by its address: one of IPv6 stands in brackets.
+HOST_PATTERN = r"(?:[^\s:/,\[\]]+|\[[0-9A-Fa-f:.]+(?:%[^\s\]]+)?\])"
+# The name of a database may have any characters, which are quoted, of those that a server takes.
+ADDRESS_PATTERN = (
+    rf"^({HOST_PATTERN}):(\d{{1,5}})/([^\x00-\x1f\x7f\U00010000-\U0010ffff]{{0,63}}"
+    r"[^\s\x00-\x1f\x7f\U00010000-\U0010ffff])\Z"
+)
+_ADDRESS = re.compile(ADDRESS_PATTERN)
+
 
 class ShardAddress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where a shard is, and the uuid of the server that is known to be it ("" is any)."""
@@ -17,6 +26,23 @@ class ShardAddress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     port: int
     database: str
     server_uuid: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> "ShardAddress":
+        """From `host:port/database`; the host may be an IPv6 address in brackets."""
+        found = _ADDRESS.fullmatch(text)
+        if found is None:
+            raise ValueError(f"{text!r} is not like {ADDRESS_PATTERN}")
+        host, port, database = found.groups()
+        return cls(host.strip("[]"), int(port), database)
+
+    def __str__(self) -> str:
+        return f"{endpoint(self.host, self.port)}/{self.database}"
+
+
+def endpoint(host: str, port: int) -> str:
+    """`host:port`, with an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class SlotRange(NamedTuple):

@@ -40,14 +40,19 @@ def _insert(table: str, *columns: str) -> str:
     return f"INSERT INTO {table} ({', '.join(columns)}) VALUES %s"
 
 
+# The server's clock as a stamp. Local time would be an hour off when summer time ends, and
+# UNIX_TIMESTAMP() ends in 2038 on older servers.
+CLOCK = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))"
+
 # --- lock -----------------------------------------------------------------------------------
 
 # Read first in every lock packet (rule R4): a slot that is not here is not this shard's, whatever
 # the map says. The shared lock holds until the branch ends, so that a slot cannot be given away
 # under a group; while somebody changes a range it reads as not owned, which means "look again".
-# With it the session says whether answers are cut.
+# With the server's own clock, which says whether a stamp can be true; and with what the session
+# says of whether answers are cut.
 READ_SLOTS = (
-    "SELECT first_slot, last_slot, @@global.read_only, @@sql_select_limit FROM slots"
+    f"SELECT first_slot, last_slot, @@global.read_only, {CLOCK}, @@sql_select_limit FROM slots"
     " {share} SKIP LOCKED"
 )
 # In the order of the primary key, in which they are read and locked.
@@ -84,6 +89,27 @@ FIND_TRANSFERS = (
 FIND_SETTLED_TRANSFERS = _TRANSFERS + " {share} SKIP LOCKED"
 # Before a statement, lets it see rows whose transaction is not finished.
 DIRTY = "SET TRANSACTION ISOLATION LEVEL READ UNCOMMITTED"
+
+# --- accounts -------------------------------------------------------------------------------
+
+ACCOUNT_COLUMNS = (
+    "id",
+    "currency",
+    "balance",
+    "overdraft_limit",
+    "status",
+    "entry_count",
+    "stamp_floor",
+    "chain",
+    "held",
+    "expected",
+    "created_at",
+    "updated_at",
+)
+INSERT_ACCOUNTS = _insert("accounts", *ACCOUNT_COLUMNS)
+CHANGE_STATUS = (
+    "UPDATE accounts SET status = %s, updated_at = GREATEST(updated_at, %s) WHERE id = %s"
+)
 
 # --- write ----------------------------------------------------------------------------------
 

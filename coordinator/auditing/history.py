@@ -1,4 +1,6 @@
-"""One account's history, recomputed entry by entry: what `tandem audit --account` shows."""
+"""One account's history, recomputed entry by entry, and the accounts that are stamped ahead: what
+`tandem audit --account` and `--ahead` show.
+"""
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -47,6 +49,19 @@ def account_history(settings: Settings, id_: str) -> Iterator[History | None]:
         end = check_holdings(account, reserved, sum(step.amount for step in tried))
         entries = _checked(account, snapshot.entries(id_), end)
         yield History(account, shard, unfinished, tried, entries, end)
+
+
+def accounts_ahead(settings: Settings) -> list[tuple[str, str, int]]:
+    """The accounts that are stamped ahead of their shard's clock: id, shard, and up to which stamp.
+
+    Raises ClusterError, ShardError.
+    """
+    found = []
+    shard_map = read_map(settings)
+    for shard, where in shard_map.shards.items():
+        with closing(Snapshot(audit_address(settings, shard, where))) as snapshot:
+            found += [(id_, shard, floor) for id_, floor in snapshot.ahead()]
+    return found
 
 
 def _checked(account: Account, entries: Iterator[Entry], end: list[Violation]) -> Iterator[Checked]:

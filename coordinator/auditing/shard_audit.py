@@ -15,6 +15,7 @@ from ledger.ids import slot_of, slot_of_transfer
 from ledger.model import Account, Entry
 from ledger.transfer_audit import TRIED, Traces
 from shard_client.audit import Snapshot, Terms, TransferRow
+from shard_client.branch import STAMP_AHEAD_MAX_US
 from shard_client.connection import Address
 from shard_client.shard_map import ShardMap
 from shard_client.transfers import TransferStatus
@@ -24,6 +25,9 @@ _PAGE = 5000
 _VIOLATIONS_PAGE = 1000
 # How many transfers that have a refund are looked up with one statement.
 _REFUNDS_AT_ONCE = 1000
+
+# What is counted so is no violation, but of interest.
+STAMPED_AHEAD = "stamped_ahead"
 
 # Rule, subject, detail.
 _Wrong = tuple[str, str, str]
@@ -68,6 +72,7 @@ class ShardAudit:
     def begin(self) -> None:
         """Take the snapshot."""
         self._snapshot = Snapshot(self._address)
+        self._latest = self._snapshot.clock() + STAMP_AHEAD_MAX_US
 
     def close(self) -> None:
         self._snapshot.close()
@@ -183,6 +188,8 @@ class ShardAudit:
             yield rule, account.id, detail
         self._adding.sums.totals[account.currency] += account.balance
         self._counts["accounts"] += 1
+        if account.stamp_floor > self._latest:
+            self._counts[STAMPED_AHEAD] += 1
         self._counts["entries"] += reading.count
 
     def _noted(

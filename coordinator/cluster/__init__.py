@@ -13,6 +13,6 @@ It gives liveness only. No transfer waits for it, and no outcome depends on it.
 
 from coordinator.cluster.client import ClusterError
 from coordinator.cluster.ownership import protect
-from coordinator.cluster.shard_map import publish_map, read_map
+from coordinator.cluster.shard_map import NoMapPublished, publish_map, read_map
 
-__all__ = ["ClusterError", "protect", "publish_map", "read_map"]
+__all__ = ["ClusterError", "NoMapPublished", "protect", "publish_map", "read_map"]

@@ -13,8 +13,12 @@ from shard_client.shard_map import BrokenShardMap, ShardMap
 log = logging.getLogger(__name__)
 
 
+class NoMapPublished(ClusterError):
+    """ZooKeeper has no shard map of this cluster."""
+
+
 def read_map(settings: Settings) -> ShardMap:
-    """The published shard map. Raises ClusterError, BrokenShardMap."""
+    """The published shard map. Raises NoMapPublished, ClusterError, BrokenShardMap."""
     with zookeeper(settings) as client:
         return ShardMap.from_json(_read(client, settings.cluster.id)[0])
 
@@ -23,8 +27,9 @@ def _read(client: KazooClient, cluster: str) -> tuple[bytes, int]:
     try:
         data, stat = client.get(Paths(cluster).shard_map)
     except NoNodeError as error:
-        raise ClusterError(
-            f"no shard map is published for cluster {cluster}: run `tandem shards init`"
+        raise NoMapPublished(
+            f"no shard map is published for cluster {cluster}: run `tandem shards init` if it is "
+            "new, `tandem shards restore-map` if it was there before"
         ) from error
     return data, stat.version
 
@@ -65,7 +70,10 @@ class MapInForce:
     def take(self, data: bytes | None) -> None:
         """Look at what ZooKeeper has; None is nothing."""
         if data is None:
-            self.complain("no shard map is published: run `tandem shards init`")
+            self.complain(
+                "no shard map is published: run `tandem shards init`, or, if it is lost, "
+                "`tandem shards restore-map`"
+            )
             return
         try:
             new = ShardMap.from_json(data)

@@ -33,7 +33,7 @@ from shard_client.phases import (
 from shard_client.transfers import StoredTransfer
 
 # Of a visit that has nothing to lock or look up: compare-and-set is all that it needs.
-NOTHING_FOUND = Found(Locked(frozenset(range(SLOT_COUNT)), True, {}, {}), {}, {}, {})
+NOTHING_FOUND = Found(Locked(frozenset(range(SLOT_COUNT)), True, {}, {}, 2**63), {}, {}, {})
 PROTOCOLS: Mapping[str, PhasedProtocol] = {protocol.name: protocol for protocol in (TCC, SAGA)}
 
 

@@ -34,7 +34,7 @@ from coordinator.telemetry.metrics import Metrics
 from coordinator.telemetry.tracing import Tracer
 from ledger.decide import refuse_reuse
 from ledger.ids import slot_of
-from shard_client.errors import ShardError, StatementRefused, is_busy
+from shard_client.errors import ClockAhead, ShardError, StatementRefused, is_busy
 from shard_client.phases import PENDING, Found, Visit
 from shard_client.transfers import StoredTransfer, probe
 
@@ -123,6 +123,11 @@ class PhasedRun:
             found = {shard: found[shard] for shard in parties.branches}
             begins = _sort(courses, found, {name for some in absent.values() for name in some})
             self._write_first(parties, begins.ready, found)
+        for ticket in begins.waiting:
+            error = parties.lost.get(ticket.shards[0])
+            if isinstance(error, ClockAhead):
+                excuse = NotDone(Excuse.SHARD_UNAVAILABLE, f"{error}; nothing has happened")
+                self._queue.withdraw([ticket], excuse)
         if begins.is_displaced:
             self._shards.look_again()
         if self._group.in_line and any(is_collision(error) for error in parties.lost.values()):
@@ -228,6 +233,9 @@ class PhasedRun:
             size = len(self._group.tickets)
             course.ticket.limit = max(size // 2, 1)
             return None if size > 1 else refused_alone(error)
+        if isinstance(error, ClockAhead):
+            detail = f"{course.error}; nothing has happened"
+            return NotDone(Excuse.SHARD_UNAVAILABLE, detail)
         if self._shards.trouble_with(shard) or (error and not is_busy(error)):
             detail = f"shard {shard} does not answer: {course.error}; nothing has happened"
             return NotDone(Excuse.SHARD_UNAVAILABLE, detail)

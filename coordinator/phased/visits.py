@@ -21,8 +21,15 @@ from coordinator.shards import Shards
 from coordinator.telemetry.metrics import Metrics
 from coordinator.telemetry.tracing import GroupTrace
 from ledger.ids import slot_of
+from shard_client.branch import clock_is_ahead
 from shard_client.connection import LOCK_WAIT_S
-from shard_client.errors import DuplicateRow, ShardError, ShardUnavailable, TryAgain
+from shard_client.errors import (
+    ClockAhead,
+    DuplicateRow,
+    ShardError,
+    ShardUnavailable,
+    TryAgain,
+)
 from shard_client.phases import Found, Visit
 from shard_client.xid import Gtrid
 
@@ -70,7 +77,21 @@ class Visits:
         for shard, answer in found.items():
             if not answer.locked.is_writable:
                 self._shards.note(ShardUnavailable(shard, "it is read only"))
-        return found
+        waited_us = round((time.monotonic() - deadline + self._lock_s) * 1e6)
+        self._leave_out(
+            parties, {s: answer.locked.latest + waited_us for s, answer in found.items()}
+        )
+        return {shard: answer for shard, answer in found.items() if shard in parties.branches}
+
+    def _leave_out(self, parties: Participants[Visit], latest: Mapping[str, int]) -> None:
+        """Make no visit to shards of whose clock this process's is too far ahead."""
+        now = time.time_ns() // 1000
+        for shard, stamp in latest.items():
+            if now > stamp and shard in parties.branches:
+                error = ClockAhead(shard, clock_is_ahead(now, stamp))
+                self._metrics.stamps_refused.inc()
+                self._shards.stamps_refused(str(error))
+                parties.leave_out(error)
 
     def absent(
         self, parties: Participants[Visit], missing: Mapping[str, set[str]]
@@ -138,6 +159,8 @@ class Visits:
         found = self.enter(parties, entering, in_line)
         straight = [shard for shard in work if shard not in entering]
         parties.open(straight, self.deadline())
+        straight = [shard for shard in straight if shard in parties.branches]
+        self._leave_out(parties, {shard: self._shards.latest(shard) for shard in straight})
         found |= dict.fromkeys(straight, NOTHING_FOUND)
         missing = {
             shard: {course.account for course in courses if course.account}
@@ -169,7 +192,7 @@ class Visits:
         visits = {
             shard: Visited(attempts_of(some, now, round(pause_s * 1e6)), [], [])
             for shard, some in work.items()
-            if self._shards.trouble_with(shard) is None
+            if self._shards.trouble_with(shard) is None and now <= self._shards.latest(shard)
         }
         parties = Participants(self._shards, gtrid, self._metrics, GroupTrace(), Visit)
         with parties.used():

@@ -101,6 +101,9 @@ class Metrics:
         self.conflicts = self._counter(
             "decision_conflicts", "Groups that somebody else had decided at their commit point"
         )
+        self.stamps_refused = self._counter(
+            "stamps_refused", "Transfers and visits refused because a clock is, or was, ahead"
+        )
         # Recovery.
         self.recovery_seconds = self._histogram(
             "recovery_seconds",

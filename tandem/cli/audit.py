@@ -1,5 +1,6 @@
 """`tandem audit`: every invariant, across all shards; or one account's history, recomputed."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -11,13 +12,23 @@ import click
 from coordinator.auditing.anchors import BrokenAnchors
 from coordinator.auditing.audit import AuditResult
 from coordinator.auditing.audit import audit as run_audit
-from coordinator.auditing.history import History, account_history
+from coordinator.auditing.history import History, account_history, accounts_ahead
+from coordinator.auditing.shard_audit import STAMPED_AHEAD
 from coordinator.http.schemas import time_text
 from coordinator.settings import Settings
 from ledger.audit import Checked, Violation
 from tandem.cli.configuration import load_settings, named_errors, settings_options
-from tandem.cli.terminal import CommandError, console, json_option, print_json, table
+from tandem.cli.terminal import (
+    CommandError,
+    UnknownOutcome,
+    console,
+    json_option,
+    print_json,
+    table,
+)
 from tandem.local.progress import shown
+
+log = logging.getLogger(__name__)
 
 # Entries in one table of a history: more would make the columns wait for each other for long.
 _PAGE = 1000
@@ -35,12 +46,16 @@ _PAGE = 1000
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Check that every chain passes through what this file has noted.",
 )
+@click.option(
+    "--ahead", is_flag=True, help="List the accounts that are stamped ahead of their shard's clock."
+)
 @json_option
 @settings_options
 def audit(
     account: str | None,
     anchor: Path | None,
     against: Path | None,
+    ahead: bool,
     as_json: bool,
     config: Path | None,
     data_dir: Path,
@@ -57,7 +72,14 @@ def audit(
     A chain cannot show that all of it was written anew. So note now and then where the chains end,
     keep the file where nobody who can write to the shards can, and check against it later.
 
-    Each violation is named. Exits with 1 if there is one.
+    Each violation is named.
+
+    \b
+    Exit codes:
+      0  every invariant holds
+      1  there is a violation
+      2  the command was not used rightly
+      3  it could not be checked, or not all of it: nothing is known
 
     \b
     Examples:
@@ -65,14 +87,20 @@ def audit(
       tandem audit --anchor anchors-2026-11-25.jsonl
       tandem audit --against anchors-2026-11-25.jsonl
       tandem audit --account alice
+      tandem audit --ahead
     """
-    if account and (anchor or against):
-        raise click.UsageError("--account shows one account; --anchor and --against are for all.")
+    if ((account or ahead) and (anchor or against)) or (account and ahead):
+        raise click.UsageError(
+            "--account shows one account, --ahead lists some; --anchor and --against are for all."
+        )
     settings = load_settings(config, data_dir)
     if account:
         _audit_one(settings, account, as_json)
         return
-    with shown(console(stderr=True)) as report, named_errors(), _named_files():
+    if ahead:
+        _list_ahead(settings, as_json)
+        return
+    with shown(console(stderr=True)) as report, _checked(), named_errors(), _named_files():
         result = run_audit(settings, report, anchor=anchor, against=against, apart=True)
     if as_json:
         print_json(_document(result))
@@ -86,6 +114,20 @@ def audit(
     if result.violations:
         unwritten = f" {anchor} was not written." if anchor else ""
         raise CommandError(f"{len(result.violations):,} violations were found.{unwritten}")
+
+
+@contextmanager
+def _checked() -> Iterator[None]:
+    """What cannot be read tells nothing of the books: it is not to look like a violation."""
+    try:
+        yield
+    except CommandError as error:
+        raise UnknownOutcome(error.message) from error
+    except (click.ClickException, click.Abort, click.exceptions.Exit):
+        raise
+    except Exception as error:
+        log.exception("the audit met a bug")
+        raise UnknownOutcome(f"It could not be checked, the audit broke: {error!r}.") from error
 
 
 @contextmanager
@@ -118,6 +160,8 @@ def print_audit(result: AuditResult) -> None:
     for name, count in result.summary.items():
         looked_at.add_row(name.replace("_", " "), f"{count:,}")
     screen.print(looked_at)
+    if stamped := result.summary.get(STAMPED_AHEAD):
+        screen.print(f"{stamped:,} accounts are stamped ahead of the clock: tandem audit --ahead")
     if not result.violations:
         screen.print("Every invariant holds.")
         return
@@ -127,13 +171,32 @@ def print_audit(result: AuditResult) -> None:
     screen.print(found)
 
 
+# --- accounts stamped ahead -----------------------------------------------------------------
+
+
+def _list_ahead(settings: Settings, as_json: bool) -> None:
+    with _checked(), named_errors():
+        found = accounts_ahead(settings)
+    if as_json:
+        print_json([{"account": a, "shard": shard, "until": _when(s)} for a, shard, s in found])
+        return
+    if not found:
+        click.echo("No account is stamped ahead of the clock.")
+        return
+    shown = table("account", "shard", "stamped until (UTC)")
+    for id_, shard, stamp in found:
+        shown.add_row(id_, shard, _when(stamp))
+    console().print(shown)
+    click.echo("What that means and what to do: docs/operations/clock-ahead.md")
+
+
 # --- one account ----------------------------------------------------------------------------
 
 
 def _audit_one(settings: Settings, id_: str, as_json: bool) -> None:
-    with named_errors(), account_history(settings, id_) as history:
+    with _checked(), named_errors(), account_history(settings, id_) as history:
         if history is None:
-            raise CommandError(f"There is no account {id_}.")
+            raise UnknownOutcome(f"There is no account {id_}.")
         wrong = _print_as_json(history) if as_json else _print_history(history)
     if wrong:
         raise CommandError(f"{wrong:,} violations were found.")

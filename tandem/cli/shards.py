@@ -7,6 +7,7 @@ import click
 
 from coordinator.cluster import read_map
 from coordinator.provision import ShardCheck, check_shards, provision
+from coordinator.provision import restore_map as restore
 from shard_client.shard_map import ShardMap
 from tandem.cli.configuration import load_settings, named_errors, settings_options
 from tandem.cli.terminal import CommandError, console, json_option, print_json, table
@@ -39,7 +40,7 @@ def show(as_json: bool, config: Path | None, data_dir: Path) -> None:
     for name, address in current.shards.items():
         made.add_row(
             name,
-            f"{address.host}:{address.port}/{address.database}",
+            str(address),
             str(slots[name]),
             ", ".join(f"{first}-{last}" for first, last in current.ranges_of(name)),
             address.server_uuid,
@@ -92,11 +93,27 @@ def init(config: Path | None, data_dir: Path) -> None:
     click.echo("The shards are set up. To see them: tandem shards show; to check them: check.")
 
 
+@shards.command("restore-map")
+@settings_options
+def restore_map(config: Path | None, data_dir: Path) -> None:
+    """Publish the shard map again that ZooKeeper has lost, from what the shards say that they own.
+
+    [shards] names every shard with its address. Each must answer as that shard of this cluster, and
+    together they must own every slot once; otherwise nothing is published, and what does not fit is
+    named. It is refused while a map is published.
+    """
+    settings = load_settings(config, data_dir)
+    with named_errors():
+        restore(settings, click.echo)
+    click.echo("To see it: tandem shards show; to check the books against it: tandem audit.")
+
+
 @shards.command()
 @json_option
 @settings_options
 def check(as_json: bool, config: Path | None, data_dir: Path) -> None:
-    """Check every shard: is it reachable, is it the right one, is it as durable as required?
+    """Check every shard: is it reachable, is it the right one, is it as durable as required, and
+    can be written there what transfers write? That is tried, and rolled back.
 
     Each problem names the setting and how to mend it. Exits with 1 if there is one.
     """

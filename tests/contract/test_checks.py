@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -10,6 +11,7 @@ from shard_client.checks import (
     SCHEMA_VERSION,
     ServerCheck,
     check_server,
+    read_clock,
     read_identity,
     verify_identity,
 )
@@ -17,7 +19,7 @@ from shard_client.connection import ShardConnection
 from shard_client.errors import ShardUnavailable
 from shard_client.shard import Limits, Shard
 from tests.contract.bench import soon
-from tests.contract.lone import CLUSTER, SERVICE, USER, Lone
+from tests.contract.lone import CLUSTER, PASSWORD, SERVICE, USER, Lone
 
 
 @pytest.fixture
@@ -27,10 +29,10 @@ def connection(lone: Lone) -> Iterator[ShardConnection]:
     made.close()
 
 
-def check(lone: Lone, clock_s: float = 0.0) -> ServerCheck:
+def check(lone: Lone) -> ServerCheck:
     connection = lone.connect()
     try:
-        return check_server(connection, time.time() + clock_s, soon())
+        return check_server(connection, soon())
     finally:
         connection.close()
 
@@ -160,16 +162,162 @@ def test_missing_privileges(lone: Lone) -> None:
 def _problems_of_poor(lone: Lone) -> list[str]:
     poor = ShardConnection(lone.address._replace(user="poor", password="pw"), 2.0, 60)
     try:
-        return check_server(poor, time.time(), soon()).problems
+        return check_server(poor, soon()).problems
     finally:
         poor.close()
 
 
-@pytest.mark.parametrize(("skew_s", "is_named"), [(1, False), (60, True), (-60, True)])
-def test_a_clock_that_is_wrong(lone: Lone, skew_s: float, is_named: bool) -> None:
-    problems = check(lone, skew_s).problems
-    assert any("clock" in text and "NTP" in text for text in problems) == is_named
-    assert len(problems) == is_named
+def test_a_wrong_clock_keeps_a_shard_out(lone: Lone) -> None:
+    refused = shard(lone)
+    with pytest.raises(ShardUnavailable, match="an hour off"):
+        refused.admit(lambda _: "its clock is an hour off")
+    assert not refused.is_available
+    refused.admit(lambda _: None)
+    assert refused.is_available
+
+
+@pytest.mark.parametrize("zone", ["+00:00", "+13:00", "SYSTEM"])
+def test_a_clock_is_read_in_whatever_time_zone(lone: Lone, zone: str) -> None:
+    before = lone.admin("SELECT @@global.time_zone")[0][0]
+    lone.admin(f"SET GLOBAL time_zone = '{zone}'")
+    try:
+        ours_s = time.time() - time.monotonic()
+        assert abs(check(lone).clock_offset_s - ours_s) < 1
+        connection = lone.connect()
+        assert abs(read_clock(connection, soon()) / 1e6 - time.time()) < 1
+        connection.close()
+    finally:
+        lone.admin(f"SET GLOBAL time_zone = '{before}'")
+
+
+# --- what transfers write --------------------------------------------------------------------
+
+
+def reason(lone: Lone) -> str:
+    """Why the shard cannot be admitted."""
+    with pytest.raises(ShardUnavailable) as caught:
+        shard(lone).admit()
+    return str(caught.value)
+
+
+def test_a_rehearsal_leaves_nothing(lone: Lone) -> None:
+    tables = ("accounts", "entries", "transfers", "decisions", "markers", "phases", "steps")
+    counts = "SELECT " + ", ".join(f"(SELECT COUNT(*) FROM {table})" for table in tables)
+    before = lone.admin(counts)
+    shard(lone).admit()
+    assert lone.admin(counts) == before
+    assert lone.admin("XA RECOVER") == []
+
+
+@pytest.mark.parametrize(
+    ("right", "table"),
+    [
+        ("INSERT", "entries"),
+        ("INSERT", "transfers"),
+        ("UPDATE (balance)", "accounts"),
+        ("UPDATE (held)", "accounts"),
+        ("UPDATE (status)", "accounts"),
+        ("DELETE", "decisions"),
+        ("DELETE", "markers"),
+        ("INSERT", "markers"),
+        ("UPDATE", "phases"),
+        ("UPDATE (stamp)", "steps"),
+        ("SELECT", "slots"),
+        ("UPDATE (touched)", "shard_identity"),
+    ],
+)
+def test_a_right_that_is_missing(lone: Lone, right: str, table: str) -> None:
+    used = shard(lone)
+    used.admit()
+    lone.admin(f"REVOKE {right} ON tandem.{table} FROM '{USER}'@'%'")
+    try:
+        text = reason(lone)
+        assert table in text or right.partition("(")[2].rstrip(")") in text
+        assert right.partition(" ")[0] in text
+        assert "tandem shards init" in text
+        used.check_again()
+        assert table in (used.unavailable_because or "")
+    finally:
+        lone.admin(f"GRANT {right} ON tandem.{table} TO '{USER}'@'%'")
+    used.admit()
+
+
+@pytest.mark.parametrize(
+    ("table", "event"),
+    [("entries", "BEFORE INSERT"), ("accounts", "AFTER UPDATE"), ("decisions", "BEFORE DELETE")],
+)
+def test_a_trigger_that_refuses(lone: Lone, table: str, event: str) -> None:
+    lone.admin(
+        f"CREATE TRIGGER forbids {event} ON {table} FOR EACH ROW"
+        " SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'not on my server'"
+    )
+    try:
+        text = reason(lone)
+        assert "not on my server" in text
+        assert "DROP TRIGGER" in text
+    finally:
+        lone.admin("DROP TRIGGER forbids")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("super_read_only", 1), ("offline_mode", 1), ("binlog_format", "1")]
+)
+def test_a_setting_that_keeps_writes_away(lone: Lone, variable: str, value: str) -> None:
+    """Statement format refuses what is written at READ COMMITTED. It is the session that counts."""
+    if lone.is_mariadb:
+        return
+    used = shard(lone)
+    used.admit()
+    before = {name: lone.admin(f"SELECT @@global.{name}")[0][0] for name in ("read_only", variable)}
+    lone.admin(f"SET GLOBAL {variable} = {value}")
+    try:
+        if variable == "binlog_format":
+            _statement_format(lone, used)
+            return
+        assert variable in reason(lone)
+        with suppress(ShardUnavailable):
+            used.check_again()
+        assert variable in (used.unavailable_because or "")
+    finally:
+        lone.admin(f"SET GLOBAL {variable} = {before[variable]!r}", "SET GLOBAL read_only = 0")
+    used.admit()
+
+
+def _statement_format(lone: Lone, used: Shard) -> None:
+    """Either the session sets its own, or it is told."""
+    connection = lone.connect()
+    ((own,),) = connection.rows("SELECT @@session.binlog_format", soon())
+    connection.close()
+    if own == "ROW":
+        used.check_again()
+        assert used.is_available
+        return
+    assert "binlog_format = ROW" in reason(lone)
+    used.check_again()
+    assert "binlog_format" in (used.unavailable_because or "")
+
+
+def test_a_password_that_has_expired(lone: Lone) -> None:
+    lone.admin(f"ALTER USER '{USER}'@'%' PASSWORD EXPIRE")
+    try:
+        text = reason(lone)
+        assert "has expired" in text
+        assert "PASSWORD EXPIRE NEVER" in text
+    finally:
+        lone.admin(
+            f"ALTER USER '{USER}'@'%' IDENTIFIED BY '{PASSWORD}'",
+            f"ALTER USER '{USER}'@'%' PASSWORD EXPIRE NEVER",
+        )
+    shard(lone).admit()
+
+
+def test_a_user_that_is_locked(lone: Lone) -> None:
+    lone.admin(f"ALTER USER '{USER}'@'%' ACCOUNT LOCK")
+    try:
+        assert "ACCOUNT UNLOCK" in reason(lone)
+    finally:
+        lone.admin(f"ALTER USER '{USER}'@'%' ACCOUNT UNLOCK")
+    shard(lone).admit()
 
 
 # --- identity -------------------------------------------------------------------------------

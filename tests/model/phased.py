@@ -286,7 +286,7 @@ class Phased:
         accounts = {account.id: account} if account and course.account else {}
         known = {self.transfer.id: state.source.stored} if state.source.stored else {}
         return Found(
-            Locked(SLOTS, True, accounts, known),
+            Locked(SLOTS, True, accounts, known, 2**63),
             {row.attempt: row for row in state.source.phases},
             {row.attempt: row.phase for row in state.source.phases},
             {step.attempt: step for step in state.destination.steps},

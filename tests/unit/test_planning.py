@@ -38,12 +38,14 @@ def locked(
     slots: list[tuple[int, int]] = ALL,
     is_writable: bool = True,
     known: Iterable[StoredTransfer] = (),
+    latest: int = NOW,
 ) -> Locked:
     return Locked(
         slots_of(tuple(slots)),
         is_writable,
         {id_: account(id_) for id_ in ids},
         {stored.transfer.id: stored for stored in known},
+        latest,
     )
 
 
@@ -66,7 +68,7 @@ def parts(result: Sorted) -> tuple[list[Ticket], list[Ticket], list[Ticket], lis
 def test_all_locked_is_all_ready_in_order() -> None:
     tickets = [ticket("1b", "2a"), ticket("1a", "2b"), ticket("2b", "1a")]
     answers = {"s1": locked("1a", "1b"), "s2": locked("2a", "2b")}
-    assert parts(sort_out(tickets, answers, set())) == (tickets, [], [], [])
+    assert parts(sort_out(tickets, answers, set(), NOW)) == (tickets, [], [], [])
 
 
 @pytest.mark.parametrize("missing", ["1a", "2a"])
@@ -74,7 +76,7 @@ def test_an_account_that_is_locked_by_others(missing: str) -> None:
     one, free = ticket("1a", "2a"), ticket("1b", "2b")
     ids = {"1a", "1b", "2a", "2b"} - {missing}
     answers = {f"s{n}": locked(*(i for i in ids if i[0] == n)) for n in "12"}
-    assert parts(sort_out([one, free], answers, set())) == ([free], [one], [], [])
+    assert parts(sort_out([one, free], answers, set(), NOW)) == ([free], [one], [], [])
 
 
 @pytest.mark.parametrize("missing", ["1a", "2a"])
@@ -82,7 +84,7 @@ def test_an_account_that_does_not_exist_can_be_decided(missing: str) -> None:
     one = ticket("1a", "2a")
     ids = {"1a", "2a"} - {missing}
     answers = {f"s{n}": locked(*(i for i in ids if i[0] == n)) for n in "12"}
-    assert parts(sort_out([one], answers, {missing})) == ([one], [], [], [])
+    assert parts(sort_out([one], answers, {missing}, NOW)) == ([one], [], [], [])
 
 
 @pytest.mark.parametrize(
@@ -99,19 +101,19 @@ def test_an_account_that_does_not_exist_can_be_decided(missing: str) -> None:
 )
 def test_a_shard_that_is_not_what_it_should_be(answers: dict[str, Locked]) -> None:
     one = ticket("1a", "2a")
-    assert parts(sort_out([one], answers, set())) == ([], [], [one], [])
+    assert parts(sort_out([one], answers, set(), NOW)) == ([], [], [one], [])
 
 
 def test_a_slot_that_is_elsewhere_is_never_an_account_that_does_not_exist() -> None:
     one = ticket("1a", "1b")
     moved = {"s1": locked(slots=[])}
-    assert parts(sort_out([one], moved, {"1a", "1b"})) == ([], [], [one], [])
+    assert parts(sort_out([one], moved, {"1a", "1b"}, NOW)) == ([], [], [one], [])
 
 
 def test_one_with_an_outcome_is_known_whatever_is_locked() -> None:
     again = ticket("1a", "2a")
     outcome = stored(again)
-    result = sort_out([again], {"s1": locked(known=[outcome])}, set())
+    result = sort_out([again], {"s1": locked(known=[outcome])}, set(), NOW)
     assert result.known == [(again, outcome)]
     assert parts(result)[:3] == ([], [], [])
 
@@ -119,14 +121,14 @@ def test_one_with_an_outcome_is_known_whatever_is_locked() -> None:
 def test_an_outcome_on_a_shard_that_lost_the_slot_does_not_count() -> None:
     again = ticket("1a", "1b")
     answers = {"s1": locked("1a", "1b", slots=[], known=[stored(again)])}
-    assert parts(sort_out([again], answers, set())) == ([], [], [again], [])
+    assert parts(sort_out([again], answers, set(), NOW)) == ([], [], [again], [])
 
 
 def test_one_id_twice_runs_once() -> None:
     first, again = ticket("1a", "1b", id_="t"), ticket("1a", "1c", id_="t")
     other = ticket("1a", "1b", id_="u")
     answers = {"s1": locked("1a", "1b", "1c")}
-    result = sort_out([first, again, other], answers, set())
+    result = sort_out([first, again, other], answers, set(), NOW)
     assert parts(result) == ([first, other], [again], [], [])
 
 
@@ -138,21 +140,21 @@ def test_one_that_waits_holds_back_its_batch() -> None:
     free = ticket("1d", "1e", batch=batch)
     strange = [ticket("1a", "1b", id_="o", batch=other), ticket("1a", "1b", id_="n")]
     answers = {"s1": locked("1a", "1b", "1c", "1d", "1e")}
-    result = sort_out([late, after, beyond, free, *strange], answers, set())
+    result = sort_out([late, after, beyond, free, *strange], answers, set(), NOW)
     assert parts(result) == ([free, *strange], [late, after, beyond], [], [])
 
 
 def test_one_that_is_displaced_holds_back_its_batch() -> None:
     batch = object()
     lost, after = ticket("1a", "2a", batch=batch), ticket("1a", "1b", batch=batch)
-    result = sort_out([lost, after], {"s1": locked("1a", "1b")}, set())
+    result = sort_out([lost, after], {"s1": locked("1a", "1b")}, set(), NOW)
     assert parts(result) == ([], [after], [lost], [])
 
 
 def test_one_with_an_outcome_holds_nothing_back() -> None:
     batch = object()
     again, after = ticket("1a", "1x", batch=batch), ticket("1a", "1b", batch=batch)
-    result = sort_out([again, after], {"s1": locked("1a", "1b", known=[stored(again)])}, set())
+    result = sort_out([again, after], {"s1": locked("1a", "1b", known=[stored(again)])}, set(), NOW)
     assert parts(result) == ([after], [], [], [again])
 
 
@@ -182,7 +184,7 @@ def test_every_ticket_is_in_one_place_and_batches_keep_their_order(
         answer.known.update(
             {s.transfer.id: s for s in before if f"s{s.transfer.source[0]}" == name}
         )
-    result = sort_out(tickets, answers, absent - free)
+    result = sort_out(tickets, answers, absent - free, NOW)
     everything = [one for part in parts(result) for one in part]
     assert sorted(map(id, everything)) == sorted(map(id, tickets))
     ready = list(map(id, result.ready))
