@@ -40,14 +40,12 @@ from ledger.decide import refuse_reuse
 from ledger.ids import slot_of
 from ledger.model import Account
 from shard_client.branch import Branch, Locked
-from shard_client.connection import LOCK_WAIT_S
 from shard_client.errors import (
     ConnectionLost,
     DuplicateRow,
     ShardError,
     ShardUnavailable,
     StatementRefused,
-    TryAgain,
 )
 from shard_client.phases import PENDING
 from shard_client.prepared import DecisionOutcome
@@ -149,8 +147,18 @@ class Executors:
                 time.sleep(_AFTER_BUG_S)
 
 
+class Held(NamedTuple):
+    """A group's name, and its branches, of which one has locked an account."""
+
+    gtrid: Gtrid
+    participants: Participants[Branch]
+
+
 class GroupRun:
-    """One group on its way; `run` takes it to an end of the protocol's table."""
+    """One group on its way; `run` takes it to an end of the protocol's table.
+
+    One whose account was waited for has a name already, and a branch that has locked it (`held`).
+    """
 
     def __init__(
         self,
@@ -164,6 +172,7 @@ class GroupRun:
         names: Names,
         homes: Homes,
         timeouts: Timeouts,
+        held: Held | None = None,
     ) -> None:
         self._group = group
         self._queue = queue
@@ -171,16 +180,20 @@ class GroupRun:
         self._finisher = finisher
         self._metrics = metrics
         self._timeouts = timeouts
-        self._gtrid = names.gtrid(homes.of(group))
+        self._gtrid = held.gtrid if held else names.gtrid(homes.of(group))
         self._shard_names = sorted(group.at)
         self._trace = tracer.group(self._gtrid, group.tickets)
-        self._participants: Participants[Branch] = Participants(
-            shards, self._gtrid, metrics, self._trace
-        )
+        self._participants: Participants[Branch]
+        if held:
+            self._participants = held.participants
+            self._participants.note_in(self._trace)
+        else:
+            self._participants = Participants(shards, self._gtrid, metrics, self._trace)
         self._plan = EMPTY_PLAN
         self._now = 0
         self._known: list[tuple[Ticket, StoredTransfer]] = []
         self._again: list[Ticket] = []
+        self._missed: set[str] = set()
         self._phase = Phase.LOCKING
         self._is_with_finisher = False
 
@@ -209,7 +222,7 @@ class GroupRun:
                 self._participants.close()
                 self._note_hindrances()
             finally:
-                self._queue.finished(self._group, self._again)
+                self._queue.finished(self._group, self._again, self._missed)
                 self._metrics.deferred.inc(len(self._again))
             self._trace.end(self._phase)
 
@@ -252,8 +265,8 @@ class GroupRun:
     def _lock(self) -> Event:
         began = time.monotonic()
         parts = self._participants
-        parts.open(self._shard_names, self._lock_deadline())
-        self._wait_in_line()
+        more = [name for name in self._shard_names if name not in parts.branches]
+        parts.open(more, self._lock_deadline())
         accounts, ids = self._wanted()
         locked = parts.ask(
             list(parts.branches),
@@ -267,6 +280,8 @@ class GroupRun:
         locked = {name: answer for name, answer in locked.items() if name in parts.branches}
         # The shards have read their clocks since; all of that time may have passed after it.
         read_at = time.time_ns() // 1000 - round((time.monotonic() - began) * 1e6)
+        for name, answer in locked.items():
+            self._missed |= accounts[name] - answer.accounts.keys() - absent
         sorted_ = sort_out(self._group.tickets, locked, absent, read_at)
         self._known = sorted_.known
         self._refuse_ahead(sorted_.ahead)
@@ -286,25 +301,6 @@ class GroupRun:
             accounts[destination_shard].add(ticket.transfer.destination)
             ids[source_shard].add(ticket.transfer.id)
         return accounts, ids
-
-    def _wait_in_line(self) -> None:
-        """Lock the accounts of a ticket that was passed over too often, waiting for each, in one
-        global order, so that waiters cannot wait for each other in a circle (rule R9).
-        """
-        ticket = self._group.in_line
-        if ticket is None:
-            return
-        accounts = (ticket.transfer.source, ticket.transfer.destination)
-        for shard, account in sorted(zip(ticket.shards, accounts, strict=True)):
-            if shard in self._participants.branches:
-                self._wait_for(shard, account)
-        if any(isinstance(error, TryAgain) for error in self._participants.lost.values()):
-            ticket.waits += 1
-            group_log.log_kept_waiting(self._gtrid, ticket)
-
-    def _wait_for(self, shard: str, account: str) -> None:
-        deadline = self._lock_deadline() + LOCK_WAIT_S
-        self._participants.ask([shard], lambda b: b.wait_for([account], deadline), "lock")
 
     def _absent(self, accounts: Mapping[str, set[str]], locked: Mapping[str, Locked]) -> set[str]:
         """Which accounts do not exist, of those that the lock packets did not bring."""
@@ -545,7 +541,7 @@ class GroupRun:
         # One draw for all: they come back together.
         now, drawn = time.monotonic(), random.random()
         for ticket in tickets:
-            ticket.not_before = now + pause_after(ticket.skips, ticket.waits, lambda: drawn)
+            ticket.not_before = now + pause_after(ticket.skips, lambda: drawn)
 
     # Each packet has a time of its own, from when it is sent: a shard is not to pay for what was
     # waited for elsewhere (rule R9).

@@ -123,6 +123,14 @@ class Participants(Generic[B]):
                 self._metrics.released(self._role(name), name, now - self._locked_at[name])
         return answers
 
+    def waited(self) -> None:
+        """A lock that was waited for is had: only from now on do others wait for it."""
+        self._locked_at = dict.fromkeys(self._locked_at, time.monotonic())
+
+    def note_in(self, trace: GroupTrace) -> None:
+        """What is called from now on is part of this trace."""
+        self._trace = trace
+
     def _role(self, name: str) -> str:
         """What a branch is to its group, for the metrics."""
         if self._kind is not Branch:

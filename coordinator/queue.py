@@ -10,13 +10,15 @@ import threading
 import time
 from bisect import bisect_left, insort
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 from operator import attrgetter
 from typing import NamedTuple
 
+from coordinator.callers import Callers
+from coordinator.line import Line
 from coordinator.telemetry.tracing import Origin
 from ledger.model import Refusal, Transfer
 from shard_client.transfers import StoredTransfer
@@ -25,9 +27,6 @@ from shard_client.transfers import StoredTransfer
 # and growing with every try, so that groups that hold what the others need part ways.
 _PAUSE_MIN_S = 0.002
 _PAUSE_MAX_S = 0.1
-# After a wait in line that was in vain: whoever holds the lock holds it for long.
-_PAUSE_IN_VAIN_S = 0.5
-_PAUSE_IN_VAIN_MAX_S = 4.0
 # A group costs a shard much the same whether it has one transfer or fifty there. So one that has
 # fewer than so many at a shard, on average, waits for company while a young one is at its shards;
 # what waits goes together when that one ends.
@@ -40,6 +39,19 @@ _YOUNG_PHASED_S = 0.12
 # half as large; they grow again while it is less than the second.
 _CROWDED = 0.08
 _CALM = 0.04
+# So few of a batch at most come into one group with single transfers, whose clients wait for each.
+_BESIDE_SINGLES_MAX = 100
+# A group of batches is no larger while single transfers come, as far as the last of them is ago:
+# they would wait for its processor time.
+_BATCHES_MAX = 500
+_SINGLES_COME_S = 1.0
+# So many at most come to their places one by one; of more, all that waits is sorted.
+_FEW = 16
+# How often is looked whether an account is to be waited for, and when there is none.
+_LINE_PAUSE_S = 0.1
+_LINE_IDLE_S = 1.0
+# So long is a lock in hand, while a group of this process ends that has the other account.
+_HEIR_PATIENCE_S = 0.25
 
 
 # The way of two-phase commit, and of what is on one shard.
@@ -129,6 +141,7 @@ class Ticket:
         "answer",
         "asked",
         "batch",
+        "caller",
         "deadline",
         "gtrid",
         "has_waited",
@@ -157,6 +170,7 @@ class Ticket:
         request_id: str | None = None,
         origin: Origin | None = None,
         default: str = ALONE,
+        caller: str = "",
     ) -> None:
         # As it was asked for: without a protocol, if none was named, and with the default then.
         self.asked = transfer
@@ -169,13 +183,16 @@ class Ticket:
         self.origin = origin
         # Transfers of one batch that share accounts keep their order.
         self.batch = batch
+        # With whom it shares its part of the turns and of the room.
+        self.caller = caller
         self.state = State.OPEN
         self.answer: Answer | None = None
+        # Its turn; those of a batch count up.
         self.number = 0
         self.shards: tuple[str, str] = ("", "")
         # The protocol by which it runs: on one shard nothing has to be agreed upon.
         self.way = ALONE
-        # How often it was passed over, and how often it waited in line for a lock in vain.
+        # How often it was passed over, and how often one of its accounts was waited for in vain.
         self.skips = 0
         self.waits = 0
         self.not_before = 0.0
@@ -200,13 +217,9 @@ def too_late(ticket: Ticket) -> NotDone:
 
 @dataclass(frozen=True)
 class Group:
-    """Tickets to be committed together, in their order; `in_line` is the one among them that has
-    been passed over so often that its accounts are to be waited for. The others of such a group
-    want one of these accounts too.
-    """
+    """Tickets to be committed together, in their order."""
 
     tickets: list[Ticket]
-    in_line: Ticket | None
 
     @cached_property
     def way(self) -> str:
@@ -227,8 +240,16 @@ class Group:
         }
 
 
+class Turn(NamedTuple):
+    """An account that was found locked too often, to be waited for; and one that wants it."""
+
+    account: str
+    shard: str
+    ticket: Ticket | None
+
+
 class Overloaded(Exception):
-    """The queue is full; nothing was taken."""
+    """There is no room, and the text says for whom; nothing was taken."""
 
 
 class InUse(Exception):
@@ -244,12 +265,13 @@ class Closed(Exception):
 
 
 class Queue:
-    """Transfers that wait, in the order of their arrival.
+    """Transfers that wait, in the order of their turns.
 
     A group has at most `group_max` of them at each shard, and fewer where others are at the same
-    accounts. `shard_of` says where an account is; `trouble_with` why a shard cannot be used and
-    since how many seconds, or None. What touches one of the `slow_shards` runs apart from all else,
-    in at most `slow_max` groups at a time: they are not to have all who run groups.
+    accounts. Of those who want an account that others keep locked `stuck_max` may wait. `shard_of`
+    says where an account is; `trouble_with` why a shard cannot be used and since how many seconds,
+    or None. What touches one of the `slow_shards` runs apart from all else, in at most `slow_max`
+    groups at a time: they are not to have all who run groups.
     """
 
     def __init__(
@@ -258,18 +280,20 @@ class Queue:
         waiting_max: int,
         group_max: int,
         skips_max: int,
+        stuck_max: int,
         shard_patience_s: float,
         shard_of: Callable[[str], str],
         trouble_with: Callable[[str], tuple[str, float] | None],
         slow_shards: Callable[[], set[str]] = set,
         slow_max: int = 1,
     ) -> None:
-        self._waiting_max = waiting_max
+        self._callers = Callers(waiting_max)
         self._group_max = group_max
         self._small = min(_SMALL, group_max)
         # How many a group may have at each shard now.
         self._at_each = group_max
         self._skips_max = skips_max
+        self._stuck_max = stuck_max
         self._shard_patience_s = shard_patience_s
         self._shard_of = shard_of
         self._trouble_with = trouble_with
@@ -277,11 +301,17 @@ class Queue:
         self._slow_max = slow_max
         # Those that keep groups waiting, as they were when candidates were last looked for.
         self._slow: set[str] = set()
-        self._numbers = itertools.count()
-        self._changed = threading.Condition()
+        lock = threading.RLock()
+        self._changed = threading.Condition(lock)
+        self._line_changed = threading.Condition(lock)
         self._waiting: list[Ticket] = []
+        # By the groups that run, and by the line: what it keeps is nobody's to try.
         self._claimed: set[str] = set()
         self._blocked = _Blocked()
+        self._line = Line()
+        # What goes, as soon as it is free, to whoever has waited for another account.
+        self._heir: str | None = None
+        self._last_single = 0.0
         # The groups that run, and when they were taken.
         self._running: dict[int, tuple[float, Group]] = {}
         # Until then a small group waits for company, and nobody need be woken before it has enough.
@@ -290,7 +320,6 @@ class Queue:
         # Several of one id come from batches; they wait for each other.
         self._by_id: dict[str, list[Ticket]] = {}
         self._unsettled = 0
-        self._is_in_line = False
         self._is_closed = False
         # Those whose groups have left them to be finished later, with what they keep waiting.
         self._left: dict[int, Ticket] = {}
@@ -304,19 +333,63 @@ class Queue:
         with self._changed:
             if self._is_closed:
                 raise Closed
-            if self.waiting + len(tickets) > self._waiting_max:
-                raise Overloaded
+            if not tickets:
+                return
+            caller, is_batch = tickets[0].caller, tickets[0].batch is not None
+            self._check_room(caller, len(tickets))
             for ticket in tickets if alone else ():
                 if at_work := self.find(ticket.transfer.id):
                     raise InUse(at_work)
-            for ticket in tickets:
-                ticket.number = next(self._numbers)
+            turns = self._callers.turns(caller, len(tickets), is_batch=is_batch)
+            for ticket, turn in zip(tickets, turns, strict=True):
+                ticket.number = turn
                 self._by_id.setdefault(ticket.transfer.id, []).append(ticket)
-            self._waiting.extend(tickets)
             self._unsettled += len(tickets)
+            now = time.monotonic()
+            if not is_batch:
+                self._last_single = now
+            self._enter(self._without_crowd(tickets))
             self._lacking -= len(tickets)
-            if self._lacking <= 0 or time.monotonic() > self._in_company_at:
+            if self._lacking <= 0 or now > self._in_company_at:
                 self._changed.notify()
+
+    def _check_room(self, caller: str, count: int) -> None:
+        """Raise Overloaded if so many more of a caller may not wait."""
+        kept = sum(map(self._blocked.counts.__getitem__, self._line.stuck())) if self._line else 0
+        why = self._callers.no_room(caller, count, self.waiting - kept, kept)
+        if why:
+            raise Overloaded(why)
+
+    def _enter(self, tickets: Sequence[Ticket]) -> None:
+        """Put tickets, which are in order, to their places among those that wait."""
+        waiting = self._waiting
+        if not waiting or not tickets or waiting[-1].number <= tickets[0].number:
+            waiting.extend(tickets)
+        elif len(tickets) < _FEW:
+            for ticket in tickets:
+                insort(waiting, ticket, key=_NUMBER)
+        else:
+            self._put_back(tickets)
+
+    def _without_crowd(self, tickets: Sequence[Ticket]) -> Sequence[Ticket]:
+        """Without those that want an account that others keep locked and too many wait for: these
+        are answered.
+        """
+        counts = self._blocked.counts
+        room = {account: self._stuck_max - counts[account] for account in self._line.stuck()}
+        if not room:
+            return tickets
+        kept = []
+        for ticket in tickets:
+            wanted = {ticket.transfer.source, ticket.transfer.destination} & room.keys()
+            crowded = next((account for account in wanted if room[account] <= 0), None)
+            if crowded:
+                self._settle(ticket, too_crowded(crowded, self._stuck_max))
+                continue
+            for account in wanted:
+                room[account] -= 1
+            kept.append(ticket)
+        return kept
 
     def find(self, transfer: str) -> Ticket | None:
         """The ticket of a transfer that is being worked on in this process, best one that may have
@@ -329,6 +402,18 @@ class Queue:
     def waiting(self) -> int:
         """How many tickets wait for a group."""
         return len(self._waiting) + self._blocked.count
+
+    @property
+    def stuck(self) -> tuple[int, int]:
+        """How many accounts others keep locked, and how many tickets wait for them."""
+        with self._changed:
+            counts = [self._blocked.counts[account] for account in self._line.stuck()]
+        return len(counts), sum(counts)
+
+    @property
+    def callers(self) -> int:
+        """How many callers have tickets without an answer."""
+        return self._callers.count
 
     @property
     def unsettled(self) -> int:
@@ -386,9 +471,11 @@ class Queue:
             return
         ticket.state, ticket.answer = State.DONE, answer
         self._blocked.answered(ticket)
+        self._callers.answered(ticket.caller)
         self._unsettled -= 1
         if self._is_closed and not self._unsettled:
             self._changed.notify_all()
+            self._line_changed.notify_all()
         likes = self._by_id[ticket.transfer.id]
         likes.remove(ticket)
         if not likes:
@@ -417,7 +504,7 @@ class Queue:
 
     def _wait_for_company(self, group: Group) -> float:
         """How long a group would better wait for others to join it, in seconds."""
-        if group.in_line or not self._is_small(group):
+        if not self._is_small(group):
             return 0.0
         ends = [
             began + (_YOUNG_S if other.way == ALONE else _YOUNG_PHASED_S)
@@ -443,7 +530,7 @@ class Queue:
         self._claimed |= accounts
         self._running[id(group)] = (time.monotonic(), group)
         self._in_company_at = 0.0
-        self._is_in_line = self._is_in_line or group.in_line is not None
+        self._callers.took(group.tickets[-1].number)
         if self._waiting:
             self._changed.notify()
 
@@ -457,16 +544,6 @@ class Queue:
             self.withdraw(group.tickets, answer)
             self.finished(group, group.tickets)
 
-    def finished(self, group: Group, again: Iterable[Ticket]) -> None:
-        """A group has run; those of `again` wait once more, at their old places."""
-        with self._changed:
-            del self._running[id(group)]
-            self._claimed -= group.accounts
-            if group.in_line:
-                self._is_in_line = False
-            self._put_back([*again, *self._blocked.release(group.accounts)])
-            self._wake()
-
     def met_others(self, group: Group, taken: int, asked: int) -> None:
         """Of the accounts that a group has asked for, others had locked so many."""
         size = max(group.at.values())
@@ -476,6 +553,146 @@ class Queue:
                 self._at_each = min(self._at_each, max(size // 2, self._small))
             elif size >= self._at_each and taken < asked * _CALM:
                 self._at_each = min(self._at_each + self._at_each // 8 + 1, self._group_max)
+
+    def finished(
+        self,
+        group: Group,
+        again: Sequence[Ticket],
+        missed: Collection[str] = (),
+        stuck: Collection[str] = (),
+    ) -> None:
+        """A group has run; those of `again` wait once more, at their old places. Others had the
+        accounts locked that it has `missed`, and had those that are `stuck` locked for long.
+        """
+        with self._changed:
+            del self._running[id(group)]
+            free = group.accounts
+            if missed or stuck or self._line:
+                self._learn(group.accounts, again, missed, stuck)
+                free = {account for account in free if not self._line.keeps(account)}
+            self._claimed -= free
+            self._put_back([*again, *self._blocked.release(free)])
+            if self._heir and self._heir not in self._claimed:
+                self._claimed.add(self._heir)
+                self._heir = None
+                self._line_changed.notify()
+            self._wake()
+
+    # --- in line ----------------------------------------------------------------------------
+
+    def _learn(
+        self,
+        had: Iterable[str],
+        again: Iterable[Ticket],
+        missed: Collection[str],
+        stuck: Collection[str],
+    ) -> None:
+        """Accounts that were missed once more, or by one that has missed too often, are kept in
+        line; the others that were to be tried are as any other account.
+        """
+        late = set(stuck)
+        for ticket in again if missed else ():
+            if ticket.skips > self._skips_max:
+                late.update(account for account in _ends(ticket) if account in missed)
+        for account in had if self._line else ():
+            if account in self._line and not self._line.keeps(account):
+                if account in missed:
+                    late.add(account)
+                else:
+                    self._line.drop(account)
+        now = time.monotonic()
+        for account in late:
+            self._line.keep(account, now)
+            self._claimed.add(account)
+            self._line_changed.notify()
+
+    def take_in_line(self) -> Turn | None:
+        """Wait for an account that is to be waited for; None when the queue is closed and empty.
+
+        It is kept until it is given to `had`, `in_vain` or `lost`.
+        """
+        with self._changed:
+            while not (self._is_closed and not self._unsettled):
+                if turn := self._next_in_line():
+                    return turn
+                self._line_changed.wait(_LINE_PAUSE_S if self._line else _LINE_IDLE_S)
+            return None
+
+    def _next_in_line(self) -> Turn | None:
+        while account := self._line.next(time.monotonic(), self._blocked.counts):
+            shard = self._shard_of(account)
+            if self._trouble_with(shard) is None:
+                self._line.awaited = account
+                waiting = itertools.chain(self._blocked.all(), self._waiting)
+                first = next((ticket for ticket in waiting if account in _ends(ticket)), None)
+                return Turn(account, shard, first)
+            # There is no telling now; those who want it are told of the shard.
+            self._leave_line(account)
+        return None
+
+    def _leave_line(self, account: str) -> None:
+        self._line.drop(account)
+        self._claimed.discard(account)
+        self._put_back(self._blocked.release({account}))
+        self._wake()
+
+    def had(self, turn: Turn) -> Group | None:
+        """The account is locked by who has waited for it: gives those who want it and can run
+        together now, if there are any. Their accounts are claimed as by `take`.
+        """
+        with self._changed:
+            self._leave_line(turn.account)
+            candidates = self._candidates(turn.account) or self._heirs(turn.account)
+            if not candidates:
+                return None
+            likes = _of_one_way(candidates, candidates[0].way)
+            group = Group(_together(likes, self._at_each))
+            self._begin(group)
+            return group
+
+    def _heirs(self, account: str) -> list[Ticket]:
+        """When the other accounts of those who want this one are all at work in this process: who
+        can run when the group that the first of them needs has ended, which is soon.
+        """
+        first = next((t for t in self._blocked.all() if account in _ends(t)), None)
+        if first is None:
+            return []
+        source, destination = _ends(first)
+        other = destination if source == account else source
+        self._claimed.add(account)
+        self._heir = other
+        has_come = self._line_changed.wait_for(lambda: self._heir is None, _HEIR_PATIENCE_S)
+        self._heir = None
+        self._claimed.discard(account)
+        self._put_back(self._blocked.release({account}))
+        if not has_come:
+            return []
+        self._claimed.discard(other)
+        return self._candidates(account)
+
+    def in_vain(self, turn: Turn) -> None:
+        """Others have the account locked still."""
+        with self._changed:
+            self._line.in_vain(turn.account, time.monotonic())
+            self._blocked.waited_in_vain(turn.account)
+            self._changed.notify()
+
+    def lost(self, turn: Turn) -> None:
+        """Whether the account is locked is not known: it is tried as any other one."""
+        with self._changed:
+            self._leave_line(turn.account)
+
+    def _see_to_line(self, now: float) -> None:
+        """Let go of accounts that are to be tried, or forgotten."""
+        counts = self._blocked.counts
+        free = set(self._line.tries(now, counts))
+        for account in self._line.forgotten(now, counts):
+            if self._line.keeps(account):
+                free.add(account)
+            self._line.drop(account)
+        self._claimed -= free
+        if free:
+            self._put_back(self._blocked.release(free))
 
     def hold_back(self, tickets: Iterable[Ticket]) -> None:
         """These are left to be finished later, though their group ends: what comes after them in
@@ -515,6 +732,7 @@ class Queue:
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
+            self._line_changed.notify_all()
             return self._changed.wait_for(
                 lambda: not self._unsettled,
                 max(deadline - time.monotonic(), 0),
@@ -523,24 +741,20 @@ class Queue:
     # --- which may run together -------------------------------------------------------------
 
     def _pick(self) -> Group | None:
+        now = time.monotonic()
+        if self._line:
+            self._see_to_line(now)
         candidates = self._candidates()
         if not candidates:
             return None
-        late = (ticket for ticket in candidates if ticket.skips > self._skips_max)
-        # One at a time: while it waits for a lock, the other executors do not.
-        in_line = None if self._is_in_line else next(late, None)
-        if in_line:
-            likes = _of_one_way(candidates, in_line.way)
-            # Not if one before it in its batch, which runs another way, holds it back.
-            if in_line in likes:
-                chosen = _wanting_the_same(likes, in_line, self._at_each)
-                if in_line in chosen:
-                    return Group(chosen, in_line)
         likes = _of_one_way(candidates, candidates[0].way)
-        return Group(_together(_as_slow(likes, self._slow), self._at_each), None)
+        likes = _of_one_kind(likes, singles_come=now - self._last_single < _SINGLES_COME_S)
+        return Group(_together(_as_slow(likes, self._slow), self._at_each))
 
-    def _candidates(self) -> list[Ticket]:
-        """Those whose accounts are free in this process and whose shards can be used, in order."""
+    def _candidates(self, wanted: str | None = None) -> list[Ticket]:
+        """Those whose accounts are free in this process and whose shards can be used, in order; and
+        which want one account, if it is named.
+        """
         now = time.monotonic()
         troubles = _Troubles(self._trouble_with)
         self._slow = self._slow_shards()
@@ -560,6 +774,7 @@ class Queue:
             is_kept = source in claimed or destination in claimed
             if (
                 is_kept
+                or (wanted is not None and wanted not in (source, destination))
                 or ticket.not_before > now
                 or (ticket.batch is not None and self._is_behind(ticket, held))
                 or self._has_trouble(ticket, troubles)
@@ -614,11 +829,15 @@ class Queue:
 
     def _pause(self) -> float:
         """How long nothing can change by itself, in seconds."""
-        if not self._waiting:
-            return 1.0
         now = time.monotonic()
-        later = (t.not_before - now for t in self._waiting if t.not_before > now)
-        return max(min(later, default=_PAUSE_MAX_S), _PAUSE_MIN_S)
+        pause = 1.0
+        if self._waiting:
+            later = (t.not_before - now for t in self._waiting if t.not_before > now)
+            pause = min(later, default=_PAUSE_MAX_S)
+        if self._line:
+            next_at = self._line.next_at(self._blocked.counts)
+            pause = min(pause, next_at - now) if next_at is not None else pause
+        return max(pause, _PAUSE_MIN_S)
 
 
 class _Blocked:
@@ -628,9 +847,10 @@ class _Blocked:
 
     def __init__(self) -> None:
         self._by_account: defaultdict[str, list[Ticket]] = defaultdict(list)
-        # Those without an answer, by identity: what has one stays till its account is free, and
-        # takes no room.
-        self._open: set[int] = set()
+        # The accounts of those without an answer, by identity, and how many want each: what has
+        # its answer stays till its account is free, and takes no room.
+        self._open: dict[int, str] = {}
+        self.counts: Counter[str] = Counter()
         # The numbers of those of a batch that want one account, in order.
         self._places: dict[tuple[int, str], list[int]] = {}
 
@@ -641,11 +861,31 @@ class _Blocked:
 
     def answered(self, ticket: Ticket) -> None:
         """A ticket, whether it is here or not, has its answer."""
-        self._open.discard(id(ticket))
+        account = self._open.pop(id(ticket), None)
+        if account is not None:
+            self._uncount(account)
+
+    def _uncount(self, account: str) -> None:
+        self.counts[account] -= 1
+        if not self.counts[account]:
+            del self.counts[account]
+
+    def all(self) -> Iterator[Ticket]:
+        """Those that have no answer."""
+        every = itertools.chain.from_iterable(self._by_account.values())
+        return (ticket for ticket in every if ticket.state is not State.DONE)
+
+    def waited_in_vain(self, account: str) -> None:
+        """Count it for those that this account keeps, and forget those that have their answers."""
+        for ticket in self.release({account}):
+            if ticket.state is not State.DONE:
+                ticket.waits += 1
+                self.add(ticket, account)
 
     def add(self, ticket: Ticket, account: str) -> None:
         self._by_account[account].append(ticket)
-        self._open.add(id(ticket))
+        self._open[id(ticket)] = account
+        self.counts[account] += 1
         for place in _places(ticket) if ticket.batch is not None else ():
             insort(self._places.setdefault(place, []), ticket.number)
 
@@ -664,7 +904,7 @@ class _Blocked:
             for ticket in self._by_account.pop(account)
         ]
         for ticket in free:
-            self._open.discard(id(ticket))
+            self.answered(ticket)
             for place in _places(ticket) if ticket.batch is not None else ():
                 numbers = self._places[place]
                 del numbers[bisect_left(numbers, ticket.number)]
@@ -754,6 +994,24 @@ def _is_agreed_upon(ticket: Ticket) -> bool:
     return ticket.way == ALONE and ticket.shards[0] != ticket.shards[1]
 
 
+def _of_one_kind(candidates: Sequence[Ticket], *, singles_come: bool) -> Sequence[Ticket]:
+    """Single transfers, or those of batches, whatever is first: who has sent one waits for it, and
+    not for many of a batch. Few of these may come along.
+    """
+    if not singles_come:
+        return candidates
+    of_batches = [ticket for ticket in candidates if ticket.batch is not None]
+    if len(of_batches) <= _BESIDE_SINGLES_MAX:
+        return candidates
+    if candidates[0].batch is None:
+        return [ticket for ticket in candidates if ticket.batch is None]
+    return of_batches[:_BATCHES_MAX]
+
+
+def _ends(ticket: Ticket) -> tuple[str, str]:
+    return ticket.transfer.source, ticket.transfer.destination
+
+
 def _places(ticket: Ticket) -> list[tuple[int, str]]:
     """A ticket's accounts within its batch."""
     batch = id(ticket.batch)
@@ -785,31 +1043,13 @@ def _together(candidates: Sequence[Ticket], group_max: int) -> list[Ticket]:
     return chosen
 
 
-def _wanting_the_same(
-    candidates: Sequence[Ticket], in_line: Ticket, group_max: int
-) -> list[Ticket]:
-    """The ticket in line, and those that want one of its accounts and have nobody of their own
-    batch before them who is left out.
-    """
-    wanted = {in_line.transfer.source, in_line.transfer.destination}
-    held: set[tuple[int, str]] = set()
-    chosen: list[Ticket] = []
-    for ticket in candidates:
-        accounts = (ticket.transfer.source, ticket.transfer.destination)
-        keys = [(id(ticket.batch), account) for account in accounts]
-        has_room = ticket is in_line or len(chosen) < min(group_max, ticket.limit) - 1
-        if has_room and not wanted.isdisjoint(accounts) and held.isdisjoint(keys):
-            chosen.append(ticket)
-        elif ticket.batch is not None:
-            held.update(keys)
-    return chosen
+def too_crowded(account: str, limit: int) -> NotDone:
+    """What is told of a transfer that is one too many for an account."""
+    detail = f"account {account} stays locked, and {limit} transfers wait for it in this process"
+    return NotDone(Excuse.ACCOUNT_BUSY, detail)
 
 
-def pause_after(skips: int, waits: int = 0, chance: Callable[[], float] = random.random) -> float:
-    """How long to leave a transfer alone that was passed over `skips` times and has waited in line
-    in vain `waits` times, in seconds.
-    """
-    if waits:
-        return min(_PAUSE_IN_VAIN_S * 2.0 ** min(waits - 1, 10), _PAUSE_IN_VAIN_MAX_S)
+def pause_after(skips: int, chance: Callable[[], float] = random.random) -> float:
+    """How long to leave a transfer alone that was passed over `skips` times, in seconds."""
     pause: float = min(_PAUSE_MIN_S * 2 ** min(skips, 10), _PAUSE_MAX_S)
     return pause * chance()

@@ -89,6 +89,8 @@ class Engine(Section, frozen=True):
     lock_timeout_ms: Milliseconds = 2000
     write_timeout_ms: Milliseconds = 5000
     skips_max: Annotated[int, Meta(ge=0, le=1000)] = 3
+    stuck_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
+    unfinished_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 100
     sweep_interval_ms: Milliseconds = 2000
     sweep_grace_ms: Milliseconds = 15_000
     collect_after_ms: Annotated[int, Meta(ge=1000, le=86_400_000)] = 60_000

@@ -61,9 +61,9 @@ class Transfers:
         self._metrics = metrics
 
     def submit(
-        self, transfers: Sequence[Transfer], timeout_s: float, *, is_batch: bool
+        self, transfers: Sequence[Transfer], timeout_s: float, caller: str, *, is_batch: bool
     ) -> list[Ticket]:
-        """Queue transfers, all or none.
+        """Queue transfers of a caller, all or none.
 
         Raises Overloaded, Closed, NoShardMap, and for one that is no batch InUse.
         """
@@ -78,7 +78,7 @@ class Transfers:
             if first:
                 time.sleep(0)
             tickets += [
-                Ticket(t, deadline, latch, batch, request, origin, self._default)
+                Ticket(t, deadline, latch, batch, request, origin, self._default, caller)
                 for t in transfers[first : first + _AT_ONCE]
             ]
         try:

@@ -12,8 +12,9 @@ from coordinator.accounts import Accounts
 from coordinator.cluster.election import Member
 from coordinator.cluster.session import ClusterSession
 from coordinator.collection import Collector
-from coordinator.executor import Executors, GroupRun, Homes, Names, Timeouts
+from coordinator.executor import Executors, GroupRun, Held, Homes, Names, Timeouts
 from coordinator.following import Following
+from coordinator.in_line import InLine
 from coordinator.moments import Moments
 from coordinator.operation import Operation
 from coordinator.phased.finisher import PhasedFinisher
@@ -72,6 +73,7 @@ class Process:
             waiting_max=engine.queue_max,
             group_max=engine.group_max,
             skips_max=engine.skips_max,
+            stuck_max=engine.stuck_max,
             shard_patience_s=_SHARD_PATIENCE_S,
             shard_of=self.shards.shard_of,
             trouble_with=self.shards.trouble_with,
@@ -107,6 +109,7 @@ class Process:
         self._names = Names(settings.cluster.id, settings.coordinator.id, instance)
         self._homes = Homes()
         self.executors = Executors(engine.executors, self.queue, self._run_group)
+        self.in_line = InLine(self.queue, self.shards, self.metrics, self._names, self._run_group)
         # What an earlier life left behind holds up the start, not what comes back later.
         self._was_ready = False
         self.accounts = Accounts(self.shards)
@@ -140,7 +143,7 @@ class Process:
     def _on_cluster_change(self) -> None:
         self.sweeper.wake()
 
-    def _run_group(self, group: Group) -> None:
+    def _run_group(self, group: Group, held: Held | None = None) -> None:
         if group.way != ALONE:
             self._run_phased(group)
             return
@@ -154,6 +157,7 @@ class Process:
             names=self._names,
             homes=self._homes,
             timeouts=self._timeouts,
+            held=held,
         ).run()
 
     def _run_phased(self, group: Group) -> None:
@@ -167,6 +171,7 @@ class Process:
             tracer=self.tracer,
             names=self._names,
             grace_s=self.settings.engine.sweep_grace_ms / 1000,
+            unfinished_max=self.settings.engine.unfinished_max,
         ).run()
 
     def start(self, patience_s: float) -> None:
@@ -184,6 +189,7 @@ class Process:
         self.sweeper.start()
         self.collector.start()
         self.executors.start()
+        self.in_line.start()
         self._gauges.start()
         reasons = "; ".join(self.reasons_not_ready())
         log.info(

@@ -141,6 +141,16 @@ def _host_of(origin: str) -> str | None:
         return None
 
 
+def caller() -> str:
+    """With whom a request shares its part of the turns and of the room: those of its token, or
+    where there are none, of its connection.
+    """
+    token: Token | None = g.get("token")
+    if token:
+        return token.name
+    return f"{request.remote_addr}:{request.environ.get('REMOTE_PORT')}"
+
+
 def charge(items: int) -> None:
     """Count the items of a batch against the caller's rate; the request itself was the first."""
     token: Token | None = g.get("token")

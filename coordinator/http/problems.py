@@ -87,8 +87,8 @@ def register(app: Flask) -> None:
         return problem(error.status, error.kind, error.detail, error.transfer_id)
 
     @app.errorhandler(Overloaded)
-    def overloaded(_: Overloaded) -> Response:
-        detail = "the queue of waiting transfers is full; nothing has happened, send it again later"
+    def overloaded(error: Overloaded) -> Response:
+        detail = f"the queue is full: {error}; nothing has happened, send it again later"
         return problem(429, "overloaded", detail)
 
     @app.errorhandler(Closed)

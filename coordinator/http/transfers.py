@@ -36,7 +36,7 @@ def blueprint(transfers: Transfers, engine: Engine) -> Blueprint:
         note(transfer_id=asked.id)
         timeout_s = engine.request_deadline_ms / 1000
         try:
-            tickets = transfers.submit([asked], timeout_s, is_batch=False)
+            tickets = transfers.submit([asked], timeout_s, access.caller(), is_batch=False)
         except InUse as error:
             return _respond_in_use(asked, error.ticket, patience_s)
         answer = transfers.wait(tickets, patience_s)[0]
@@ -178,7 +178,8 @@ def _batch(transfers: Transfers, engine: Engine) -> list[schemas.TransferResult]
         places.append(len(results))
         results.append(None)
     access.charge(len(results))
-    tickets = transfers.submit(asked, engine.batch_deadline_ms / 1000, is_batch=True)
+    timeout_s = engine.batch_deadline_ms / 1000
+    tickets = transfers.submit(asked, timeout_s, access.caller(), is_batch=True)
     answers = transfers.wait(tickets, patience_s)
     for index, transfer, answer in zip(places, asked, answers, strict=True):
         if index % _TURN == 0:

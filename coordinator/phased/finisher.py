@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from coordinator.phased.courses import Course, Task
 from coordinator.phased.visits import Visits
-from coordinator.queue import Queue, Settled, Ticket
+from coordinator.queue import Excuse, NotDone, Queue, Settled, Ticket
 from coordinator.shards import FINISHING_CONNECTIONS, Shards
 from coordinator.telemetry.logs import few
 from coordinator.telemetry.tracing import GroupTrace
@@ -28,13 +28,19 @@ _PORTION_MAX = 500
 _SKIPS_MAX = 5
 # Not all of them are at work on one shard: one that hangs leaves some to others.
 _THREADS = 6
+# So many may wait in line for locks at once, and one at each shard: the rest goes on beside.
+_IN_LINE_MAX = 3
+# So long is one that can be given up tried, from when an account was found locked.
+_PATIENCE_S = 1.0
 _JOIN_S = 3.0
 
 Attempt = tuple[str, str]
 
 
 class _Portion(NamedTuple):
-    """Courses whose next visit is to one shard; the account of the one `in_line` is waited for."""
+    """Courses whose next visit is to one shard; the account of the one `in_line` is waited for, and
+    the others want it too.
+    """
 
     shard: str
     courses: list[Course]
@@ -50,6 +56,8 @@ class PhasedFinisher:
         self._visits = visits
         self._courses: dict[Attempt, Course] = {}
         self._busy: Counter[str] = Counter()
+        # Where somebody waits in line.
+        self._in_line: set[str] = set()
         self._changed = threading.Condition()
         self._stopping = False
         self._threads = [
@@ -90,6 +98,16 @@ class PhasedFinisher:
     def unfinished(self) -> list[Course]:
         with self._changed:
             return list(self._courses.values())
+
+    def crowded(self, limit: int) -> set[str]:
+        """The accounts that are locked, and to which so many courses or more want to go on."""
+        with self._changed:
+            counts = Counter(
+                course.account
+                for course in self._courses.values()
+                if course.account and course.skips
+            )
+        return {account for account, count in counts.items() if count >= limit}
 
     def wait_for(self, done: Callable[[list[Course]], bool], deadline: float) -> bool:
         """Wait until `done` says yes to what is unfinished, or the deadline."""
@@ -136,6 +154,8 @@ class PhasedFinisher:
                 portion, wait = self._pick(time.monotonic())
                 if portion:
                     self._busy[portion.shard] += 1
+                    if portion.in_line:
+                        self._in_line.add(portion.shard)
                     for course in portion.courses:
                         course.is_running = True
                     return portion
@@ -153,7 +173,8 @@ class PhasedFinisher:
                 later = min(later or course.not_before, course.not_before)
                 continue
             shard = self._shards.shard_of(course.where)
-            if self._busy[shard] < FINISHING_CONNECTIONS:
+            is_kept = course.skips >= _SKIPS_MAX and not self._has_room_in_line(shard)
+            if self._busy[shard] < FINISHING_CONNECTIONS and not is_kept:
                 due[shard].append(course)
         if not due:
             return None, later and later - now
@@ -161,18 +182,36 @@ class PhasedFinisher:
         together = [c for c in due[shard] if not c.alone and c.skips < _SKIPS_MAX]
         if together:
             return _Portion(shard, together[:_PORTION_MAX], None), None
-        single = due[shard][0]
-        return _Portion(shard, [single], single if single.skips >= _SKIPS_MAX else None), None
+        first = min(due[shard], key=lambda course: course.not_before)
+        if first.skips < _SKIPS_MAX:
+            return _Portion(shard, [first], None), None
+        likes = [c for c in due[shard] if c.account == first.account and c.skips >= _SKIPS_MAX]
+        return _Portion(shard, [first] if first.alone else likes[:_PORTION_MAX], first), None
+
+    def _give_up_late(self, course: Course, now: float) -> None:
+        """Take back what somebody waits for, if its account stays locked and its protocol can."""
+        if course.ticket is None or now - course.hindered_at <= _PATIENCE_S:
+            return
+        is_away = self._shards.trouble_with(self._shards.shard_of(course.where))
+        excuse = Excuse.SHARD_UNAVAILABLE if is_away else Excuse.ACCOUNT_BUSY
+        if course.expire(NotDone(excuse, f"{course.error}; nothing has happened")):
+            course.not_before, course.skips = 0.0, 0
+
+    def _has_room_in_line(self, shard: str) -> bool:
+        return shard not in self._in_line and len(self._in_line) < _IN_LINE_MAX
 
     def _release(self, portion: _Portion) -> None:
         now = time.monotonic()
         again: list[Ticket] = []
         with self._changed:
             self._busy[portion.shard] -= 1
+            if portion.in_line:
+                self._in_line.discard(portion.shard)
             for course in portion.courses:
                 course.is_running = False
                 if course.error:
                     course.not_before = now + _pause_after(course)
+                    self._give_up_late(course, now)
                 if ticket := settle(self._queue, course, is_left=True):
                     again.append(ticket)
                 if course.is_done:

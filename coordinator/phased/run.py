@@ -27,6 +27,7 @@ from coordinator.queue import (
     Refused,
     Ticket,
     pause_after,
+    too_crowded,
 )
 from coordinator.shards import Shards
 from coordinator.telemetry import group_log
@@ -38,8 +39,9 @@ from shard_client.errors import ClockAhead, ShardError, StatementRefused, is_bus
 from shard_client.phases import PENDING, Found, Visit
 from shard_client.transfers import StoredTransfer, probe
 
-# So long is a course tried whose accounts others have locked, or whose shard has undone the visit.
-_PATIENCE_S = 1.0
+# So long is a course tried here whose account others have locked, or whose shard has undone the
+# visit. While it is, its source is at no other group's disposal.
+_PATIENCE_S = 0.1
 
 
 class PhasedRun:
@@ -59,6 +61,7 @@ class PhasedRun:
         tracer: Tracer,
         names: Names,
         grace_s: float,
+        unfinished_max: int,
     ) -> None:
         self._group = group
         self._queue = queue
@@ -67,9 +70,13 @@ class PhasedRun:
         self._finisher = finisher
         self._metrics = metrics
         self._grace_s = grace_s
+        self._unfinished_max = unfinished_max
         self._gtrid = names.gtrid(group.tickets[0].shards[0])
         self._trace = tracer.group(self._gtrid, group.tickets)
         self._again: list[Ticket] = []
+        # Accounts that others had locked, once, and for as long as they were tried.
+        self._missed: set[str] = set()
+        self._stuck: set[str] = set()
         self._courses: list[Course] = []
 
     def run(self) -> None:
@@ -82,7 +89,7 @@ class PhasedRun:
             group_log.log_bug(self._gtrid, self._group.tickets, "on its way")
             self._give_up_after_bug()
         finally:
-            self._queue.finished(self._group, self._again)
+            self._queue.finished(self._group, self._again, self._missed, self._stuck)
             self._metrics.deferred.inc(len(self._again))
             self._trace.end(self._group.way)
 
@@ -109,10 +116,9 @@ class PhasedRun:
         courses = [begin_of(ticket, str(self._gtrid), now) for ticket in self._group.tickets]
         for course, ticket in zip(courses, self._group.tickets, strict=True):
             work[ticket.shards[0]].append(course)
-        in_line = next((c for c in courses if c.ticket is self._group.in_line), None)
         parties = Participants(self._shards, self._gtrid, self._metrics, self._trace, Visit)
         with parties.used():
-            found = self._visits.enter(parties, work, in_line)
+            found = self._visits.enter(parties, work)
             asked = {shard: {name for c in work[shard] for name in c.ends} for shard in found}
             missing = {
                 shard: names - found[shard].locked.accounts.keys() for shard, names in asked.items()
@@ -121,7 +127,10 @@ class PhasedRun:
             taken = sum(map(len, missing.values())) - sum(map(len, absent.values()))
             self._queue.met_others(self._group, taken, sum(map(len, asked.values())))
             found = {shard: found[shard] for shard in parties.branches}
+            for shard, names in missing.items():
+                self._missed |= names - absent.get(shard, names)
             begins = _sort(courses, found, {name for some in absent.values() for name in some})
+            self._withdraw_crowd(begins.ready)
             self._write_first(parties, begins.ready, found)
         for ticket in begins.waiting:
             error = parties.lost.get(ticket.shards[0])
@@ -130,14 +139,21 @@ class PhasedRun:
                 self._queue.withdraw([ticket], excuse)
         if begins.is_displaced:
             self._shards.look_again()
-        if self._group.in_line and any(is_collision(error) for error in parties.lost.values()):
-            self._group.in_line.waits += 1
-            group_log.log_kept_waiting(self._gtrid, self._group.in_line)
         waiting = after_too_much(self._queue, self._gtrid, begins.waiting, parties.lost)
         for ticket in waiting:
             note_hindrance(ticket, parties.lost, ticket.shards)
         self._put_again(waiting)
         self._answer_known(begins.known)
+
+    def _withdraw_crowd(self, ready: list[Course]) -> None:
+        """Write nothing of those towards accounts that are locked and for which too many that have
+        begun wait already.
+        """
+        crowded = self._finisher.crowded(self._unfinished_max)
+        for course in ready if crowded else ():
+            if course.ticket and course.transfer.destination in crowded:
+                answer = too_crowded(course.transfer.destination, self._unfinished_max)
+                self._queue.withdraw([course.ticket], answer)
 
     def _write_first(
         self, parties: Participants[Visit], every: list[Course], found: dict[str, Found]
@@ -202,8 +218,12 @@ class PhasedRun:
         while active:
             lost = self._visits.go_on(self._gtrid, active, self._trace)
             late = [course for course in active if self._is_late(course, lost)]
-            left = [c for c in late if not c.expire(self._excuse(c, lost))]
+            # What is locked now may be free soon: the finisher gives it up.
+            left = [
+                c for c in late if not self._is_lost(c, lost) or not c.expire(self._excuse(c, lost))
+            ]
             if left:
+                self._stuck |= {c.account for c in left if c.account and c.skips}
                 self._settled(left, is_left=True)
                 self._leave(left)
             gone = set(map(id, left))
@@ -220,10 +240,12 @@ class PhasedRun:
         """Whether a course cannot go on here."""
         if course.error is None:
             return False
+        return self._is_lost(course, lost) or time.monotonic() - course.hindered_at > _PATIENCE_S
+
+    def _is_lost(self, course: Course, lost: dict[str, ShardError]) -> bool:
+        """Whether it is the shard that cannot do its part."""
         error = lost.get(self._shards.shard_of(course.where))
-        if error is not None and not is_collision(error):
-            return True
-        return time.monotonic() - course.hindered_at > _PATIENCE_S
+        return error is not None and not is_collision(error)
 
     def _excuse(self, course: Course, lost: dict[str, ShardError]) -> NotDone | None:
         """What is told of a course that is given up; None: it runs again, in a smaller group."""
@@ -284,7 +306,7 @@ class PhasedRun:
         # One draw for all: they come back together.
         now, drawn = time.monotonic(), random.random()
         for ticket in tickets:
-            ticket.not_before = now + pause_after(ticket.skips, ticket.waits, lambda: drawn)
+            ticket.not_before = now + pause_after(ticket.skips, lambda: drawn)
 
 
 class _Begins(NamedTuple):

@@ -144,7 +144,8 @@ class Visits:
             for course in work[shard]:
                 if shard in visits:
                     course.look_up()
-                is_locked = course is in_line and is_collision(error)
+                is_awaited = in_line is not None and course.account == in_line.account
+                is_locked = is_awaited and is_collision(error)
                 why = locked_by_others(course) if is_locked else str(error)
                 course.failed(why, time.monotonic())
         return parties.lost

@@ -91,7 +91,7 @@ def wish(source: str, destination: str, amount: int = 5) -> Transfer:
 
 
 def outcomes(process: Process, transfers: list[Transfer]) -> list[str]:
-    tickets = process.transfers.submit(transfers, 20, is_batch=True)
+    tickets = process.transfers.submit(transfers, 20, "test", is_batch=True)
     answers = process.transfers.wait(tickets, 10)
     assert all(isinstance(answer, Settled) for answer in answers), answers
     return [answer.stored.status for answer in answers]
@@ -115,7 +115,7 @@ def test_connection_lost(
     assert hits() == 1
     committed = 3 if is_alone else 5
     assert first == ["committed"] * committed + ["rejected"] * (len(transfers) - committed)
-    again = process.transfers.submit(transfers, 20, is_batch=True)
+    again = process.transfers.submit(transfers, 20, "test", is_batch=True)
     replays = process.transfers.wait(again)
     assert [(a.stored.status, a.is_replay) for a in replays] == [(s, True) for s in first]
     wait_until(lambda: process.finisher.unfinished() == [], 20, "something stays unfinished")

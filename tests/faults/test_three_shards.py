@@ -75,7 +75,7 @@ class Purse:
         return Transfer(transfer_id(debit, key), key, debit, credit, 5, "EUR", metadata, "xa", now)
 
     def run(self, *transfers: Transfer) -> list[Answer | Pending]:
-        tickets = self._process.transfers.submit(transfers, 20, is_batch=True)
+        tickets = self._process.transfers.submit(transfers, 20, "test", is_batch=True)
         return self._process.transfers.wait(tickets, 5)
 
     def total(self) -> int:

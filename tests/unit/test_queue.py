@@ -33,7 +33,6 @@ def test_what_waits_is_taken_together_in_order() -> None:
     group = take(waiting)
     assert group.tickets == tickets
     assert group.accounts == {"1a", "1b"}
-    assert group.in_line is None
     assert waiting.unsettled == 5
 
 
@@ -281,7 +280,7 @@ def _may_run(here: list[Ticket], under_way: list[Group], group_max: int) -> list
             left.append(one)
             continue
         chosen.append(one)
-        if max(Group(chosen, None).at.values()) >= group_max:
+        if max(Group(chosen).at.values()) >= group_max:
             break
     return chosen
 
@@ -465,24 +464,7 @@ def test_a_shard_in_trouble_holds_back_a_batch() -> None:
     assert take(waiting).tickets == [stuck, after]
 
 
-# --- in line --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("skips", "is_in_line"), [(0, False), (3, False), (4, True), (9, True)])
-def test_one_that_was_passed_over_too_often_waits_in_line(skips: int, is_in_line: bool) -> None:
-    waiting = queue(skips_max=3)
-    usual, unlucky = ticket("1a", "1b"), ticket("1c", "1d")
-    unlucky.skips = skips
-    waiting.put([usual, unlucky])
-    assert take(waiting).in_line is (unlucky if is_in_line else None)
-
-
-def test_only_the_first_waits_in_line() -> None:
-    waiting = queue(skips_max=0)
-    tickets = [ticket("1a", "1b") for _ in range(3)]
-    tickets[1].skips = tickets[2].skips = 5
-    waiting.put(tickets)
-    assert take(waiting).in_line is tickets[1]
+# --- pauses ---------------------------------------------------------------------------------
 
 
 @given(st.integers(0, 10_000))
@@ -491,44 +473,6 @@ def test_pauses_grow_to_a_tenth_of_a_second(skips: int) -> None:
     assert longest <= pause_after(skips + 1, chance=lambda: 1.0) <= 0.1
     assert 0 <= pause_after(skips) <= longest
     assert pause_after(0, chance=lambda: 1.0) == 0.002
-
-
-def test_pauses_after_a_wait_in_vain_are_long() -> None:
-    assert [pause_after(9, waits) for waits in (1, 2, 3, 4, 5, 99)] == [0.5, 1, 2, 4, 4, 4]
-
-
-def test_who_waits_in_line_takes_along_only_who_wants_the_same() -> None:
-    waiting = queue(skips_max=0)
-    unlucky, other, rider = ticket("1a", "2b"), ticket("1c", "2d"), ticket("1e", "2b")
-    unlucky.skips = 1
-    waiting.put([unlucky, other, rider])
-    group = take(waiting)
-    assert (group.tickets, group.in_line) == ([unlucky, rider], unlucky)
-    assert take(waiting).tickets == [other]
-
-
-def test_one_waits_in_line_at_a_time() -> None:
-    waiting = queue(skips_max=0)
-    first, second = ticket("1a", "2b"), ticket("1c", "2d")
-    first.skips = second.skips = 1
-    waiting.put([first, second])
-    group = take(waiting)
-    assert group.in_line is first
-    meanwhile = take(waiting)
-    assert (meanwhile.tickets, meanwhile.in_line) == ([second], None)
-    waiting.finished(group, [])
-    waiting.finished(meanwhile, [second])
-    assert take(waiting).in_line is second
-
-
-def test_who_rides_along_overtakes_nobody_of_its_batch() -> None:
-    waiting = queue(skips_max=0)
-    batch = object()
-    unlucky = ticket("1a", "2b")
-    unlucky.skips = 1
-    earlier, later = ticket("1c", "1d", batch=batch), ticket("1d", "2b", batch=batch)
-    waiting.put([unlucky, earlier, later])
-    assert take(waiting).tickets == [unlucky]
 
 
 # --- protocols ------------------------------------------------------------------------------
@@ -595,12 +539,3 @@ def test_what_is_left_to_be_finished_holds_back_its_batch() -> None:
     assert has_nothing(waiting)
     waiting.let_go([first])
     assert take(waiting).tickets == [second]
-
-
-def test_one_in_line_without_room_beside_those_before_it_does_not_stop_the_queue() -> None:
-    """One that may have spoilt its group goes alone; the one behind it in its batch waits."""
-    batch, waiting = object(), queue()
-    alone, late = ticket("1a", "1b", batch=batch), ticket("1a", "1c", batch=batch)
-    alone.limit, late.skips = 1, 4
-    waiting.put([alone, late])
-    assert take(waiting).tickets == [alone]

@@ -28,7 +28,8 @@ class Shards:
 
 def queue(shards: Shards | None = None, **limits: Any) -> Queue:
     shards = shards or Shards()
-    given_limits = {"waiting_max": 1000, "group_max": 100, "skips_max": 3, "shard_patience_s": 0.5}
+    given_limits = {"waiting_max": 1000, "group_max": 100, "skips_max": 3}
+    given_limits |= {"stuck_max": 1000, "shard_patience_s": 0.5}
     return Queue(
         **(given_limits | limits), shard_of=shards.shard_of, trouble_with=shards.trouble_with
     )
@@ -43,10 +44,11 @@ def ticket(
     id_: str = "",
     latch: Latch | None = None,
     protocol: str = "xa",
+    caller: str = "",
 ) -> Ticket:
     name = id_ or f"{source}>{destination}#{random.getrandbits(32):x}"
     transfer = Transfer(name, name, source, destination, 1, "EUR", None, protocol, 0)
-    return Ticket(transfer, time.monotonic() + deadline_s, latch or Latch(1), batch)
+    return Ticket(transfer, time.monotonic() + deadline_s, latch or Latch(1), batch, caller=caller)
 
 
 def take(waiting: Queue) -> Group:

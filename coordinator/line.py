@@ -1,0 +1,129 @@
+"""Accounts that were found locked too often, and when each is tried again (rule R9). Pure.
+
+One is waited for at a time, by somebody who holds nothing else meanwhile; the ones that were waited
+for least come first. While one is waited for, the others are tried now and then as any account is.
+Those who want an account that is kept here need not be looked at.
+"""
+
+from collections.abc import Iterator
+
+# The pause before an account is tried again, in seconds; it doubles each time. After a wait in vain
+# whoever holds the lock holds it for long.
+_PAUSE_MIN_S = 0.1
+_PAUSE_MAX_S = 1.0
+# So long is remembered that an account was locked, when nobody wants it any more.
+_REMEMBER_S = 5.0
+
+
+class _Place:
+    """An account's place in line."""
+
+    __slots__ = ("is_kept", "next_at", "pauses", "waits")
+
+    def __init__(self) -> None:
+        # Nobody but who waits for it in line may try it.
+        self.is_kept = True
+        # How often it was waited for in vain, and how often it was left alone.
+        self.waits = 0
+        self.pauses = 0
+        self.next_at = 0.0
+
+
+class Line:
+    """See the module. Times are those of the monotonic clock."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, _Place] = {}
+        # The one that is waited for now.
+        self.awaited: str | None = None
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, account: object) -> bool:
+        return account in self._places
+
+    def keeps(self, account: str) -> bool:
+        """Whether only who waits in line may try it."""
+        place = self._places.get(account)
+        return place is not None and place.is_kept
+
+    def stuck(self) -> Iterator[str]:
+        """Those that were waited for in vain."""
+        return (account for account, place in self._places.items() if place.waits)
+
+    def keep(self, account: str, now: float) -> None:
+        """It was found locked too often, or once more."""
+        place = self._places.get(account)
+        if place is None:
+            self._places[account] = place = _Place()
+            place.next_at = now
+        elif not place.is_kept:
+            place.is_kept = True
+            self._pause(place, now)
+
+    def in_vain(self, account: str, now: float) -> None:
+        """It was waited for, and is locked still."""
+        place = self._places[account]
+        place.waits += 1
+        self._pause(place, now)
+        self.awaited = None
+
+    def drop(self, account: str) -> None:
+        """It could be locked, or nobody can tell any more."""
+        self._places.pop(account, None)
+        if self.awaited == account:
+            self.awaited = None
+
+    def next(self, now: float, wanted: dict[str, int]) -> str | None:
+        """The one to be waited for now. `wanted` has how many want each; one that nobody wants
+        is waited for once, to see whether it is locked.
+        """
+        if self.awaited is not None:
+            return None
+        due = (
+            account
+            for account, place in self._places.items()
+            if place.is_kept and place.next_at <= now and (wanted.get(account) or not place.waits)
+        )
+        places = self._places
+        return min(due, key=lambda name: (places[name].waits, places[name].next_at), default=None)
+
+    def tries(self, now: float, wanted: dict[str, int]) -> list[str]:
+        """Those that are tried as any account is, while another one is waited for."""
+        if self.awaited is None:
+            return []
+        found = [
+            account
+            for account, place in self._places.items()
+            if place.is_kept
+            and account != self.awaited
+            and place.next_at <= now
+            and wanted.get(account)
+        ]
+        for account in found:
+            self._places[account].is_kept = False
+        return found
+
+    def forgotten(self, now: float, wanted: dict[str, int]) -> list[str]:
+        """Those that nobody has wanted for a while."""
+        return [
+            account
+            for account, place in self._places.items()
+            if place.next_at + _REMEMBER_S <= now
+            and account != self.awaited
+            and not wanted.get(account)
+        ]
+
+    def next_at(self, wanted: dict[str, int]) -> float | None:
+        """When the next one that somebody wants is to be tried."""
+        places = self._places.items()
+        return min(
+            (place.next_at for name, place in places if place.is_kept and wanted.get(name)),
+            default=None,
+        )
+
+    def _pause(self, place: _Place, now: float) -> None:
+        pause = min(_PAUSE_MIN_S * 2.0 ** min(place.pauses, 10), _PAUSE_MAX_S)
+        place.pauses += 1
+        place.next_at = now + pause

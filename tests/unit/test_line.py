@@ -1,0 +1,287 @@
+"""Accounts that others keep locked: who waits for them, who does not, and who gets them then."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from coordinator.line import Line
+from coordinator.queue import Excuse, NotDone, Queue, Ticket, Turn
+from tests.unit.tickets import ANSWER, Shards, has_nothing, queue, take, take_at_once, ticket
+
+# --- the line -------------------------------------------------------------------------------
+
+
+def test_one_is_waited_for_at_a_time_and_first_the_one_that_was_waited_for_least() -> None:
+    line, wanted = Line(), {"a": 1, "b": 1, "c": 1}
+    for account in "abc":
+        line.keep(account, 0.0)
+    line.awaited = line.next(0.0, wanted)
+    assert line.awaited == "a"
+    assert line.next(0.0, wanted) is None
+    line.in_vain("a", 1.0)
+    assert line.next(9.0, wanted) == "b"
+    line.drop("b")
+    assert line.next(9.0, wanted) == "c"
+    line.drop("c")
+    assert line.next(9.0, wanted) == "a"
+    assert list(line.stuck()) == ["a"]
+
+
+def test_an_account_that_nobody_wants_is_waited_for_once_and_forgotten() -> None:
+    line = Line()
+    line.keep("a", 0.0)
+    assert line.next(0.0, {}) == "a"
+    line.in_vain("a", 1.0)
+    assert line.next(3.0, {}) is None
+    assert line.next(3.0, {"a": 1}) == "a"
+    assert line.forgotten(3.0, {}) == []
+    assert line.forgotten(9.0, {"a": 1}) == []
+    assert line.forgotten(9.0, {}) == ["a"]
+
+
+def test_while_one_is_waited_for_the_others_are_tried_with_growing_pauses() -> None:
+    line, wanted = Line(), {"a": 1, "b": 1}
+    line.keep("a", 0.0)
+    line.keep("b", 0.0)
+    line.awaited = "a"
+    now, pauses = 0.0, []
+    for _ in range(6):
+        assert line.tries(now, wanted) == ["b"]
+        assert not line.keeps("b")
+        line.keep("b", now)
+        at = line.next_at({"b": 1})
+        assert at is not None
+        pauses.append(round(at - now, 3))
+        assert line.tries(at - 0.01, wanted) == []
+        now = at
+    assert pauses == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
+
+
+# --- in the queue ---------------------------------------------------------------------------
+
+
+def missed(waiting: Queue, one: Ticket, account: str) -> None:
+    """A group of this ticket alone runs, and others have one of its accounts locked."""
+    with waiting._changed:
+        group = take_at_once(waiting)
+    assert group.tickets == [one]
+    one.skips = 9
+    waiting.finished(group, [one], {account})
+
+
+def turn_of(waiting: Queue) -> Turn:
+    turn = waiting.take_in_line()
+    assert turn is not None
+    return turn
+
+
+@pytest.mark.parametrize(("skips", "is_kept"), [(0, False), (3, False), (4, True), (9, True)])
+def test_an_account_that_was_missed_too_often_is_waited_for(skips: int, is_kept: bool) -> None:
+    waiting = queue(skips_max=3)
+    one = ticket("1a", "2b")
+    waiting.put([one])
+    group = take(waiting)
+    one.skips = skips
+    waiting.finished(group, [one], {"2b"})
+    if not is_kept:
+        assert take(waiting).tickets == [one]
+        return
+    assert has_nothing(waiting)
+    assert turn_of(waiting) == Turn("2b", "s2", one)
+
+
+def test_who_waits_for_a_payee_leaves_the_payer_to_others() -> None:
+    waiting = queue()
+    stuck = ticket("1hot", "2stuck")
+    waiting.put([stuck])
+    missed(waiting, stuck, "2stuck")
+    others = [ticket("1hot", f"2b{n}") for n in range(3)]
+    more = ticket("1hot", "2stuck")
+    waiting.put([more, *others])
+    turn = turn_of(waiting)
+    # Nobody tries the stuck one, and the hot one is free.
+    group = take(waiting)
+    assert group.tickets == others
+    waiting.in_vain(turn)
+    waiting.finished(group, [])
+    assert has_nothing(waiting)
+    assert (stuck.waits, more.waits) == (1, 1)
+    assert waiting.stuck == (1, 2)
+    # It is waited for again, and when the lock is had, all that want it go together.
+    group = waiting.had(turn_of(waiting))
+    assert group is not None
+    assert group.tickets == [stuck, more]
+    assert waiting.stuck == (0, 0)
+    waiting.finished(group, [])
+    new = ticket("1hot", "2stuck")
+    waiting.put([new])
+    assert take(waiting).tickets == [new]
+
+
+def test_what_comes_while_an_account_is_stuck_is_not_tried() -> None:
+    waiting = queue()
+    stuck = ticket("1hot", "2stuck")
+    waiting.put([stuck])
+    missed(waiting, stuck, "2stuck")
+    waiting.in_vain(turn_of(waiting))
+    waiting.settle([(stuck, ANSWER)])
+    # Nobody wants it at this moment, and it is remembered all the same.
+    waiting.put([ticket(f"1c{n}", "2stuck") for n in range(300)])
+    assert has_nothing(waiting)
+    assert waiting.stuck == (1, 300)
+
+
+def test_of_several_stuck_accounts_each_is_tried_beside_the_wait_for_one() -> None:
+    waiting = queue()
+    tickets = [ticket("1hot", f"2stuck{n}") for n in range(3)]
+    waiting.put(tickets)
+    group = take(waiting)
+    for one in tickets:
+        one.skips = 9
+    waiting.finished(group, tickets, {"2stuck0", "2stuck1", "2stuck2"})
+    turn = turn_of(waiting)
+    group = take(waiting)
+    assert group.tickets == [one for one in tickets if one is not turn.ticket]
+    # One of them could be locked; the other one is left alone for a while.
+    done, again = group.tickets
+    waiting.settle([(done, ANSWER)])
+    waiting.finished(group, [again], {again.transfer.destination})
+    assert has_nothing(waiting)
+    assert len(waiting._line) == 2
+    assert take(waiting).tickets == [again]
+
+
+def test_the_order_of_a_batch_holds_behind_a_stuck_account() -> None:
+    waiting, batch = queue(), object()
+    stuck = ticket("1a", "2stuck", batch=batch)
+    waiting.put([stuck])
+    missed(waiting, stuck, "2stuck")
+    behind, stranger = ticket("1a", "1b", batch=batch), ticket("1a", "1c")
+    waiting.put([behind])
+    waiting.put([stranger])
+    group = take(waiting)
+    assert group.tickets == [stranger]
+    waiting.finished(group, [])
+    assert has_nothing(waiting)
+    group = waiting.had(turn_of(waiting))
+    assert group is not None
+    assert group.tickets == [stuck]
+    assert has_nothing(waiting)
+    waiting.finished(group, [])
+    assert take(waiting).tickets == [behind]
+
+
+def test_who_has_the_lock_is_next_when_its_other_account_is_at_work() -> None:
+    waiting = queue()
+    stuck = ticket("1hot", "2stuck")
+    waiting.put([stuck])
+    missed(waiting, stuck, "2stuck")
+    others = [ticket("1hot", f"2b{n}") for n in range(2)]
+    waiting.put(others[:1])
+    running = take(waiting)
+    waiting.put(others[1:])
+    turn, groups = turn_of(waiting), []
+    waiter = threading.Thread(target=lambda: groups.append(waiting.had(turn)))
+    waiter.start()
+    give_up = time.monotonic() + 5
+    while waiting._heir is None and time.monotonic() < give_up:
+        time.sleep(0.001)
+    waiting.finished(running, [])
+    waiter.join()
+    assert [group.tickets for group in groups] == [[stuck]]
+    assert has_nothing(waiting)
+    waiting.finished(groups[0], [])
+    assert take(waiting).tickets == others[1:]
+
+
+def test_a_lock_is_not_in_hand_for_long() -> None:
+    waiting = queue()
+    stuck = ticket("1hot", "2stuck")
+    waiting.put([stuck])
+    missed(waiting, stuck, "2stuck")
+    waiting.put([ticket("1hot", "2b")])
+    running = take(waiting)
+    began = time.monotonic()
+    assert waiting.had(turn_of(waiting)) is None
+    assert time.monotonic() - began < 2
+    # The account is as any other one then.
+    waiting.finished(running, [])
+    assert take(waiting).tickets == [stuck]
+
+
+def test_a_shard_in_trouble_is_not_waited_for_and_told_of() -> None:
+    shards = Shards()
+    waiting = queue(shards)
+    stuck = ticket("1a", "2stuck")
+    waiting.put([stuck])
+    missed(waiting, stuck, "2stuck")
+    shards.trouble["s2"] = 9.0
+    with waiting._changed:
+        assert waiting._next_in_line() is None
+    assert has_nothing(waiting)
+    assert isinstance(stuck.answer, NotDone)
+    assert stuck.answer.excuse is Excuse.SHARD_UNAVAILABLE
+
+
+def test_an_account_that_nobody_could_wait_for_is_tried_as_any_other_one() -> None:
+    waiting = queue()
+    stuck = ticket("1a", "2stuck")
+    waiting.put([stuck])
+    missed(waiting, stuck, "2stuck")
+    waiting.lost(turn_of(waiting))
+    assert take(waiting).tickets == [stuck]
+
+
+def test_a_group_that_had_begun_with_an_account_lets_go_of_it_in_line_alone() -> None:
+    """By TC/C and Saga what cannot go on is left, and the account is kept."""
+    waiting = queue()
+    one = ticket("1hot", "2stuck", protocol="saga")
+    waiting.put([one])
+    group = take(waiting)
+    waiting.finished(group, [], (), {"2stuck"})
+    other, stuck = ticket("1hot", "2b"), ticket("1hot", "2stuck")
+    waiting.put([stuck, other])
+    assert take(waiting).tickets == [other]
+    assert turn_of(waiting).account == "2stuck"
+
+
+# --- limits ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stuck() -> Iterator[Queue]:
+    """A queue with room for ten, in which five wait for a stuck account, of ten that may."""
+    waiting = queue(waiting_max=10, stuck_max=10)
+    one = ticket("1hot", "2stuck", caller="a")
+    waiting.put([one])
+    missed(waiting, one, "2stuck")
+    waiting.in_vain(turn_of(waiting))
+    waiting.put([ticket("1hot", "2stuck", caller="a") for _ in range(4)])
+    assert has_nothing(waiting)
+    assert waiting.stuck == (1, 5)
+    return waiting
+
+
+def test_too_many_for_a_stuck_account_are_told_at_once(stuck: Queue) -> None:
+    batch = object()
+    ends = ["2stuck", "2b"] * 5
+    tickets = [ticket(f"1s{n}", end, batch=batch, caller="a") for n, end in enumerate(ends)]
+    stuck.put(tickets)
+    assert take(stuck).tickets == tickets[1::2]
+    assert stuck.stuck == (1, 10)
+    more = [ticket("1x", "2stuck", caller="b") for _ in range(2)]
+    stuck.put(more[:1])
+    assert isinstance(more[0].answer, NotDone)
+    assert more[0].answer.excuse is Excuse.ACCOUNT_BUSY
+    assert "2stuck" in more[0].answer.detail
+    assert more[0].latch.wait(0)
+    assert stuck.waiting == 10
+
+
+def test_what_waits_for_a_stuck_account_takes_no_room_from_others(stuck: Queue) -> None:
+    stuck.put([ticket("1hot", "2stuck", caller="a") for _ in range(5)])
+    assert has_nothing(stuck)
+    stuck.put([ticket("1a", "1b", caller="a") for _ in range(10)])
+    assert stuck.waiting == 20
