@@ -3,7 +3,8 @@
 One read is on its way at a time in a process; those that wait meanwhile go together in the next
 one. It locks the accounts of all, without waiting, and settles each of which no account was locked
 by somebody else. The others pause and try again; one that was in vain too often goes alone and
-waits in line for the locks.
+waits in line for the locks. Before it does it waits for each of those that were locked, with no
+lock in its hand: so nobody waits for long for a read that waits for what is stuck.
 """
 
 import random
@@ -39,6 +40,8 @@ _TIMEOUT_S = 5.0
 _PAUSE_S = 0.02
 # Tries without waiting in line for locks.
 _TRIES_FREE = 3
+# So long nobody waits again for an account that was waited for in vain.
+_STUCK_S = 0.5
 # Accounts that are read together at most; one request has no more.
 _TOGETHER_MAX = 1000
 
@@ -92,6 +95,8 @@ class _Request:
         # It is part of the read that is on its way.
         self.is_taken = False
         self.found: dict[str, Account] | None = None
+        # Which of its accounts others had locked when it was tried last.
+        self.busy: set[str] = set()
         # Why a shard cannot be used, or asked this.
         self.error: ShardError | None = None
         # Why it has no answer so far, and whether for what others do.
@@ -119,6 +124,9 @@ class Moments:
         self._was_in_line = False
         # Those that wait for their turn, or to be taken along.
         self._waiting: list[_Request] = []
+        # One feels whether accounts are free, at a time; until when those that are not are left.
+        self._feeling = threading.Lock()
+        self._stuck: dict[str, float] = {}
 
     def read(self, accounts: Iterable[str]) -> dict[str, Account]:
         """Those of these accounts that exist, as they all stood at one moment.
@@ -128,7 +136,7 @@ class Moments:
         request = _Request(set(accounts))
         give_up = time.monotonic() + _TIMEOUT_S
         while True:
-            if self._take_turn(request, give_up):
+            if self._is_worth_a_try(request, give_up) and self._take_turn(request, give_up):
                 self._run(request)
             if request.is_settled:
                 break
@@ -141,6 +149,44 @@ class Moments:
             raise ShardUnavailable(error.shard, error.text, code=error.code) from error
         assert request.found is not None
         return request.found
+
+    def _is_worth_a_try(self, request: _Request, give_up: float) -> bool:
+        """Whether what was locked is free by now, before a request holds locks while it waits. It
+        waits for one at a time, and holds none meanwhile.
+        """
+        if not request.is_in_line:
+            return True
+        if not self._feeling.acquire(blocking=False):
+            return False
+        try:
+            now = time.monotonic()
+            self._stuck = {name: until for name, until in self._stuck.items() if until > now}
+            if not request.busy.isdisjoint(self._stuck):
+                return False
+            for account in sorted(request.busy):
+                if time.monotonic() > give_up:
+                    return False
+                if not self._can_be_had(account):
+                    self._stuck[account] = time.monotonic() + _STUCK_S
+                    return False
+            return True
+        finally:
+            self._feeling.release()
+
+    def _can_be_had(self, account: str) -> bool:
+        """Wait, for up to a second, until an account is not locked. If its shard cannot tell, the
+        try will.
+        """
+        shard, deadline = self._shards.shard_of(account), time.monotonic() + _CALL_TIMEOUT_S
+        try:
+            with self._shards[shard].connection(deadline) as connection:
+                on_shard.hold(connection, [account], deadline, in_line=True).get()
+                on_shard.release(connection, deadline).get()
+        except TryAgain as error:
+            return isinstance(error, SlotMoved)
+        except ShardError as error:
+            self._shards.note(error)
+        return True
 
     def _take_turn(self, request: _Request, give_up: float) -> bool:
         """Wait for the turn of this request, and take it. False if it was taken along by another,
@@ -233,6 +279,7 @@ class Moments:
             return left if spoilt else []
         for request in requests:
             request.delay, request.is_kept_by_others = _LOCKED, True
+            request.busy = request.names & moment.busy
             try:
                 request.found = moment.of(request.names)
             except ShardUnavailable as error:

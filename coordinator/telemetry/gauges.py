@@ -64,6 +64,10 @@ class Gauges:
         current = cluster.map.current
         metrics.map_version.set(current.version if current else 0)
         metrics.queue_length.set(process.queue.waiting)
+        metrics.callers.set(process.queue.callers)
+        accounts, transfers = process.queue.stuck
+        metrics.stuck_accounts.set(accounts)
+        metrics.stuck_transfers.set(transfers)
         metrics.missing.set(sum(item.is_stuck for item in process.finisher.unfinished()))
         if process.sweeper.last_success:
             metrics.swept_at.set(process.sweeper.last_success)

@@ -181,6 +181,15 @@ class Metrics:
         self.queue_limit = self._gauge(
             "queue_limit", "Transfers that may wait in a worker", "livemax"
         )
+        self.callers = self._gauge(
+            "callers", "Callers that have transfers without an answer", "livesum"
+        )
+        self.stuck_accounts = self._gauge(
+            "stuck_accounts", "Accounts that others keep locked", "livesum"
+        )
+        self.stuck_transfers = self._gauge(
+            "stuck_transfers", "Transfers that wait for these accounts", "livesum"
+        )
         self.pool = self._gauge(
             "pool_connections", "Connections to shards", "livesum", "shard", "pool", "state"
         )

@@ -53,6 +53,9 @@ class Reads(Moments):
         self.has_begun = threading.Semaphore(0)
         self.may_see = threading.Semaphore(0)
         self.next: Callable[[set[str]], Moment] = seen_all
+        # What was waited for with no lock in hand, and what is locked for good.
+        self.felt: list[str] = []
+        self.stuck: set[str] = set()
 
     def _see(self, places: Places, *, in_line: bool) -> Moment:
         names = {name for some in places.values() for name in some}
@@ -60,6 +63,10 @@ class Reads(Moments):
         self.has_begun.release()
         assert self.may_see.acquire(timeout=10)
         return self.next(names)
+
+    def _can_be_had(self, account: str) -> bool:
+        self.felt.append(account)
+        return account not in self.stuck
 
     def await_waiting(self, count: int) -> None:
         give_up = time.monotonic() + 10
@@ -135,6 +142,32 @@ def test_a_busy_account_holds_up_only_who_asked_for_it(
         ({"a2", "b1"}, False),
         ({"a2", "b1"}, True),
     ]
+
+
+def test_who_waits_for_a_stuck_account_holds_up_nobody(
+    reads: Reads, pool: ThreadPoolExecutor
+) -> None:
+    """It is waited for with no lock in hand, by one at a time, and no turn is taken meanwhile."""
+    reads.stuck = {"b1"}
+    reads.next = lambda names: seen_all(names - {"b1"})._replace(busy=names & {"b1"})
+    waits = begin(reads, pool, "a1", "b1")
+    for _ in range(3):
+        reads.may_see.release()
+        assert reads.has_begun.acquire(timeout=10)
+    give_up = time.monotonic() + 10
+    while not reads.felt:
+        assert time.monotonic() < give_up
+    free = begin(reads, pool, "a1")
+    reads.may_see.release()
+    assert set(free.result(10)) == {"a1"}
+    assert not waits.done()
+    # What is known to be stuck is not felt by every one that wants it.
+    assert len(reads.felt) == 1
+    reads.stuck, reads.next = set(), seen_all
+    reads.may_see.release()
+    assert set(waits.result(10)) == {"a1", "b1"}
+    assert reads.asked[-1] == ({"a1", "b1"}, True)
+    assert set(reads.felt) == {"b1"}
 
 
 def test_a_shard_that_is_away_fails_only_who_needs_it(
