@@ -1,0 +1,186 @@
+"""Turns and room are shared out by caller."""
+
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from coordinator.callers import Callers
+from coordinator.queue import Overloaded, Queue, Ticket
+from tests.unit.tickets import ANSWER, has_nothing, queue, take, take_at_once, ticket
+
+# --- turns ----------------------------------------------------------------------------------
+
+
+def of(caller: str, count: int, *, is_batch: bool = True, name: str = "") -> list[Ticket]:
+    """Transfers of a caller between accounts that nobody else has."""
+    batch = object() if is_batch else None
+    name = name or f"{caller}{random.getrandbits(32):x}"
+    return [
+        ticket(f"1{name}s{n}", f"1{name}d{n}", batch=batch, caller=caller) for n in range(count)
+    ]
+
+
+def test_of_one_caller_it_is_first_come_first_served() -> None:
+    waiting = queue(group_max=4)
+    tickets = of("a", 5) + of("a", 5)
+    waiting.put(tickets[:5])
+    waiting.put(tickets[5:])
+    assert [t for _ in range(3) for t in take(waiting).tickets] == tickets
+
+
+def test_who_comes_behind_a_large_batch_has_every_other_turn() -> None:
+    waiting = queue(group_max=20)
+    large, small = of("a", 200), of("b", 15)
+    waiting.put(large)
+    first = take_at_once(waiting)
+    assert first.tickets == large[:20]
+    waiting.put(small)
+    second, third = take_at_once(waiting), take_at_once(waiting)
+    assert Counter(t.caller for t in second.tickets) == {"a": 10, "b": 10}
+    assert [t for t in third.tickets if t.caller == "b"] == small[10:]
+    # Both keep their own order.
+    mine = [t for group in (first, second, third) for t in group.tickets if t.caller == "a"]
+    assert mine == large[: len(mine)]
+
+
+def test_a_single_transfer_does_not_wait_behind_its_callers_batch() -> None:
+    waiting = queue(group_max=200)
+    waiting.put(of("a", 900))
+    take_at_once(waiting)
+    (single,) = of("a", 1, is_batch=False)
+    waiting.put([single])
+    assert take_at_once(waiting).tickets == [single]
+    assert len(take_at_once(waiting).tickets) == 200
+
+
+def test_few_of_a_batch_and_single_transfers_go_together() -> None:
+    waiting = queue()
+    few, (single,) = of("a", 50), of("b", 1, is_batch=False)
+    waiting.put(few)
+    waiting.put([single])
+    assert set(map(id, take(waiting).tickets)) == set(map(id, [*few, single]))
+
+
+def test_groups_of_batches_are_small_while_single_transfers_come() -> None:
+    waiting = queue(waiting_max=5000, group_max=2000)
+    waiting.put(of("a", 3000))
+    assert len(take_at_once(waiting).tickets) == 2000
+    waiting.put(of("b", 1, is_batch=False))
+    assert [len(take_at_once(waiting).tickets) for _ in range(3)] == [1, 500, 500]
+
+
+def test_who_was_away_has_no_claim_and_no_debt() -> None:
+    callers = Callers(1000)
+    assert callers.turns("a", 500, is_batch=True) == range(500)
+    for _ in range(500):
+        callers.answered("a")
+    # Nothing of them was taken: they are not counted against it.
+    assert callers.turns("a", 2, is_batch=True) == range(2)
+    callers.took(700)
+    assert callers.turns("b", 2, is_batch=True) == range(700, 702)
+    assert callers.turns("a", 2, is_batch=True) == range(700, 702)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.randoms(use_true_random=False),
+    st.integers(1, 6),
+    st.lists(st.integers(1, 40), min_size=2, max_size=4),
+)
+def test_whoever_waits_gets_an_equal_part_of_what_is_taken(
+    chance: random.Random, group_max: int, sizes: list[int]
+) -> None:
+    """As long as two callers have something waiting, neither is served more than two more than the
+    other, whatever they have sent and when, and however large groups are.
+    """
+    waiting = queue(group_max=group_max)
+    callers = [str(n) for n in range(len(sizes))]
+    left = {caller: of(caller, size) for caller, size in zip(callers, sizes, strict=True)}
+    behind = dict.fromkeys(callers, 0)
+    served: Counter[str] = Counter()
+    since: dict[tuple[str, str], int] = {}
+    while any(left.values()) or any(behind.values()):
+        if senders := [caller for caller in callers if left[caller]]:
+            sender = chance.choice(senders)
+            count = chance.randint(1, len(left[sender]))
+            waiting.put(left[sender][:count])
+            del left[sender][:count]
+            behind[sender] += count
+        if has_nothing(waiting):
+            continue
+        both = [(a, b) for a in callers for b in callers if a < b and behind[a] and behind[b]]
+        since = {pair: since.get(pair, served[pair[0]] - served[pair[1]]) for pair in both}
+        group = take_at_once(waiting)
+        for one in group.tickets:
+            served[one.caller] += 1
+            behind[one.caller] -= 1
+            waiting.settle([(one, ANSWER)])
+        waiting.finished(group, [])
+        for (a, b), was in since.items():
+            if behind[a] and behind[b]:
+                assert abs(served[a] - served[b] - was) <= 2
+
+
+# --- room -----------------------------------------------------------------------------------
+
+
+def filled(caller: str, room: int = 10) -> Queue:
+    waiting = queue(waiting_max=room)
+    waiting.put(of(caller, room))
+    return waiting
+
+
+def test_who_is_alone_has_all_the_room_and_no_more() -> None:
+    waiting = filled("a")
+    with pytest.raises(Overloaded, match=r"10 transfers wait, 1 more do not .* for 10"):
+        waiting.put(of("a", 1))
+    assert waiting.unsettled == 10
+
+
+def test_a_full_room_is_full_for_who_has_more_than_its_share() -> None:
+    waiting = filled("a")
+    waiting.put(of("b", 4))
+    # With one request of any size, as long as there are not twice as many as there is room for.
+    waiting.put(of("b", 6))
+    with pytest.raises(
+        Overloaded, match="10 of them are of this caller, whose share is 5 beside 1"
+    ):
+        waiting.put(of("a", 1))
+    with pytest.raises(Overloaded):
+        waiting.put(of("b", 1))
+    with pytest.raises(Overloaded):
+        waiting.put(of("c", 1))
+
+
+def test_what_is_answered_makes_room_again() -> None:
+    waiting = filled("a")
+    waiting.put(of("b", 4))
+    group = take(waiting)
+    waiting.settle([(one, ANSWER) for one in group.tickets])
+    waiting.finished(group, [])
+    assert waiting.callers == 0
+    waiting.put(of("a", 10))
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.integers(1, 12)), max_size=40))
+def test_whoever_has_less_than_its_share_gets_in(requests: list[tuple[str, int]]) -> None:
+    """A plain statement of the rule: there is room, or one has less than its part of it, and never
+    are there more than twice as many.
+    """
+    waiting, has = queue(waiting_max=12), Counter[str]()
+    for caller, count in requests:
+        total = has.total()
+        others = [other for other in has if other != caller]
+        is_below = bool(others) and has[caller] < max(12 // (len(others) + 1), 1)
+        may = total + count <= 12 or (is_below and total + count <= 24)
+        try:
+            waiting.put(of(caller, count))
+            assert may
+            has[caller] += count
+        except Overloaded:
+            assert not may
+            has += Counter()
