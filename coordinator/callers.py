@@ -7,7 +7,7 @@ transfers, one by one. What a caller sends singly does not count with what it se
 that it need not wait behind them.
 """
 
-from collections import Counter
+from collections import defaultdict
 
 
 class Callers:
@@ -19,7 +19,7 @@ class Callers:
         self._room = room
         self._taken = 0
         self._next: dict[tuple[str, bool], int] = {}
-        self._at_hand: Counter[str] = Counter()
+        self._at_hand: defaultdict[str, int] = defaultdict(int)
 
     @property
     def count(self) -> int:
@@ -36,7 +36,7 @@ class Callers:
         """
         if waiting + count <= self._room and waiting + kept + count <= 2 * self._room:
             return None
-        has = self._at_hand[caller]
+        has = self._at_hand.get(caller, 0)
         others = len(self._at_hand.keys() - {caller})
         share = max(self._room // (others + 1), 1)
         if others and has < share and waiting + kept + count <= 2 * self._room:
@@ -63,8 +63,9 @@ class Callers:
 
     def answered(self, caller: str) -> None:
         """A transfer of a caller has its answer."""
-        self._at_hand[caller] -= 1
-        if not self._at_hand[caller]:
+        left = self._at_hand[caller] - 1
+        self._at_hand[caller] = left
+        if not left:
             del self._at_hand[caller]
             # It has no claim, and no debt, by what it has sent before.
             self._next.pop((caller, True), None)

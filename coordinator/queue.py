@@ -336,26 +336,28 @@ class Queue:
             if not tickets:
                 return
             caller, is_batch = tickets[0].caller, tickets[0].batch is not None
-            self._check_room(caller, len(tickets))
+            count = len(tickets)
+            self._check_room(caller, count)
             for ticket in tickets if alone else ():
                 if at_work := self.find(ticket.transfer.id):
                     raise InUse(at_work)
-            turns = self._callers.turns(caller, len(tickets), is_batch=is_batch)
+            turns = self._callers.turns(caller, count, is_batch=is_batch)
             for ticket, turn in zip(tickets, turns, strict=True):
                 ticket.number = turn
                 self._by_id.setdefault(ticket.transfer.id, []).append(ticket)
-            self._unsettled += len(tickets)
+            self._unsettled += count
             now = time.monotonic()
             if not is_batch:
                 self._last_single = now
-            self._enter(self._without_crowd(tickets))
-            self._lacking -= len(tickets)
+            self._enter(self._without_crowd(tickets) if self._line else tickets)
+            self._lacking -= count
             if self._lacking <= 0 or now > self._in_company_at:
                 self._changed.notify()
 
     def _check_room(self, caller: str, count: int) -> None:
         """Raise Overloaded if so many more of a caller may not wait."""
-        kept = sum(map(self._blocked.counts.__getitem__, self._line.stuck())) if self._line else 0
+        counts = self._blocked.counts
+        kept = sum(counts[account] for account in self._line.stuck()) if self._line else 0
         why = self._callers.no_room(caller, count, self.waiting - kept, kept)
         if why:
             raise Overloaded(why)
@@ -377,8 +379,6 @@ class Queue:
         """
         counts = self._blocked.counts
         room = {account: self._stuck_max - counts[account] for account in self._line.stuck()}
-        if not room:
-            return tickets
         kept = []
         for ticket in tickets:
             wanted = {ticket.transfer.source, ticket.transfer.destination} & room.keys()
