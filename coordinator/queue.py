@@ -659,6 +659,8 @@ class Queue:
             return []
         source, destination = _ends(first)
         other = destination if source == account else source
+        if self._line.keeps(other):
+            return []
         self._claimed.add(account)
         self._heir = other
         has_come = self._line_changed.wait_for(lambda: self._heir is None, _HEIR_PATIENCE_S)

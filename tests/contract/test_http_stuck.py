@@ -114,6 +114,40 @@ def test_what_waits_for_a_stuck_account_is_done_when_it_is_let_go(
     assert town.balance(stuck) == 50
 
 
+def test_an_account_that_others_lock_again_and_again_is_had(town: Town) -> None:
+    """Whoever tries without waiting would have to find a gap that is not there."""
+    hot, good = town.account("s1", overdraft_limit=None), town.account("s2")
+    wanted = town.account("s2")
+
+    def pay_others() -> None:
+        assert town.transfer(hot, good, 1).status_code == 201
+
+    with locked_again_and_again(town, wanted), meanwhile(2, pay_others):
+        for _ in range(3):
+            assert town.transfer(hot, wanted, 1).status_code == 201
+    assert town.balance(wanted) == 3
+
+
+@contextmanager
+def locked_again_and_again(town: Town, account: str) -> Iterator[None]:
+    """Two sessions hand an account's lock to each other, in the server's own line."""
+    stop = threading.Event()
+
+    def hold() -> None:
+        while not stop.is_set():
+            with town.locked(account):
+                stop.wait(0.1)
+
+    with ThreadPoolExecutor(2) as pool:
+        holders = [pool.submit(hold) for _ in range(2)]
+        try:
+            yield
+        finally:
+            stop.set()
+    for holder in holders:
+        holder.result()
+
+
 def test_a_stuck_account_does_not_stop_reads_and_transfers_of_others(town: Town) -> None:
     hot, good = town.account("s1", overdraft_limit=None), town.account("s1")
     stuck = town.account("s2")

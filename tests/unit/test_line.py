@@ -1,13 +1,17 @@
 """Accounts that others keep locked: who waits for them, who does not, and who gets them then."""
 
+import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from unittest.mock import patch
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from coordinator.line import Line
-from coordinator.queue import Excuse, NotDone, Queue, Ticket, Turn
+from coordinator.queue import Excuse, Group, NotDone, Queue, Ticket, Turn
 from tests.unit.tickets import ANSWER, Shards, has_nothing, queue, take, take_at_once, ticket
 
 # --- the line -------------------------------------------------------------------------------
@@ -285,3 +289,90 @@ def test_what_waits_for_a_stuck_account_takes_no_room_from_others(stuck: Queue) 
     assert has_nothing(stuck)
     stuck.put([ticket("1a", "1b", caller="a") for _ in range(10)])
     assert stuck.waiting == 20
+
+
+# --- whatever happens -----------------------------------------------------------------------
+
+_accounts = st.sampled_from([f"{shard}{name}" for shard in "12" for name in "abc"])
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.tuples(_accounts, _accounts, st.sampled_from("xyz-")), max_size=14),
+    st.integers(1, 4),
+    st.randoms(use_true_random=False),
+)
+def test_nothing_is_lost_or_overtaken_whatever_is_locked(
+    ends: list[tuple[str, str, str]], group_max: int, chance: random.Random
+) -> None:
+    """Accounts are found locked, waited for in vain or had, beside groups that run, in any order.
+    No two groups have an account in common, nobody tries what is kept in line, those of one batch
+    that share an account are done in their order, and in the end all are done.
+    """
+    waiting = queue(group_max=group_max, skips_max=0)
+    batches = {name: object() for name in "xyz"}
+    coming = [ticket(source, to, batch=batches.get(name), caller=name) for source, to, name in ends]
+    here: list[Ticket] = []
+    under_way: list[Group] = []
+    turn: Turn | None = None
+    for step in range(10_000):
+        if not coming and not here:
+            break
+        # In the end nothing is locked any more.
+        is_locked = (lambda: chance.random() < 0.3) if step < 60 else (lambda: False)
+        if coming and (not here or chance.random() < 0.3):
+            waiting.put(coming[:1])
+            here += coming[:1]
+            del coming[:1]
+        if turn is None:
+            with waiting._changed:
+                turn = waiting._next_in_line()
+        elif is_locked():
+            waiting.in_vain(turn)
+            turn = None
+        elif not under_way or chance.random() < 0.5:
+            with patch("coordinator.queue._HEIR_PATIENCE_S", 0):
+                begin(waiting.had(turn), under_way, waiting)
+            turn = None
+        if not has_nothing(waiting) and chance.random() < 0.6:
+            begin(take_at_once(waiting), under_way, waiting)
+        elif under_way:
+            end(waiting, under_way.pop(chance.randrange(len(under_way))), here, is_locked)
+        # No time passes here but this.
+        for place in waiting._line._places.values():
+            place.next_at = 0.0
+    assert not here
+    assert waiting.waiting == waiting.unsettled == waiting.callers == 0
+
+
+def begin(group: Group | None, under_way: list[Group], waiting: Queue) -> None:
+    if group is None:
+        return
+    assert not any(group.accounts & other.accounts for other in under_way)
+    assert not any(map(waiting._line.keeps, group.accounts))
+    under_way.append(group)
+
+
+def end(waiting: Queue, group: Group, here: list[Ticket], is_locked: Callable[[], bool]) -> None:
+    """Some of its accounts were locked; what needed none of them is done, in order."""
+    missed = {account for account in group.accounts if is_locked()}
+    again: list[Ticket] = []
+    for one in group.tickets:
+        if ends_of(one) & missed or any(is_behind(one, other) for other in again):
+            one.skips += 1
+            again.append(one)
+            continue
+        assert not any(is_behind(one, t) and t.number < one.number for t in here)
+        waiting.settle([(one, ANSWER)])
+        here.remove(one)
+    waiting.finished(group, again, missed)
+
+
+def ends_of(one: Ticket) -> set[str]:
+    return {one.transfer.source, one.transfer.destination}
+
+
+def is_behind(one: Ticket, other: Ticket) -> bool:
+    return (
+        one.batch is not None and one.batch is other.batch and bool(ends_of(one) & ends_of(other))
+    )

@@ -1,0 +1,89 @@
+"""What the finisher of TC/C and Saga takes on next, when accounts are locked. No shard is asked."""
+
+import time
+from typing import cast
+
+from coordinator.phased.courses import Course, Place, Task
+from coordinator.phased.finisher import PhasedFinisher
+from coordinator.phased.visits import Visits
+from coordinator.protocols.saga import SAGA
+from coordinator.protocols.try_confirm_cancel import TCC
+from coordinator.queue import Excuse, NotDone
+from coordinator.shards import Shards
+from tests.unit.tickets import Shards as SomeShards
+from tests.unit.tickets import queue, ticket
+
+
+def finisher() -> PhasedFinisher:
+    """Not started: nobody takes anything from it."""
+    return PhasedFinisher(cast(Shards, SomeShards()), queue(), cast(Visits, None))
+
+
+def course(destination: str, *, skips: int = 0, protocol: str = "saga") -> Course:
+    """One that is to call its destination's shard."""
+    queued = ticket("1a", destination, protocol=protocol)
+    phase = {"saga": SAGA, "tcc": TCC}[protocol].first.phase
+    made = Course(queued.transfer, "g", Place(phase, Task.CALL), 0.0, queued)
+    made.skips = skips
+    return made
+
+
+def taken(made: PhasedFinisher) -> set[Course] | None:
+    """What is taken next; it stays under way."""
+    portion, _ = made._pick(time.monotonic())
+    if portion is None:
+        return None
+    made._busy[portion.shard] += 1
+    if portion.in_line:
+        made._in_line.add(portion.shard)
+    for one in portion.courses:
+        one.is_running = True
+    return set(portion.courses)
+
+
+def test_all_that_want_a_locked_account_wait_as_one_and_beside_the_others() -> None:
+    made = finisher()
+    stuck = [course("2stuck", skips=5) for _ in range(4)]
+    other, free = course("2other", skips=5), course("2free")
+    made.add(*stuck, other, free)
+    assert taken(made) == {free}
+    assert taken(made) in (set(stuck), {other})
+    # One waits at a shard, so that there is a connection for whoever need not wait.
+    assert taken(made) is None
+    made._busy["s2"] -= 1
+    assert taken(made) is None
+    more = course("2free")
+    made.add(more)
+    assert taken(made) == {more}
+
+
+def test_waits_in_line_leave_threads_for_others() -> None:
+    made = finisher()
+    made.add(*(course(f"{n}stuck", skips=5) for n in range(1, 7)))
+    assert [taken(made) is not None for _ in range(6)] == [True] * 3 + [False] * 3
+    free = course("7free")
+    made.add(free)
+    assert taken(made) == {free}
+
+
+def test_accounts_to_which_too_much_is_open_are_crowded() -> None:
+    made = finisher()
+    made.add(*(course("2stuck", skips=1) for _ in range(3)), *(course("2free") for _ in range(3)))
+    assert made.crowded(3) == {"2stuck"}
+    assert made.crowded(4) == set()
+
+
+def test_what_can_be_given_up_is_after_a_second() -> None:
+    made = finisher()
+    tried, sent = course("2stuck", protocol="tcc"), course("2stuck")
+    for one in (tried, sent):
+        one.failed("account 2stuck is locked by other transfers", 10.0)
+        made._give_up_late(one, 10.9)
+        assert one.place.task is Task.CALL
+        made._give_up_late(one, 11.1)
+    assert tried.place.task is Task.ADVANCE
+    assert isinstance(tried.excuse, NotDone)
+    assert tried.excuse.excuse is Excuse.ACCOUNT_BUSY
+    assert "2stuck" in tried.excuse.detail
+    # A Saga's money has left its source: it goes on.
+    assert sent.place.task is Task.CALL
