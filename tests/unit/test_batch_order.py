@@ -59,7 +59,7 @@ class Books:
 
     def _found(self) -> Found:
         standing = {attempt: row.phase for attempt, row in self._phases.items()}
-        locked = Locked(ALL_SLOTS, True, self.accounts, {})
+        locked = Locked(ALL_SLOTS, True, self.accounts, {}, 2**63)
         return Found(locked, self._phases, standing, self._steps)
 
     def _apply(self, visit: Visited) -> list[Course]:

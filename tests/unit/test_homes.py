@@ -16,7 +16,7 @@ def group(*ends: str) -> Group:
         made = ticket(f"{source}a", f"{destination}b")
         made.shards = (f"s{source}", f"s{destination}")
         tickets.append(made)
-    return Group(tickets, None)
+    return Group(tickets)
 
 
 @pytest.mark.parametrize(("ends", "home"), [("12", "s1"), ("21", "s2"), ("33", "s3")])
