@@ -34,7 +34,7 @@ from shard_client.audit_statements import (
 from shard_client.branch import STAMP_AHEAD_MAX_US
 from shard_client.connection import Address, Row
 from shard_client.errors import ShardUnavailable, translate
-from shard_client.session import ASK, PROOF, ROWS_MAX, opening
+from shard_client.session import ASK, PROOF, ROWS_MAX, known_of, opening
 from shard_client.statements import CLOCK
 
 T = TypeVar("T")
@@ -125,7 +125,9 @@ class Snapshot:
             with self._connection.cursor() as cursor:
                 for statement in ASK:
                     cursor.execute(statement)
-                known = {name for name, _ in cursor.fetchall()}
+                known = known_of(cursor.fetchall())
+                if not known:
+                    raise self._not_whole("it does not list its variables")
                 for statement in (*opening(known, PATIENCE_S, ISOLATION), BEGIN):
                     cursor.execute(statement)
         except pymysql.err.MySQLError as error:

@@ -25,7 +25,7 @@ from shard_client.errors import (
     translate,
 )
 from shard_client.remedies import with_remedy
-from shard_client.session import ASK, PROOF, ROWS_MAX, TEXT_MAX, opening
+from shard_client.session import ASK, PROOF, ROWS_MAX, TEXT_MAX, known_of, opening
 from shard_client.timely import TimelyConnection
 from shard_client.tls import Tls, context_of
 
@@ -177,8 +177,10 @@ class ShardConnection:
         """The session variables that this version of the server has."""
         version = self.server_version
         if version not in known_variables:
-            rows = self.query(ASK, deadline)[1].rows
-            known_variables[version] = frozenset(name for name, _ in rows)
+            known = known_of(self.query(ASK, deadline)[1].rows)
+            if not known:
+                raise self.not_whole("it does not list its variables")
+            known_variables[version] = known
         return known_variables[version]
 
     @property

@@ -6,7 +6,7 @@ What is not here changes none of our statements: what concerns DDL, other engine
 the optimizer's estimates. What a session may not set, `variables.py` looks at.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 # As the sessions are set: neither an answer's rows nor a text made of rows is cut.
@@ -85,15 +85,33 @@ MARIADB = (
 )
 
 
-# Which of these variables a server has is asked of each version once: by what can be refused, cut
-# or interrupted itself.
-ASK = (
-    f"SET SESSION sql_select_limit={ROWS_MAX}, max_join_size={ROWS_MAX}, sql_big_selects=1"
-    " /*!80000 , max_execution_time=0 */ /*M!100600 , max_statement_time=0 */",
-    "SHOW SESSION VARIABLES WHERE Variable_name IN ({names})".format(
-        names=", ".join(f"'{setting.name}'" for setting in COMMON + MYSQL + MARIADB)
-    ),
+# Which of these variables a server has is asked of each version once. That can be cut, refused or
+# interrupted itself; what prevents it, all versions have.
+_FIRST = (
+    *("sql_select_limit", "max_join_size", "sql_big_selects", "big_tables"),
+    *("tmp_table_size", "max_heap_table_size"),
 )
+_FIRST_MYSQL = ("max_execution_time",)
+_FIRST_MARIADB = ("max_statement_time", "max_session_mem_used", "tmp_disk_table_size")
+
+
+def _assigned(settings: Collection[Setting], names: Collection[str]) -> str:
+    return ", ".join(f"{name}={value}" for name, value, _ in settings if name in names)
+
+
+ASK = (
+    f"SET SESSION {_assigned(COMMON, _FIRST)}"
+    f" /*!80000 , {_assigned(MYSQL, _FIRST_MYSQL)} */"
+    f" /*M!100600 , {_assigned(MARIADB, _FIRST_MARIADB)} */",
+    # All of them: how a WHERE is carried out, is not set yet.
+    "SHOW SESSION VARIABLES",
+)
+
+
+def known_of(rows: Iterable[tuple[str, str]]) -> frozenset[str]:
+    """The names that a server knows, from the answer to ASK; none if that lacks what all have."""
+    known = frozenset(name for name, _ in rows)
+    return known if known.issuperset(_FIRST) else frozenset()
 
 
 def opening(known: Collection[str], idle_s: int, isolation: str) -> list[str]:
@@ -101,10 +119,8 @@ def opening(known: Collection[str], idle_s: int, isolation: str) -> list[str]:
     session that is idle, or reads or sends nothing, for `idle_s`.
     """
     settings = COMMON + (MARIADB if "check_constraint_checks" in known else MYSQL)
-    values = [f"{name}={value}" for name, value, _ in settings if name in known]
-    values += [f"{name}={idle_s}" for name in ("wait_timeout", "net_read_timeout")]
-    values.append(f"net_write_timeout={idle_s}")
+    patience = f"wait_timeout={idle_s}, net_read_timeout={idle_s}, net_write_timeout={idle_s}"
     return [
         f"SET SESSION TRANSACTION ISOLATION LEVEL {isolation}, READ WRITE",
-        f"SET SESSION {', '.join(values)}",
+        f"SET SESSION {_assigned(settings, known)}, {patience}",
     ]

@@ -43,7 +43,10 @@ def test_no_variable_of_a_server_changes_what_is_told(
         load = Load(bank, [one.url])
         chance = random.Random(1)
         for protocol in PROTOCOLS:
-            items = [bank.random_item(chance) | {"protocol": protocol} for _ in range(500)]
+            # More at once, by the first, than the server takes with one packet.
+            more = {"protocol": protocol, "metadata": {"note": "x" * 400}}
+            count = 2000 if protocol == "xa" else 300
+            items = [bank.random_item(chance) | more for _ in range(count)]
             results = post(http, "/v1/transfers/batch", {"transfers": items})["results"]
             for item, result in zip(items, results, strict=True):
                 assert result["status"] in TERMINAL, result
