@@ -66,14 +66,14 @@ class Lone:
             connection.close()
 
     @contextmanager
-    def variables(self, values: Mapping[str, int]) -> Iterator[None]:
+    def variables(self, values: Mapping[str, int | str]) -> Iterator[None]:
         """The server with other global variables for a block."""
         before = {name: self.admin(f"SELECT @@global.{name}")[0][0] for name in values}
         try:
             self.admin(*(f"SET GLOBAL {name} = {value}" for name, value in values.items()))
             yield
         finally:
-            self.admin(*(f"SET GLOBAL {name} = {value}" for name, value in before.items()))
+            self.admin(*(f"SET GLOBAL {name} = {value!r}" for name, value in before.items()))
 
     @contextmanager
     def paused(self) -> Iterator[None]:

@@ -6,6 +6,7 @@ from contextlib import suppress
 
 import pytest
 
+from shard_client import statements as sql
 from shard_client.admin import make_shard
 from shard_client.checks import (
     SCHEMA_VERSION,
@@ -114,6 +115,54 @@ def test_several_faults_are_named_together(lone: Lone) -> None:
 
 
 # --- use ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"max_allowed_packet": 524288}, "max_allowed_packet is 524288"),
+        ({"connection_memory_limit": 2097152}, "connection_memory_limit is 2097152"),
+        ({"binlog_format": "'STATEMENT'"}, "binlog_format is STATEMENT"),
+        ({"max_binlog_cache_size": 4096}, "max_binlog_cache_size is 4096"),
+    ],
+    ids=["packet", "memory", "binlog format", "binlog cache"],
+)
+def test_what_no_session_can_set_is_named(
+    lone: Lone, values: dict[str, int | str], named: str
+) -> None:
+    if lone.is_mariadb and "packet" not in named:
+        pytest.skip("MariaDB has no such limit, and this one no binary log")
+    with lone.variables(values):
+        (text,) = check(lone).problems
+        assert named in text
+        assert "SET GLOBAL" in text if lone.is_mariadb else "SET PERSIST" in text
+        with pytest.raises(ShardUnavailable, match=named):
+            shard(lone).admit()
+    assert check(lone).problems == []
+
+
+def test_a_log_that_takes_no_statement_of_ours_is_no_lock(lone: Lone) -> None:
+    """The server would refuse it again, whoever asks: the shard is not used."""
+    if lone.is_mariadb:
+        pytest.skip("it has no binary log")
+    with (
+        lone.variables({"binlog_format": "'STATEMENT'"}),
+        pytest.raises(ShardUnavailable) as caught,
+    ):
+        lone.connect().query([sql.TOUCH], soon())
+    assert caught.value.code == 1665
+    assert "BINLOG_FORMAT = STATEMENT" in str(caught.value)
+
+
+def test_a_table_that_is_gone_is_no_lock(lone: Lone) -> None:
+    row = sql.insert(sql.INSERT_ENTRIES, [("a", 1, "t", 1, 1, "b", 1, "c")])
+    lone.admin("RENAME TABLE entries TO elsewhere")
+    try:
+        with pytest.raises(ShardUnavailable) as caught:
+            lone.connect().query([row], soon())
+    finally:
+        lone.admin("RENAME TABLE elsewhere TO entries")
+    assert caught.value.code == 1146
 
 
 def test_a_server_that_takes_no_writes(lone: Lone) -> None:
