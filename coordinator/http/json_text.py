@@ -35,8 +35,9 @@ class TooLong(ValueError):
 
 def read(data: bytes) -> Value:
     """The one value that is the text. Raises ValueError, RecursionError."""
-    decoder = _Decoder()
-    return decoder.decode(data.decode()), decoder.fault
+    decoder, text = _Decoder(), data.decode()
+    value = decoder.decode(text)
+    return value, decoder.fault or _fault_of_text(value, text, 0, len(text))
 
 
 def read_list(data: bytes, name: str, pause: Callable[[], None]) -> Iterator[Value]:
@@ -108,6 +109,19 @@ class _Decoder(json.JSONDecoder):
         raise ValueError(f"{name} is no JSON")
 
 
+def _fault_of_text(value: Any, text: str, at: int, end: int) -> str | None:
+    """What is wrong with the texts in a value that stands there in a text: escapes may spell what
+    is no character.
+    """
+    if text.find("\\u", at, end) < 0:
+        return None
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return "a text of the JSON has half of a surrogate pair, which is no character"
+    return None
+
+
 def _twice(members: list[tuple[str, Any]]) -> str:
     """A name that occurs more than once."""
     names: set[str] = set()
@@ -177,8 +191,8 @@ class _Text:
             raise ValueError(why) from None
         if end - self._at > VALUE_MAX:
             raise TooLong(f"an item has {end - self._at} characters, more than {VALUE_MAX}")
-        self._at = end
-        return value, decoder.fault
+        at, self._at = self._at, end
+        return value, decoder.fault or _fault_of_text(value, self._text, at, end)
 
     def _fetch(self) -> None:
         """Have the next piece at hand too."""

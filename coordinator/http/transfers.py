@@ -69,12 +69,8 @@ def _transfer(asked: schemas.TransferRequest, key: str, now: int) -> Transfer:
     metadata = None
     if asked.metadata is not None:
         _check_depth(asked.metadata)
-        try:
-            # Sorted, so that the same object always is the same text.
-            metadata = msgspec.json.encode(asked.metadata, order="sorted").decode()
-        except UnicodeEncodeError:
-            detail = "metadata holds half of a surrogate pair, which is no text"
-            raise Refuse(400, "malformed", f"{detail}; nothing has happened") from None
+        # Sorted, so that the same object always is the same text.
+        metadata = msgspec.json.encode(asked.metadata, order="sorted").decode()
         size = len(metadata.encode())
         if size > schemas.METADATA_MAX_BYTES:
             detail = (

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from coordinator.http import json_text
 from coordinator.http.schemas import AccountId, AccountItem, Amount, Currency, Key
 from tandem.cli.terminal import CommandError
 
@@ -250,14 +251,16 @@ def _kind_of(names: set[str]) -> Kind | None:
 
 def _decode(text: str, kind: Any, what: str) -> Any:
     try:
-        return msgspec.json.decode(text, type=kind)
-    except msgspec.ValidationError as error:
-        raise MalformedLine(_plain(error)) from error
-    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+        # As the service reads it: also what is ambiguous is no good.
+        value, fault = json_text.read(text.encode())
+    except (ValueError, RecursionError) as error:
         raise MalformedLine(f"{what} is no JSON object ({error})") from error
+    if fault:
+        raise MalformedLine(fault)
+    return _checked(value, kind)
 
 
-def _checked(values: dict[str, Any], kind: type[msgspec.Struct]) -> Any:
+def _checked(values: Any, kind: Any) -> Any:
     try:
         return msgspec.convert(values, kind)
     except msgspec.ValidationError as error:

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
 import click
-import msgspec
 
+from coordinator.http import json_text
 from ledger.model import AMOUNT_MAX
 from tandem.cli.client import (
     PATIENCE_S,
@@ -120,11 +120,15 @@ def _order(
 
 def _metadata(text: str) -> dict[str, Any]:
     try:
-        return msgspec.json.decode(text.encode(), type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeEncodeError) as error:
+        value, why = json_text.read(text.encode())
+    except (ValueError, RecursionError) as error:
+        value, why = None, str(error)
+    if not isinstance(value, dict) or why:
+        because = f" ({why})" if why else ""
         raise click.UsageError(
-            f"--metadata {text!r} is no JSON object ({error}); give one like '{{\"invoice\": 17}}'."
-        ) from error
+            f"--metadata {text!r} is no JSON object{because}; give one like '{{\"invoice\": 17}}'."
+        )
+    return value
 
 
 def _say_waiting(why: str, pause_s: float) -> None:

@@ -140,6 +140,9 @@ def test_accounts_in_json_lines_after_a_broken_first_line() -> None:
         ('"amount":5,"metadata":{"a":"\\ud800"}', "JSON"),
         ('"amount":5,"metadata":' + '{"a":' * 5000 + "1" + "}" * 5000, "JSON"),
         ('"amount":5,"key":"x","idempotency_key":"y"', "idempotency_key"),
+        ('"amount":5,"key":"x "', "key"),
+        ('"amount":5,"amount":6', "'amount' occurs twice"),
+        ('"amount":5,"metadata":{"a":1,"\\u0061":2}', "'a' occurs twice"),
     ],
 )
 def test_a_malformed_json_line_is_named(change: str, told: str) -> None:

@@ -46,6 +46,13 @@ def test_members_that_only_look_like_it(text: str) -> None:
     assert read(text.encode()) == (json.loads(text), None)
 
 
+@pytest.mark.parametrize("text", ['"\\ud800"', '{"\\uDC00": 1}', '[{"a": ["\\ude00\\ud83d"]}]'])
+def test_half_of_a_surrogate_pair(text: str) -> None:
+    assert "surrogate" in (read(text.encode())[1] or "")
+    _, found, _ = listed(f'{{"transfers": ["\\ud83d\\ude00", {text}, "\\u00e9"]}}'.encode())
+    assert "surrogate" in (found[1] or "")
+
+
 @pytest.mark.parametrize("text", ["1e400", "-1e999", "[1E5000]", "1" * 4097, "-" + "1" * 5000])
 def test_a_number_that_cannot_be_kept(text: str) -> None:
     assert read(text.encode())[1]
