@@ -8,12 +8,13 @@ from urllib.parse import unquote_plus
 
 import msgspec
 from flask import Response, current_app, g, request
-from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
+from werkzeug.exceptions import ClientDisconnected
 
 from coordinator.http import json_text
 from coordinator.http.json_text import shown as shown
 from coordinator.http.problems import Refuse
 from coordinator.http.schemas import BATCH_MAX, KEY_PATTERN
+from coordinator.http.turns import Turns
 from ledger.ids import ACCOUNT_ID_PATTERN
 
 T = TypeVar("T")
@@ -25,6 +26,11 @@ _PATH = re.compile(r"at `\$((?:\.\w+)+)`$")
 _SHOWN_MAX = 80
 _SAID_MAX = 300
 _PREFER_MAX = 1000
+# A body is read piece by piece, and after the first of them with breaks: others that wait are
+# to be looked at in between.
+_PIECE_BYTES = 64 * 1024
+_FREE_PIECES = 8
+_BREAK_S = 0.002
 # 1,000 accounts, and some more to say that there are too many; each escaped, with its name.
 _PARAMETERS_MAX = 1100
 _PARAMETER_MAX = 300
@@ -53,9 +59,9 @@ def batch(name: str, kind: type[T]) -> Iterator[T | Malformed]:
     others have their turn in between. Raises Refuse, perhaps after the last one.
     """
     _check_media()
-    count = 0
+    data, turns, count = _data(current_app.config["MAX_CONTENT_LENGTH"]), Turns(), 0
     try:
-        for found in json_text.read_list(_data(request.max_content_length), name, pause):
+        for found in json_text.read_list(data, name, turns.pause):
             count += 1
             if count > BATCH_MAX:
                 detail = f"there are {count} {name} or more, {BATCH_MAX} at most are taken"
@@ -70,6 +76,8 @@ def batch(name: str, kind: type[T]) -> Iterator[T | Malformed]:
     except (ValueError, RecursionError) as error:
         where = f"after {count} {name}: " if count else ""
         raise Refuse(400, "malformed", f"{where}{_cut(error)}; nothing has happened") from None
+    finally:
+        turns.end()
 
 
 def pause() -> None:
@@ -100,24 +108,27 @@ def _check_media() -> None:
         raise Refuse(415, "content-type", detail)
 
 
-def _data(most: int | None) -> bytes:
-    """The whole body. Raises Refuse, RequestEntityTooLarge, ClientDisconnected."""
-    request.max_content_length = most
+def _data(most: int) -> bytes:
+    """The whole body. Raises Refuse, ClientDisconnected."""
     length = request.content_length
-    if length is not None:
-        if most is not None and length > most:
-            detail = f"the body has {length} bytes, more than {most}; nothing has happened"
-            raise Refuse(413, "too-large", detail)
-        # The plain case, for which Werkzeug goes through three more objects.
-        data: bytes = request.environ["wsgi.input"].read(length)
-        if len(data) < length:
-            raise ClientDisconnected
-        return data
-    # Of a body that comes in chunks Werkzeug reads as much as it may and says nothing of the rest.
-    data = request.get_data(cache=False)
-    if len(data) == most and request.environ["wsgi.input"].read(1):
-        raise RequestEntityTooLarge
-    return data
+    if length is not None and length > most:
+        detail = f"the body has {length} bytes, more than {most}; nothing has happened"
+        raise Refuse(413, "too-large", detail)
+    stream = request.environ["wsgi.input"]
+    pieces: list[bytes] = []
+    # Of a body that comes in chunks one byte more tells that it is too long.
+    left = most + 1 if length is None else length
+    while left > 0 and (piece := stream.read(min(left, _PIECE_BYTES))):
+        pieces.append(piece)
+        left -= len(piece)
+        if len(pieces) > _FREE_PIECES:
+            time.sleep(_BREAK_S)
+    if length is None and left <= 0:
+        detail = f"the body has more than {most} bytes; nothing has happened"
+        raise Refuse(413, "too-large", detail)
+    if length is not None and left > 0:
+        raise ClientDisconnected
+    return b"".join(pieces)
 
 
 def _convert(found: json_text.Value, kind: type[T]) -> T:
