@@ -85,12 +85,46 @@ make_venv() {
     fi
 }
 
+# The file with the versions and hashes of what an extra needs.
+lock_file() {
+    echo "requirements/${1:-tandem}.txt"
+}
+
 # What the installed packages depend on.
 fingerprint() {
     (cd "$root" && "$venv/bin/python" -c 'if True:
         import hashlib, pathlib, sys
-        text = sys.version + "".join(pathlib.Path(f).read_text() for f in ("setup.cfg", "pyproject.toml"))
-        print(hashlib.sha256((text + str(pathlib.Path.cwd())).encode()).hexdigest())')
+        files = "setup.cfg", "pyproject.toml", sys.argv[1]
+        text = sys.version + "".join(pathlib.Path(f).read_text() for f in files)
+        print(hashlib.sha256((text + str(pathlib.Path.cwd())).encode()).hexdigest())' "$(lock_file "$1")")
+}
+
+# Whether the files in requirements/ were made for this Python and machine.
+is_locked() {
+    "$venv/bin/python" -c 'if True:
+        import platform, sys
+        is_known = sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64")
+        is_python = sys.implementation.name == "cpython" and (3, 11) <= sys.version_info < (3, 15)
+        sys.exit(not (is_known and is_python))'
+}
+
+# Install into .venv exactly what requirements/ says, whose files have these hashes, and with what is
+# there then Tandem itself: nothing else is fetched, to build it neither.
+install_locked() {
+    local pip=("$venv/bin/python" -m pip install --disable-pip-version-check --progress-bar off)
+    patiently "Installing the packages of $(lock_file "$1") into .venv" \
+        "${pip[@]}" --require-hashes --only-binary :all: --requirement "$root/$(lock_file "$1")"
+    patiently "Installing Tandem into .venv" \
+        "${pip[@]}" --no-deps --no-build-isolation --no-index --editable "$root"
+}
+
+# The same where nobody has tried what is locked: what setup.cfg allows, as it is today.
+install_unlocked() {
+    echo "requirements/ is for Python 3.11 to 3.14 on Linux, x86_64 or aarch64. This is another one:" \
+        "packages are installed as setup.cfg allows them, and no hashes are checked." >&2
+    patiently "Installing Tandem${1:+ with what its ${1}s need} into .venv" \
+        "$venv/bin/python" -m pip install --disable-pip-version-check --progress-bar off \
+        --editable "$root${1:+[$1]}"
 }
 
 ensure_venv() {
@@ -106,11 +140,9 @@ ensure_venv() {
         make_venv
     fi
     stamp=$venv/.installed${extra:+-$extra}
-    wanted=$(fingerprint)
+    wanted=$(fingerprint "$extra")
     if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
-        patiently "Installing Tandem${extra:+ with what its ${extra}s need} into .venv" \
-            "$venv/bin/python" -m pip install --disable-pip-version-check --progress-bar off \
-            --editable "$root${extra:+[$extra]}"
+        if is_locked; then install_locked "$extra"; else install_unlocked "$extra"; fi
         echo "$wanted" >"$stamp"
     fi
     if command -v flock >/dev/null; then

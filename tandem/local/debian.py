@@ -1,8 +1,9 @@
 """Fetches servers from the Debian mirror that this machine uses already, into a folder.
 
 Nothing outside the folder is read or written that apt does not read anyway: apt keeps its state
-in the folder, packages are unpacked (not installed) there, and no root is needed. apt checks every
-signature with the keys that the machine has.
+in the folder, packages are unpacked (not installed) there, and no root is needed. apt checks that
+the lists are signed with the distribution's own keys, and that what it fetches is what they say.
+Whatever the machine's configuration lets pass, nothing else is taken.
 
 This module needs nothing but Python, because scripts/lib/venv.sh fetches pip with it:
 `python3 -m tandem.local.debian NAME FOLDER` prints the folder with the unpacked packages.
@@ -246,9 +247,9 @@ class _Apt:
         self._run("apt-get", "download", *names, cwd=folder)
         return sorted(folder.glob("*.deb"))
 
-    def _use(self, sources: list[tuple[str, str, str]], keyring: Path | None) -> None:
-        signed_by = f"[signed-by={keyring}] " if keyring else ""
-        lines = [f"deb {signed_by}{site} {suite} {parts}\n" for site, suite, parts in sources]
+    def _use(self, sources: list[tuple[str, str, str]], keyring: Path) -> None:
+        signed_by = f"[signed-by={keyring}]"
+        lines = [f"deb {signed_by} {site} {suite} {parts}\n" for site, suite, parts in sources]
         (self._work / "sources.list").write_text("".join(lines))
 
     def _run(self, program: str, *arguments: str, cwd: Path | None = None) -> None:
@@ -315,8 +316,12 @@ def _configuration(work: Path) -> str:
             # The user _apt cannot write into a folder of somebody else's.
             'APT::Sandbox::User "root";',
             'APT::Update::Error-Mode "any";',
+            # Each of these may be allowed in the machine's own configuration.
             'APT::Get::AllowUnauthenticated "false";',
             'Acquire::AllowInsecureRepositories "false";',
+            'Acquire::AllowWeakRepositories "false";',
+            'Acquire::AllowDowngradeToInsecureRepositories "false";',
+            'Acquire::Check-Valid-Until "true";',
             'Acquire::Languages "none";',
             'Acquire::Retries "3";',
             "#clear APT::Update::Pre-Invoke;",
@@ -331,11 +336,17 @@ def _configuration(work: Path) -> str:
     )
 
 
-def _keyring(folder: Path) -> Path | None:
-    """The distribution's own keys; without such a file apt uses the keys it trusts for all."""
+def _keyring(folder: Path) -> Path:
+    """The distribution's own keys: those of others that the machine trusts do not count here."""
     distribution = _os_release().get("ID", "debian")
     names = [f"{distribution}-archive-keyring.{end}" for end in ("gpg", "pgp")]
-    return next((folder / name for name in names if (folder / name).exists()), None)
+    for name in names:
+        if (folder / name).exists():
+            return folder / name
+    raise LocalError(
+        f"there is no {' or '.join(names)} in {folder}, so that the signatures of packages cannot "
+        f"be verified: install {distribution}-archive-keyring. Nothing was fetched"
+    )
 
 
 def _indexes() -> list[tuple[str, str, str]]:

@@ -1,8 +1,12 @@
 """Fetching servers from Debian, as far as no mirror is needed for it."""
 
+import hashlib
 import os
+import re
 import shutil
 import subprocess
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
@@ -78,10 +82,118 @@ def test_an_interrupted_fetch_is_done_again(
     assert len(calls) == 2
 
 
-def test_signatures_are_always_checked(tmp_path: Path) -> None:
-    text = debian._configuration(tmp_path)
-    assert 'APT::Get::AllowUnauthenticated "false";' in text
-    assert 'Acquire::AllowInsecureRepositories "false";' in text
+class Archive:
+    """An archive in a folder with one package, signed with a key of the test's own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "debian"
+        self.folder.mkdir()
+        self._home = folder / "gnupg"
+        self._home.mkdir(mode=0o700)
+        self.keyrings = folder / "keyrings"
+        self.keyrings.mkdir()
+        self._gpg("--quick-generate-key", "archive", "ed25519", "sign", "never")
+        self._gpg("--output", str(self.keyrings / "debian-archive-keyring.gpg"), "--export")
+        self.package = package(self.folder, "openjdk", {"usr/bin/java": "it runs"}, {})
+        data = self.package.read_bytes()
+        lines = [
+            "Package: default-jre-headless",
+            "Version: 1",
+            "Architecture: all",
+            f"Filename: {self.package.name}",
+            f"Size: {len(data)}",
+            f"SHA256: {hashlib.sha256(data).hexdigest()}",
+        ]
+        index = self.folder / "dists/bookworm/main/binary-amd64/Packages"
+        index.parent.mkdir(parents=True)
+        index.write_text("\n".join([*lines, ""]))
+        name = index.relative_to(self.folder / "dists/bookworm")
+        entry = f" {hashlib.sha256(index.read_bytes()).hexdigest()} {index.stat().st_size} {name}"
+        self.release = index.parents[2] / "InRelease"
+        self.text = "\n".join(
+            [
+                "Origin: test",
+                "Suite: bookworm",
+                "Codename: bookworm",
+                "Date: " + format_datetime(datetime.now(UTC), usegmt=True),
+                "Architectures: amd64",
+                "Components: main",
+                "SHA256:",
+                entry,
+                "",
+            ]
+        )
+        self.sign()
+
+    def _gpg(self, *arguments: str, given: str = "") -> None:
+        command = ["gpg", "--homedir", str(self._home), "--batch", "--yes", "--passphrase", ""]
+        subprocess.run(
+            [*command, *arguments], input=given.encode(), check=True, capture_output=True
+        )
+
+    def sign(self) -> None:
+        self._gpg("--clearsign", "--output", str(self.release), given=self.text)
+
+
+NEEDS_APT = pytest.mark.skipif(
+    not all(map(shutil.which, ("gpg", "apt-get", "dpkg-deb"))), reason="apt and gpg are needed"
+)
+
+
+@pytest.fixture
+def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Archive:
+    """That of this machine, whose own configuration lets everything pass."""
+    made = Archive(tmp_path)
+    careless = tmp_path / "careless.conf"
+    careless.write_text(
+        'APT::Get::AllowUnauthenticated "true";\nAcquire::AllowInsecureRepositories "true";\n'
+        'Acquire::AllowWeakRepositories "true";\nAPT::Architecture "amd64";\n'
+        'APT::Architectures "amd64";\n'
+    )
+    monkeypatch.setenv("APT_CONFIG", str(careless))
+    monkeypatch.setattr(
+        debian, "_os_release", lambda: {"ID": "debian", "VERSION_CODENAME": "bookworm"}
+    )
+    site = f"copy:{made.folder}"
+    monkeypatch.setattr(debian, "_indexes", lambda: [(site, "bookworm", "main")])
+    monkeypatch.setattr(debian, "_mirror", lambda: site)
+    monkeypatch.setattr(debian, "KEYRINGS", made.keyrings)
+    return made
+
+
+@NEEDS_APT
+def test_what_is_signed_is_fetched(archive: Archive, tmp_path: Path) -> None:
+    prefix = debian.fetch(JAVA, tmp_path / ".servers", silent)
+    assert (prefix / "usr/bin/java").read_text() == "it runs"
+
+
+@NEEDS_APT
+@pytest.mark.parametrize(
+    "harm", ["not signed", "changed list", "changed package", "another's key", "no keys"]
+)
+def test_what_is_not_signed_so_is_refused(archive: Archive, tmp_path: Path, harm: str) -> None:
+    keyring = next(archive.keyrings.iterdir())
+    if harm == "not signed":
+        archive.release.unlink()
+        archive.release.with_name("Release").write_text(archive.text)
+    elif harm == "changed list":
+        signed = archive.release.read_text()
+        archive.release.write_text(signed.replace("Origin: test", "Origin: Debian"))
+    elif harm == "changed package":
+        data = archive.package.read_bytes()
+        archive.package.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    elif harm == "another's key":
+        (tmp_path / "other").mkdir()
+        keyring.write_bytes(next(Archive(tmp_path / "other").keyrings.iterdir()).read_bytes())
+    else:
+        keyring.unlink()
+    with pytest.raises(LocalError) as caught:
+        debian.fetch(JAVA, tmp_path / ".servers", silent)
+    assert re.search(
+        r"not signed|signatures?|Hash Sum mismatch|NO_PUBKEY|Missing key|Splitting",
+        str(caught.value),
+    )
+    assert not (tmp_path / ".servers/java").exists()
 
 
 @pytest.mark.parametrize(
