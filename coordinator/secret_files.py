@@ -34,7 +34,7 @@ def _named(settings: Settings, environ: Mapping[str, str]) -> Iterator[tuple[str
 def _has_password(file: Path) -> bool:
     try:
         tables = tomllib.loads(file.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return any(
         "password" in key and value

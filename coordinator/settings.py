@@ -177,7 +177,7 @@ def _read_file(path: Path, *, required: bool) -> dict[str, Any]:
         if not required:
             return {}
         raise SettingsError(f"there is no configuration file {path}") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SettingsError(f"{path} cannot be read: {error}") from error
 
 

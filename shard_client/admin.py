@@ -119,7 +119,8 @@ def _identified(connection: ShardConnection, name: str, password: str) -> list[s
     nobody knows: on MySQL that one is the first, which alone counts when it is to be changed; on
     MariaDB it is the one that is changed, and the other stays.
     """
-    unknown = secrets.token_urlsafe(32)
+    # Its end is what rules for passwords may ask for.
+    unknown = secrets.token_urlsafe(32) + "-aA1!"
     if connection.is_mariadb:
         ways = fill(
             connection,

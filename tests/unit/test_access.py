@@ -23,10 +23,15 @@ from coordinator.access import (
     read,
     table_of,
 )
+from coordinator.addresses import admin_address, audit_address, service_address
 from coordinator.http.access import SCOPES, is_public, scope_of
 from coordinator.http.openapi import document
+from coordinator.secret_files import readable_by_others
 from coordinator.settings import SettingsError, load
+from shard_client.shard_map import ShardAddress
+from shard_client.tls import Tls
 from tandem.cli import main
+from tests.certificates import Authority
 from tests.cluster import wait_until
 from tests.routes import routes
 
@@ -486,3 +491,68 @@ def test_settings_that_go_together(variables: str, named: str) -> None:
     with pytest.raises(SettingsError, match=re.escape(named)) as caught:
         load(environ={f"TANDEM_{name}": value})
     assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize("section", ["MYSQL", "ZOOKEEPER"])
+def test_authorities_that_cannot_be_used_end_the_start(tmp_path: Path, section: str) -> None:
+    path = tmp_path / "ca.pem"
+    environ = {f"TANDEM_{section}_TLS_CA": str(path)}
+    for _ in range(2):
+        with pytest.raises(SettingsError, match=rf"{section.lower()}\.tls_ca = .*ca\.pem"):
+            check_access(load(environ=environ))
+        path.write_text("no certificate")
+
+
+def test_a_revocation_list_that_cannot_be_used_ends_the_start(tmp_path: Path) -> None:
+    authority = Authority(tmp_path, "authority")
+    server = str(authority.sign("server"))
+    environ = {
+        "TANDEM_ACCESS_TLS_CERTIFICATE": server,
+        "TANDEM_ACCESS_TLS_KEY": server,
+        "TANDEM_ACCESS_TLS_CLIENT_CA": str(authority.file),
+    }
+    for wrong in (tmp_path / "none.crl", authority.file):
+        named = environ | {"TANDEM_ACCESS_TLS_CLIENT_CRL": str(wrong)}
+        with pytest.raises(SettingsError, match=r"access\.tls_client_crl = "):
+            check_access(load(environ=named))
+    check_access(load(environ=environ | {"TANDEM_ACCESS_TLS_CLIENT_CRL": str(authority.revoke())}))
+
+
+def test_files_with_secrets_that_others_can_read_are_told(tmp_path: Path) -> None:
+    authority = Authority(tmp_path, "authority")
+    key = authority.sign("server")
+    config = tmp_path / "tandem.toml"
+    config.write_text('[mysql]\npassword = "hush"\n')
+    for file in (key, config):
+        file.chmod(0o644)
+    environ = {
+        "TANDEM_CONFIG": str(config),
+        "TANDEM_MYSQL_TLS_CA": str(authority.file),
+        "TANDEM_MYSQL_TLS_CERTIFICATE": str(key),
+        "TANDEM_MYSQL_TLS_KEY": str(key),
+    }
+    told = readable_by_others(load(environ=environ), environ)
+    assert len(told) == 2
+    assert f"the key of mysql.tls_key {key} can be read by everybody" in told[0]
+    assert f"with passwords, {config} can be read by everybody" in told[1]
+    assert "hush" not in "".join(told)
+    for file in (key, config):
+        file.chmod(0o640)
+    assert readable_by_others(load(environ=environ), environ) == []
+    config.write_text("[mysql]\n")
+    config.chmod(0o644)
+    assert readable_by_others(load(environ=environ), environ) == []
+
+
+def test_every_way_to_a_shard_is_verified() -> None:
+    environ = {
+        "TANDEM_MYSQL_TLS_CA": "ca.pem",
+        "TANDEM_MYSQL_ADMIN_USER": "admin",
+        "TANDEM_MYSQL_AUDIT_USER": "auditor",
+    }
+    where = ShardAddress("db", 3306, "tandem")
+    for way in (admin_address, service_address, audit_address):
+        assert way(load(environ=environ), "s1", where).tls == Tls("ca.pem")
+        assert not way(
+            load(environ=environ | {"TANDEM_MYSQL_TLS_CA": ""}), "s1", where
+        ).tls.verifies

@@ -208,6 +208,19 @@ def test_a_bad_value_in_a_variable(tmp_path: Path, name: str, value: str, allowe
         assert repr(value) in text
 
 
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ('[mysql]\ntls_certificate = "a"', "mysql.tls_certificate and mysql.tls_key go together"),
+        ('[zookeeper]\ntls_key = "a"', "zookeeper.tls_certificate and zookeeper.tls_key go"),
+        ('[mysql]\ntls_certificate = "a"\ntls_key = "a"', "of no use without mysql.tls_ca"),
+        ('[access]\ntls_client_crl = "a"', "of no use without access.tls_client_ca"),
+    ],
+)
+def test_what_is_of_use_together_only(tmp_path: Path, text: str, named: str) -> None:
+    assert named in complaint(tmp_path, text + "\n")
+
+
 @pytest.mark.parametrize("key", ["password", "admin_password"])
 def test_a_password_is_never_shown(tmp_path: Path, key: str) -> None:
     text = complaint(tmp_path, f'[mysql]\n{key} = ["hunter2"]\n')
@@ -217,7 +230,9 @@ def test_a_password_is_never_shown(tmp_path: Path, key: str) -> None:
     assert "1234567" not in text
 
 
-@pytest.mark.parametrize("content", [b"[engine", b"\xff", b"[a]\n[a]\n"])
+@pytest.mark.parametrize(
+    "content", [b"[engine", b"\xff", b"[a]\n[a]\n", b"a = " + b"[" * 5000, b"a = " + b"1" * 5000]
+)
 def test_a_file_that_is_no_toml(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.toml"
     path.write_bytes(content)
