@@ -43,6 +43,7 @@ _REASONS = {
     401: "There is no good token; nothing has happened.",
     403: "The token has not the scope that is needed; nothing has happened.",
     404: "There is no such thing.",
+    408: "The request did not come in time; nothing has happened.",
     413: "The request is too large; nothing has happened.",
     415: "The body is not JSON; nothing has happened.",
     422: "Refused for good, and so is every retry with this key.",
@@ -190,7 +191,7 @@ def _batch(name: str, item: type) -> _Schema:
     }
 
 
-_WRITE = (413, 415, 503)
+_WRITE = (408, 413, 415, 503)
 
 
 def _account_paths() -> _Schema:
