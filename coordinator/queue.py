@@ -35,10 +35,15 @@ _YOUNG_S = 0.03
 # A group by TC/C or Saga visits its shards more often, and is longer on its way.
 _YOUNG_PHASED_S = 0.12
 # Two groups of different processes that want one account cost the later one another round. When
-# others had locked more than the first part of the accounts of a large group, the next ones are
-# half as large; they grow again while it is less than the second.
-_CROWDED = 0.08
-_CALM = 0.04
+# others had locked more than the first part of the accounts of a large group, fewer large ones run
+# at once, down to one, since each costs its shards the same; then they are smaller, down to the
+# least size. It goes the other way again while it is less than the second part.
+_CROWDED = 0.12
+_CALM = 0.06
+_LEAST = 250
+_ABREAST_MAX = 64
+# One that is longer on its way does not count among those that run: it may be stuck.
+_OLD_S = 0.5
 # So few of a batch at most come into one group with single transfers, whose clients wait for each.
 _BESIDE_SINGLES_MAX = 100
 # A group of batches is no larger while single transfers come, as far as the last of them is ago:
@@ -290,8 +295,9 @@ class Queue:
         self._callers = Callers(waiting_max)
         self._group_max = group_max
         self._small = min(_SMALL, group_max)
-        # How many a group may have at each shard now.
+        # How many a group may have at each shard now, and how many large ones may be there.
         self._at_each = group_max
+        self._abreast = _ABREAST_MAX
         self._skips_max = skips_max
         self._stuck_max = stuck_max
         self._shard_patience_s = shard_patience_s
@@ -505,13 +511,24 @@ class Queue:
     def _wait_for_company(self, group: Group) -> float:
         """How long a group would better wait for others to join it, in seconds."""
         if not self._is_small(group):
-            return 0.0
+            return self._wait_for_room(group)
         ends = [
             began + (_YOUNG_S if other.way == ALONE else _YOUNG_PHASED_S)
             for began, other in self._running.values()
             if not group.at.keys().isdisjoint(other.at)
         ]
         return max(max(ends, default=0.0) - time.monotonic(), 0.0)
+
+    def _wait_for_room(self, group: Group) -> float:
+        """How long a large group would better wait for those at its shards to end."""
+        now = time.monotonic()
+        beside = sorted(
+            began
+            for began, other in self._running.values()
+            if now - began < _OLD_S and not group.at.keys().isdisjoint(other.at)
+            if max(other.at.values()) >= self._small
+        )
+        return beside[-self._abreast] + _OLD_S - now if len(beside) >= self._abreast else 0.0
 
     def _is_small(self, group: Group) -> bool:
         """Whether it has room for more, and too few for what it costs its shards."""
@@ -548,11 +565,17 @@ class Queue:
         """Of the accounts that a group has asked for, others had locked so many."""
         size = max(group.at.values())
         with self._changed:
-            if size > self._small and taken > asked * _CROWDED:
-                # By its own size: of those of one time, each would halve the room again.
-                self._at_each = min(self._at_each, max(size // 2, self._small))
+            if size >= self._small and taken > asked * _CROWDED:
+                if self._abreast > 1:
+                    self._abreast = max(min(self._abreast, len(self._running)) // 2, 1)
+                else:
+                    # By its own size: of those of one time, each would halve the room again.
+                    self._at_each = min(self._at_each, max(size // 2, _LEAST))
             elif size >= self._at_each and taken < asked * _CALM:
-                self._at_each = min(self._at_each + self._at_each // 8 + 1, self._group_max)
+                if self._at_each < self._group_max:
+                    self._at_each = min(self._at_each + self._at_each // 8, self._group_max)
+                else:
+                    self._abreast = min(self._abreast + 1, _ABREAST_MAX)
 
     def finished(
         self,

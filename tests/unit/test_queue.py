@@ -43,21 +43,38 @@ def test_a_group_has_a_size() -> None:
     assert [take(waiting).tickets for _ in range(3)] == [tickets[:3], tickets[3:6], tickets[6:]]
 
 
-def test_groups_are_smaller_while_others_are_at_the_same_accounts() -> None:
-    waiting = queue(group_max=1000, waiting_max=10_000)
-    waiting.put([ticket(f"1a{n}", f"2b{n}") for n in range(9000)])
-    first, second = take(waiting), take(waiting)
-    sizes = [len(first.tickets)]
-    # Both had met others at the same time: that counts once.
-    for group in (first, second):
+def test_fewer_and_then_smaller_groups_while_others_are_at_the_same_accounts() -> None:
+    waiting = queue(group_max=1000, waiting_max=20_000)
+    waiting.put([ticket(f"1a{n}", f"2b{n}") for n in range(15_000)])
+    # Four at once, which all meet others: from then on there is one, and the next is half as large.
+    for group in [take(waiting) for _ in range(4)]:
         waiting.met_others(group, 20, 100)
         waiting.finished(group, [])
-    for taken in (20, 20, 20, 20, 6, 0, 0):
+    sizes = []
+    for taken in (20, 20, 20, 10, 0, 0):
         group = take(waiting)
+        beside = picked(waiting)
+        assert 0.4 < waiting._wait_for_company(beside) <= 0.5
         sizes.append(len(group.tickets))
         waiting.met_others(group, taken, 100)
         waiting.finished(group, [])
-    assert sizes == [1000, 500, 250, 125, 100, 100, 100, 113]
+    assert sizes == [500, 250, 250, 250, 250, 281]
+
+
+def test_more_groups_run_at_once_again_when_others_are_gone() -> None:
+    waiting = queue(group_max=100, waiting_max=10_000)
+    waiting.put([ticket(f"1a{n}", f"2b{n}") for n in range(2000)])
+    for _ in range(2):
+        group = take(waiting)
+        waiting.met_others(group, 20, 100)
+        waiting.finished(group, [])
+    first = take(waiting)
+    assert waiting._wait_for_company(picked(waiting)) > 0
+    waiting.met_others(first, 0, 100)
+    take(waiting)
+    assert waiting._wait_for_company(picked(waiting)) > 0
+    waiting.finished(first, [])
+    assert waiting._wait_for_company(picked(waiting)) == 0
 
 
 def test_one_account_that_others_have_does_not_make_groups_smaller() -> None:
