@@ -565,17 +565,18 @@ class Queue:
         """Of the accounts that a group has asked for, others had locked so many."""
         size = max(group.at.values())
         with self._changed:
-            if size >= self._small and taken > asked * _CROWDED:
-                if self._abreast > 1:
-                    self._abreast = max(min(self._abreast, len(self._running)) // 2, 1)
-                else:
-                    # By its own size: of those of one time, each would halve the room again.
-                    self._at_each = min(self._at_each, max(size // 2, _LEAST))
-            elif size >= self._at_each and taken < asked * _CALM:
-                if self._at_each < self._group_max:
+            if size < self._small or asked * _CALM <= taken <= asked * _CROWDED:
+                return
+            if taken < asked * _CALM:
+                if self._group_max > self._at_each <= size:
                     self._at_each = min(self._at_each + self._at_each // 8, self._group_max)
                 else:
                     self._abreast = min(self._abreast + 1, _ABREAST_MAX)
+            elif self._abreast > 1:
+                self._abreast = max(min(self._abreast, len(self._running)) // 2, 1)
+            else:
+                # By its own size: of those of one time, each would halve the room again.
+                self._at_each = min(self._at_each, max(size // 2, _LEAST))
 
     def finished(
         self,
