@@ -13,6 +13,9 @@ from coordinator.wiring import Process
 from ledger.decide import decide
 from ledger.ids import transfer_id
 from ledger.model import Account, Posting, Transfer
+from shard_client.connection import Reply
+from shard_client.errors import ConnectionLost
+from shard_client.phases import Visit, VisitWrites
 from tests.bank import Bank, client
 from tests.cluster import Cluster
 
@@ -99,3 +102,41 @@ def one_after_the_other(accounts: dict[str, Account], wishes: list[Wish]) -> lis
     transfers = [Transfer("t", "k", *wish[:3], "EUR", None, wish[3], 0) for wish in wishes]
     outcomes, _ = decide(accounts, transfers, 0)
     return ["committed" if isinstance(one, Posting) else "rejected" for one in outcomes]
+
+
+class LateLoss:
+    """The packet has been carried out; its answer never comes."""
+
+    def __init__(self, visit: Visit, reply: Reply[None]) -> None:
+        self._visit = visit
+        self._reply = reply
+
+    def get(self) -> None:
+        self._reply.get()
+        self._visit.connection.close()
+        raise ConnectionLost(self._visit.shard, "the answer was lost, on purpose", statement=0)
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["packet lost", "answer lost"])
+def test_what_became_of_those_within_a_shard_is_found_out(
+    cluster: Cluster, process: Process, monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    """A visit in which transfers begin, and others are done, is not answered."""
+    bank = Bank(cluster, 8)
+    real, hits = Visit.leave, []
+
+    def broken(self: Visit, writes: VisitWrites, deadline: float) -> object:
+        if hits or not writes.begun or len(writes.transfers) < 2:
+            return real(self, writes, deadline)
+        hits.append(self.shard)
+        if late:
+            return LateLoss(self, real(self, writes, deadline))
+        self.connection.close()
+        raise ConnectionLost(self.shard, "the packet was not sent, on purpose")
+
+    monkeypatch.setattr(Visit, "leave", broken)
+    others = cycle(bank.accounts[1:])
+    statuses, _ = run(process, [(bank.accounts[0], next(others), 1, "saga") for _ in range(40)])
+    assert hits == ["s1"]
+    assert set(statuses) == {"committed"}
+    bank.check()
