@@ -204,6 +204,15 @@ class Finisher:
     # --- portions ---------------------------------------------------------------------------
 
     def _work(self) -> None:
+        while not self._stopping:
+            try:
+                self._work_on()
+            except Exception:
+                # A thread that ends would leave its part of the work undone for ever.
+                log.exception("finishing groups met a bug", extra={"event": "recovery.bug"})
+                time.sleep(_PAUSE_MIN_S)
+
+    def _work_on(self) -> None:
         while portion := self._next():
             try:
                 if portion.is_question:
@@ -325,7 +334,12 @@ class Finisher:
                 return
             waiting, item.callbacks = item.callbacks, []
         for callback in waiting:
-            callback(_OUTCOME[item.phase])
+            try:
+                callback(_OUTCOME[item.phase])
+            except Exception:
+                # The others wait for it too.
+                extra = {"event": "recovery.bug", "gtrids": [str(item.gtrid)]}
+                log.exception("telling the outcome of a group met a bug", extra=extra)
 
     # --- finishing branches -----------------------------------------------------------------
 

@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 # A row, a table or all commits stayed locked for as long as the session waits.
 LOCK_WAIT_TIMEOUT = 1205
 
+# Disk full, out of disk space, error writing a file, table is full.
+DISK_FULL = (3, 1021, 1026, 1114)
+
 # In the place of a shard's name when no single one is meant.
 ALL_SHARDS = "*"
 

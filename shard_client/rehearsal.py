@@ -14,6 +14,7 @@ from shard_client.errors import (
     ConnectionLost,
     ShardError,
     ShardUnavailable,
+    TimedOut,
     TryAgain,
 )
 from shard_client.phases import PENDING, PhaseRow, StepRow
@@ -23,22 +24,65 @@ from shard_client.xid import Gtrid, xid
 # In the place of a coordinator's name in the gtrid.
 _NAME = "rehearsal"
 _CURRENCY = "XXX"
-_LOCKED = (
-    "somebody has locked a table as a whole, or all commits (LOCK TABLES, FLUSH TABLES WITH READ "
-    "LOCK, an ALTER that waits): see SHOW PROCESSLIST there"
+# Takes the locks of a table that a write takes, and writes no row.
+_NO_ROWS = "INSERT INTO {table} SELECT * FROM {table} WHERE FALSE"
+_WRITTEN = ("transfers", "entries", "decisions", "markers", "phases", "steps")
+
+_COMMITS_NOTHING = (
+    "it answers, but what is written there is not committed: its disk may be full, its error log "
+    "says so"
+)
+_IS_LOCKED = (
+    "somebody has locked a table as a whole, or all tables (LOCK TABLES, FLUSH TABLES WITH READ "
+    "LOCK, an ALTER that waits): SHOW PROCESSLIST there shows who"
 )
 
 
-def rehearse(connection: ShardConnection, cluster: str, deadline: float) -> None:
-    """Write and change a row of each table as transfers do, and roll back; then commit a row that
-    is there for it, since a full disk shows on committing only.
+def rehearse_locks(connection: ShardConnection, deadline: float) -> None:
+    """Do what a group of transfers does, with no rows: where a disk is full, to undo rows can bring
+    a server down. Then commit the one row that is there for it.
 
-    Raises ShardUnavailable, which names what stands in the way, and TryAgain, ConnectionLost. It
-    waits for no row of a transfer: so if it waits for a lock, that is on a table as a whole, or on
-    commits.
+    Raises ShardUnavailable if the server does not do that, and ConnectionLost. No row of a transfer
+    is waited for: whatever lock is waited for is on a table as a whole, or belongs to a look before
+    this one that hangs in its commit.
     """
+    packet = [
+        "START TRANSACTION",
+        sql.listing(connection, sql.READ_SLOTS, ()),
+        sql.listing(connection, sql.LOCK_ACCOUNTS, ()),
+        *(_NO_ROWS.format(table=table) for table in _WRITTEN),
+        "ROLLBACK",
+    ]
+    try:
+        connection.query([*packet, sql.TOUCH], deadline)
+    except ShardError as error:
+        text = _meaning(error, is_writing=(error.statement or 0) >= len(packet))
+        if text is None:
+            raise
+        raise ShardUnavailable(connection.shard, text, code=error.code) from error
+
+
+def _meaning(error: ShardError, *, is_writing: bool) -> str | None:
+    """What is wrong with a shard that has failed so; None: what the error says."""
+    is_locked = error.code == LOCK_WAIT_TIMEOUT
+    if is_writing and (is_locked or isinstance(error, TimedOut)):
+        return _COMMITS_NOTHING
+    if is_locked:
+        return _IS_LOCKED
+    if isinstance(error, ConnectionLost | ShardUnavailable):
+        return None
+    return f"it refuses what transfers do: {error.text}"
+
+
+def rehearse(connection: ShardConnection, cluster: str, deadline: float) -> None:
+    """Write and change a row of each table as transfers do, and roll back; first the locks of the
+    tables, without rows.
+
+    Raises ShardUnavailable, which names what stands in the way, and TryAgain, ConnectionLost.
+    """
+    rehearse_locks(connection, deadline)
     writes = _writes(connection, _name(connection, cluster))
-    _run(connection, ["START TRANSACTION", *writes, "ROLLBACK", sql.TOUCH], deadline)
+    _run(connection, ["START TRANSACTION", *writes, "ROLLBACK"], deadline)
 
 
 def rehearse_branch(connection: ShardConnection, cluster: str, deadline: float) -> None:
@@ -67,7 +111,7 @@ def _run(connection: ShardConnection, packet: list[str], deadline: float) -> Non
         raise
     except ShardError as error:
         if error.code == LOCK_WAIT_TIMEOUT:
-            raise ShardUnavailable(connection.shard, _LOCKED, code=error.code) from error
+            raise ShardUnavailable(connection.shard, _IS_LOCKED, code=error.code) from error
         if isinstance(error, TryAgain):
             raise
         text = f"what transfers write cannot be written: {explained(error)}"

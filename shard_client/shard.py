@@ -9,8 +9,15 @@ from typing import NamedTuple
 
 from shard_client.checks import ServerCheck, check_server, verify_identity
 from shard_client.connection import LOCK_WAIT_S, Address, Pool, ShardConnection
-from shard_client.errors import ConnectionLost, Hurried, ShardError, ShardUnavailable, TimedOut
-from shard_client.rehearsal import rehearse, rehearse_branch
+from shard_client.errors import (
+    DISK_FULL,
+    ConnectionLost,
+    Hurried,
+    ShardError,
+    ShardUnavailable,
+    TimedOut,
+)
+from shard_client.rehearsal import rehearse, rehearse_branch, rehearse_locks
 from shard_client.remedies import explained
 from shard_client.trust import Trust
 
@@ -56,6 +63,8 @@ class Shard:
         self.pools = {"groups": self._pool, "reads": self._readers, "recovery": self._recovery}
         self._lock = threading.Lock()
         self._trust = Trust()
+        # Why it was given up last.
+        self._failure = ""
         # Something happened to a packet for which the shard may be to blame, or not.
         self.is_doubted = False
         self.unavailable_because: str | None = "it was not reached yet"
@@ -96,9 +105,12 @@ class Shard:
             raise
         now = time.monotonic()
         if not self._trust.prove(now):
-            text = f"it is well again, and watched: {self._trust.needed(now)} looks must be good"
-            self.unavailable_because = f"{text}, since it has failed repeatedly"
-            raise ShardUnavailable(self.id, self.unavailable_because)
+            count = self._trust.needed(now)
+            text = (
+                f"it has failed, and {count} looks at it in a row have to be good: {self._failure}"
+            )
+            self.unavailable_because = text
+            raise ShardUnavailable(self.id, text)
         self._empty()
         with self._lock:
             self.last_check, was = check, self.unavailable_because
@@ -116,7 +128,7 @@ class Shard:
         self.is_doubted = False
         try:
             with self._fresh_connection() as connection:
-                rehearse(connection, self._cluster, self._soon() + LOCK_WAIT_S)
+                rehearse_locks(connection, self._soon() + LOCK_WAIT_S)
         except ShardError as error:
             self.give_up(error)
             raise
@@ -149,16 +161,18 @@ class Shard:
 
     def give_up(self, error: ShardError) -> None:
         """Use the shard no more until it is admitted again."""
+        is_full = error.code in DISK_FULL
+        text = f"its disk seems to be full: {error.text}" if is_full else error.text
         with self._lock:
-            was, self.unavailable_because = self.unavailable_because, error.text
+            was, self.unavailable_because = self.unavailable_because, text
             if was is None:
-                self.unavailable_since = time.monotonic()
+                self.unavailable_since, self._failure = time.monotonic(), text
                 # A broken connection costs nobody time, and is soon replaced.
                 if isinstance(error, ShardUnavailable | TimedOut):
-                    self._trust.lose(self.unavailable_since)
+                    self._trust.lose(self.unavailable_since, for_long=is_full)
         if was is None:
             extra = {"event": "shard.lost", "shard": self.id, "code": error.code}
-            log.warning("shard %s is not used: %s", self.id, error.text, extra=extra)
+            log.warning("shard %s is not used: %s", self.id, text, extra=extra)
         self._empty()
 
     def take(self, deadline: float) -> ShardConnection:

@@ -19,9 +19,11 @@ class Trust:
         self._good = 0
         self._good_at = 0.0
 
-    def lose(self, now: float) -> None:
-        """The shard was in use and has failed."""
-        self._failures.append(now)
+    def lose(self, now: float, *, for_long: bool = False) -> None:
+        """The shard was in use and has failed; `for_long` with something that will not pass soon,
+        even if a look at it is good.
+        """
+        self._failures += [now] * (_DOUBLED_MAX + 1 if for_long else 1)
         self._good = 0
 
     def fail(self) -> None:

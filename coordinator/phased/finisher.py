@@ -119,6 +119,15 @@ class PhasedFinisher:
     # --- portions ---------------------------------------------------------------------------
 
     def _work(self) -> None:
+        while not self._stopping:
+            try:
+                self._work_on()
+            except Exception:
+                # A thread that ends would leave its part of the work undone for ever.
+                log.exception("finishing transfers met a bug", extra={"event": "phases.bug"})
+                time.sleep(_PAUSE_MIN_S)
+
+    def _work_on(self) -> None:
         while portion := self._next():
             try:
                 gtrid = Gtrid.parse(portion.courses[0].gtrid)

@@ -359,10 +359,11 @@ def test_tls_that_trickles_is_given_up(lone: Lone, proxy: Proxy) -> None:
 def test_a_packet_that_nobody_reads_is_given_up_at_the_deadline(lone: Lone, proxy: Proxy) -> None:
     connection = _through(lone, proxy)
     proxy.mode = "freeze"
+    packet = f"SELECT '{'x' * (32 << 20)}'"
     begun = time.monotonic()
     with pytest.raises(TimedOut):
-        connection.query([f"SELECT '{'x' * (32 << 20)}'"], begun + 1.0)
-    assert time.monotonic() - begun < 2.0
+        connection.query([packet], begun + 2.0)
+    assert time.monotonic() - begun < 4.0
 
 
 def test_a_short_deadline_says_nothing_of_the_shard(connection: ShardConnection) -> None:

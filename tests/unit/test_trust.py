@@ -52,3 +52,10 @@ def test_failures_are_forgotten() -> None:
         trust.lose(0)
     assert trust.needed(29) == 16
     assert trust.needed(31) == 1
+
+
+def test_what_will_not_pass_soon_takes_many_looks_at_once() -> None:
+    trust = Trust()
+    trust.lose(0, for_long=True)
+    assert trust.needed(1) == 16
+    assert trust.needed(31) == 1
