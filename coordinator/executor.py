@@ -336,7 +336,7 @@ class GroupRun:
         if not ahead:
             return
         self._metrics.stamps_refused.inc(len(ahead))
-        self._shards.stamps_refused(ahead[0][1])
+        self._shards.clocks.refused(ahead[0][1])
         self._queue.settle(
             (ticket, NotDone(Excuse.SHARD_UNAVAILABLE, f"{why}; nothing has happened"))
             for ticket, why in ahead

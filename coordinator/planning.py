@@ -47,6 +47,9 @@ def sort_out(
     known not to exist; `now` is what this process's clock said when the shards read theirs.
     """
     result = Sorted([], [], [], [], [])
+    # What is not stamped beyond this need not be looked at closer.
+    limit = min((answer.latest for answer in locked.values()), default=0)
+    limit = limit if now <= limit else 0
     seen: set[str] = set()
     held: set[tuple[int, str]] = set()
     for ticket in tickets:
@@ -71,7 +74,8 @@ def sort_out(
             result.passed_over.append(ticket)
         else:
             seen.add(transfer.id)
-            if why := _ahead(ticket, from_, to, now):
+            is_early = limit > 0 and _is_early(ticket, from_, to, limit)
+            if not is_early and (why := _ahead(ticket, from_, to, now)):
                 result.ahead.append((ticket, why))
             else:
                 result.ready.append(ticket)
@@ -97,6 +101,20 @@ def _find(transfer: Transfer, answer: Locked | None) -> StoredTransfer | None:
 
 def _takes(answer: Locked | None, account: str) -> TypeGuard[Locked]:
     return answer is not None and answer.is_writable and slot_of(account) in answer.slots
+
+
+def _is_early(ticket: Ticket, from_: Locked, to: Locked, limit: int) -> bool:
+    """Whether neither the accounts nor the request have come beyond this stamp."""
+    transfer = ticket.transfer
+    source, destination = (
+        from_.accounts.get(transfer.source),
+        to.accounts.get(transfer.destination),
+    )
+    return (
+        transfer.created_at <= limit
+        and (source is None or source.stamp_floor <= limit)
+        and (destination is None or destination.stamp_floor <= limit)
+    )
 
 
 def _ahead(ticket: Ticket, from_: Locked, to: Locked, now: int) -> str | None:

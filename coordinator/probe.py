@@ -3,7 +3,6 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
 
 from shard_client.errors import ShardError
 from shard_client.shard import Shard
@@ -24,10 +23,8 @@ _CHECK_INTERVAL_S = 30.0
 class Probe:
     """A thread of its own for each shard, so that none waits for another."""
 
-    def __init__(self, shard: Shard, clock_problem: Callable[[float], str | None]) -> None:
-        """`clock_problem`: as `Shard.admit` takes it."""
+    def __init__(self, shard: Shard) -> None:
         self.shard = shard
-        self._clock_problem = clock_problem
         self._wake = threading.Event()
         self._is_stopping = False
         self._looked_at = 0.0
@@ -38,17 +35,15 @@ class Probe:
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self) -> None:
+    def stop(self, patience_s: float = 0.0) -> None:
+        """Look no more; a look that is on its way may take so long to end."""
         self._is_stopping = True
         self._wake.set()
+        if patience_s:
+            self._thread.join(timeout=patience_s)
 
     def wake(self) -> None:
         """Look soon."""
-        self._wake.set()
-
-    def check(self) -> None:
-        """Check a shard that is in use soon, its clock too."""
-        self._check_at = 0.0
         self._wake.set()
 
     def _work(self) -> None:
@@ -63,6 +58,8 @@ class Probe:
             except ShardError as error:
                 extra = {"event": "shard.not_admitted", "shard": self.shard.id, "code": error.code}
                 log.debug("%s", error, extra=extra)
+                # If it is in use still, the next look decides.
+                self.shard.is_doubted = True
                 time.sleep(_PAUSE_S)
             except Exception:
                 extra = {"event": "shard.bug", "shard": self.shard.id}
@@ -73,7 +70,7 @@ class Probe:
         """Do what is due. Raises ShardError if the shard is not well."""
         now = time.monotonic()
         if not self.shard.is_available:
-            self.shard.admit(self._clock_problem)
+            self.shard.admit()
         elif self.shard.is_slow or self.shard.is_doubted:
             if now > self._looked_at + _DOUBT_INTERVAL_S:
                 self.shard.look()

@@ -18,9 +18,9 @@ from shard_client.admin import Login, make_shard, may_change_own_password
 from shard_client.checks import Holding, ServerCheck, check_server, look, verify_identity
 from shard_client.connection import ShardConnection
 from shard_client.errors import ShardError
-from shard_client.rehearsal import rehearse, rehearse_branch
 from shard_client.remedies import explained
 from shard_client.shard_map import ShardAddress, ShardMap, SlotRange
+from shard_client.trial import try_branch, try_writes
 
 T = TypeVar("T")
 
@@ -222,9 +222,10 @@ def check_shards(settings: Settings) -> list[ShardCheck]:
     clocks = judge({shard: offset_s - ours_s for shard, offset_s in offsets.items()})
     found = []
     for shard, (check, _) in checked.items():
-        problems = [*check.problems, *filter(None, [clocks.theirs.get(shard)])]
-        notes = [clocks.ours] if clocks.ours and shard in offsets else []
-        found.append(check._replace(problems=problems, notes=[*check.notes, *notes]))
+        # What this machine would stamp is refused there, if its clock is the one that is wrong.
+        ours = clocks.ours if shard in offsets else None
+        wrong = filter(None, [clocks.theirs.get(shard), ours])
+        found.append(check._replace(problems=[*check.problems, *wrong]))
     return found
 
 
@@ -251,8 +252,8 @@ def _check(
             notes += [] if refuses else found.weak
             notes += [_CHANGEABLE] if may_change_own_password(connection, deadline) else []
             if not problems:
-                rehearse(connection, settings.cluster.id, deadline)
-                rehearse_branch(connection, settings.cluster.id, deadline)
+                try_writes(connection, settings.cluster.id, deadline)
+                try_branch(connection, settings.cluster.id, deadline)
         except ShardError as error:
             problems.append(explained(error))
     offset_s = found.clock_offset_s if found else None

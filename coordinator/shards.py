@@ -3,14 +3,14 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from coordinator.addresses import service_address
-from coordinator.clocks import RIGHT, Verdict, judge
+from coordinator.clocks import ClockWatch
 from coordinator.probe import Probe
 from coordinator.settings import Settings
-from shard_client.branch import STAMP_AHEAD_MAX_US
 from shard_client.errors import (
     LOCK_WAIT_TIMEOUT,
     ConnectionLost,
@@ -23,12 +23,8 @@ from shard_client.shard_map import ShardMap
 
 log = logging.getLogger(__name__)
 
-# How often clocks are compared, in seconds, as they were read last; and how old what was read may
-# be where they differ.
-_CLOCKS_INTERVAL_S = 0.5
-_CLOCKS_AGE_MAX_S = 5.0
-# How often it is told that stamps were refused.
-_TELL_INTERVAL_S = 1.0
+# So long a look at a shard that is on its way holds up the end of the process, at most.
+_STOP_S = 2.0
 # Threads of a process that may be finishing groups on one shard.
 RECOVERING_THREADS = 6
 # Connections of a process to one shard with which transfers by TC/C and Saga are finished.
@@ -55,25 +51,25 @@ class Shards:
         self._probes: dict[str, Probe] = {}
         self._lock = threading.Lock()
         self._is_probing = False
-        self._told_at = 0.0
-        # What is wrong with this machine's clock.
-        self.clock_trouble: str | None = None
-        self._stopping = threading.Event()
         self.look_again: Callable[[], None] = lambda: None
+        self.clocks = ClockWatch(self.all)
 
     def start(self) -> None:
         """Look after every shard, from now on."""
         with self._lock:
             self._is_probing = True
             self._look_after()
-        threading.Thread(target=self._watch_clocks, name="clocks", daemon=True).start()
+        self.clocks.start()
 
     def stop(self) -> None:
-        self._stopping.set()
+        self.clocks.stop()
         with self._lock:
             self._is_probing = False
             for probe in self._probes.values():
                 probe.stop()
+        deadline = time.monotonic() + _STOP_S
+        for probe in self._probes.values():
+            probe.stop(max(deadline - time.monotonic(), 0.01))
         for shard in self._shards.values():
             shard.close()
 
@@ -92,9 +88,9 @@ class Shards:
         limits = Limits(
             connect_timeout_s=settings.mysql.connect_timeout_ms / 1000,
             idle_timeout_s=settings.mysql.idle_timeout_s,
-            # One for each executor, one for who waits in line, one for a read of many shards at one
-            # moment, and those of the finisher of transfers by TC/C and Saga.
-            connections=settings.engine.executors + 2 + FINISHING_CONNECTIONS,
+            # One for each executor, one for a read of many shards at one moment, and those of the
+            # finisher of transfers by TC/C and Saga.
+            connections=settings.engine.executors + 1 + FINISHING_CONNECTIONS,
             reading_connections=_READ_CONNECTIONS,
             recovering_connections=_RECOVERY_CONNECTIONS,
         )
@@ -111,6 +107,7 @@ class Shards:
                 where.server_uuid,
                 limits,
                 refuse_weak_durability=settings.mysql.weak_durability == "refuse",
+                clock_problem=partial(self.clocks.problem_of, name),
             )
         retired = [shard for name, shard in self._shards.items() if shards.get(name) is not shard]
         self._shards, self._map = shards, new
@@ -141,7 +138,7 @@ class Shards:
                 self._probes.pop(name).stop()
         for name, shard in self._shards.items():
             if name not in self._probes:
-                self._probes[name] = Probe(shard, self._clock_problem(name))
+                self._probes[name] = Probe(shard)
                 self._probes[name].start()
                 self._probes[name].wake()
 
@@ -188,70 +185,7 @@ class Shards:
 
     def _admit(self, shard: Shard) -> None:
         try:
-            shard.admit(self._clock_problem(shard.id))
+            shard.admit()
         except ShardError as error:
             extra = {"event": "shard.not_admitted", "shard": shard.id, "code": error.code}
             log.debug("%s", error, extra=extra)
-
-    # --- clocks -----------------------------------------------------------------------------
-
-    def latest(self, shard: str) -> int:
-        """The latest stamp that a shard takes, as its clock was when it was checked last. Raises
-        ShardUnavailable.
-        """
-        offset_s = self[shard].clock_offset_s
-        if offset_s is None:
-            raise ShardUnavailable(shard, "its clock was not read yet")
-        return round((offset_s + time.monotonic()) * 1e6) + STAMP_AHEAD_MAX_US
-
-    def stamps_refused(self, why: str) -> None:
-        """Something was not stamped because a clock is, or was, ahead: tell, and look at clocks."""
-        now = time.monotonic()
-        if now - self._told_at < _TELL_INTERVAL_S:
-            return
-        self._told_at = now
-        log.error("nothing is stamped by a wrong clock: %s", why, extra={"event": "clock.ahead"})
-        self._read_clocks_anew()
-
-    def _clock_problem(self, shard: str) -> Callable[[float], str | None]:
-        """What is wrong with the clock of a shard that shows so much more than the monotonic one,
-        beside the others.
-        """
-        return lambda offset_s: self._judge({shard: offset_s}).theirs.get(shard)
-
-    def _judge(self, new: Mapping[str, float]) -> Verdict:
-        """Which clocks are wrong: this machine's, those of shards in use, and that of a new one."""
-        known = {s.id: s.clock_offset_s for s in self.all() if s.is_available}
-        ours_s = time.time() - time.monotonic()
-        offsets = {**known, **new}
-        return judge({s: offset - ours_s for s, offset in offsets.items() if offset is not None})
-
-    def _watch_clocks(self) -> None:
-        while not self._stopping.wait(_CLOCKS_INTERVAL_S):
-            try:
-                self._look_at_clocks()
-            except Exception:
-                log.exception("the watch on clocks met a bug", extra={"event": "clock.bug"})
-
-    def _look_at_clocks(self) -> None:
-        """Note which clocks are wrong; a shard whose clock is, is used no more."""
-        verdict = self._judge({})
-        if verdict != RIGHT and self._read_clocks_anew():
-            # This machine may have slept since they were read.
-            return
-        for shard, why in verdict.theirs.items():
-            self[shard].give_up(ShardUnavailable(shard, why))
-        if verdict.ours and not self.clock_trouble:
-            log.error("%s", verdict.ours, extra={"event": "clock.wrong"})
-        self.clock_trouble = verdict.ours
-
-    def _read_clocks_anew(self) -> bool:
-        """Let shards in use be checked whose clocks were read a while ago; says whether there are
-        any.
-        """
-        before = time.monotonic() - _CLOCKS_AGE_MAX_S
-        old = [shard.id for shard in self.all() if shard.is_available and shard.checked_at < before]
-        for name in old:
-            if probe := self._probes.get(name):
-                probe.check()
-        return bool(old)

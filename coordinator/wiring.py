@@ -234,8 +234,8 @@ class Process:
         shards = self.shards.all()
         if not any(shard.is_available for shard in shards):
             return [f"shard {shard.id}: {shard.unavailable_because}" for shard in shards]
-        if self.shards.clock_trouble:
-            return [self.shards.clock_trouble]
+        if self.shards.clocks.trouble:
+            return [self.shards.clocks.trouble]
         if not self._was_ready:
             reasons = self.sweeper.reasons_to_wait()
             self._was_ready = not reasons

@@ -14,7 +14,7 @@ from shard_client.variables import misset
 SCHEMA_VERSION = 3
 _VARIABLES = (
     "SELECT @@version, @@innodb_flush_log_at_trx_commit, @@sync_binlog, @@log_bin,"
-    f" @@global.read_only, {CLOCK}, {{special}}"
+    " @@global.read_only, {special}"
 )
 _CLOCK = f"SELECT {CLOCK}"
 _UUID_MYSQL = "@@server_uuid, @@xa_detach_on_prepare"
@@ -57,6 +57,14 @@ def read_clock(connection: ShardConnection, deadline: float) -> int:
     """The server's clock, in microseconds since 1970, UTC. Raises ShardError."""
     ((now,),) = connection.rows(_CLOCK, deadline)
     return int(now)
+
+
+def clock_offset_s(connection: ShardConnection, deadline: float) -> float:
+    """By how much the server's clock shows more than this machine's monotonic one, in seconds."""
+    asked_at = time.monotonic()
+    clock_s = read_clock(connection, deadline) / 1e6
+    # It was read somewhere in between.
+    return clock_s - (asked_at + time.monotonic()) / 2
 
 
 def read_identity(connection: ShardConnection, deadline: float) -> Identity | None:
@@ -128,11 +136,9 @@ def verify_identity(
 def check_server(connection: ShardConnection, deadline: float) -> ServerCheck:
     """Check version, durability and privileges, and read the clock. Raises ShardError."""
     special = _UUID_MARIADB if connection.is_mariadb else _UUID_MYSQL
-    asked_at = time.monotonic()
+    offset_s = clock_offset_s(connection, deadline)
     row = connection.rows(_VARIABLES.format(special=special), deadline)[0]
-    version, flush, sync_binlog, log_bin, read_only, clock, uuid, detach = row
-    # It was read somewhere in between.
-    offset_s = int(clock) / 1e6 - (asked_at + time.monotonic()) / 2
+    version, flush, sync_binlog, log_bin, read_only, uuid, detach = row
     problems = _version_problems(str(version), connection.is_mariadb)
     if read_only:
         # With super_read_only, which implies it, it comes back by itself.

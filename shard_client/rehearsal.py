@@ -1,12 +1,5 @@
-"""Does on a shard all that transfers do, and undoes it: so that what stands in the way, a setting,
-a privilege, a trigger, is found before a transfer finds it.
-"""
+"""Does a shard do what transfers ask of it: lock, write to every table, commit?"""
 
-import secrets
-import time
-
-from ledger.chain import CHAIN_LENGTH, first_link
-from ledger.model import Account, Entry, Status, Transfer
 from shard_client import statements as sql
 from shard_client.connection import ShardConnection
 from shard_client.errors import (
@@ -15,15 +8,8 @@ from shard_client.errors import (
     ShardError,
     ShardUnavailable,
     TimedOut,
-    TryAgain,
 )
-from shard_client.phases import PENDING, PhaseRow, StepRow
-from shard_client.remedies import explained
-from shard_client.xid import Gtrid, xid
 
-# In the place of a coordinator's name in the gtrid.
-_NAME = "rehearsal"
-_CURRENCY = "XXX"
 # Takes the locks of a table that a write takes, and writes no row.
 _NO_ROWS = "INSERT INTO {table} SELECT * FROM {table} WHERE FALSE"
 _WRITTEN = ("transfers", "entries", "decisions", "markers", "phases", "steps")
@@ -38,13 +24,12 @@ _IS_LOCKED = (
 )
 
 
-def rehearse_locks(connection: ShardConnection, deadline: float) -> None:
+def rehearse(connection: ShardConnection, deadline: float) -> None:
     """Do what a group of transfers does, with no rows: where a disk is full, to undo rows can bring
-    a server down. Then commit the one row that is there for it.
+    a server down. Raises ShardUnavailable if the server does not do that, and ConnectionLost.
 
-    Raises ShardUnavailable if the server does not do that, and ConnectionLost. No row of a transfer
-    is waited for: whatever lock is waited for is on a table as a whole, or belongs to a look before
-    this one that hangs in its commit.
+    No row of a transfer is waited for: whatever lock is waited for is on a table as a whole, or
+    belongs to a look before this one that hangs in its commit.
     """
     packet = [
         "START TRANSACTION",
@@ -54,6 +39,7 @@ def rehearse_locks(connection: ShardConnection, deadline: float) -> None:
         "ROLLBACK",
     ]
     try:
+        # The one row that is there for being written and committed.
         connection.query([*packet, sql.TOUCH], deadline)
     except ShardError as error:
         text = _meaning(error, is_writing=(error.statement or 0) >= len(packet))
@@ -72,95 +58,3 @@ def _meaning(error: ShardError, *, is_writing: bool) -> str | None:
     if isinstance(error, ConnectionLost | ShardUnavailable):
         return None
     return f"it refuses what transfers do: {error.text}"
-
-
-def rehearse(connection: ShardConnection, cluster: str, deadline: float) -> None:
-    """Write and change a row of each table as transfers do, and roll back; first the locks of the
-    tables, without rows.
-
-    Raises ShardUnavailable, which names what stands in the way, and TryAgain, ConnectionLost.
-    """
-    rehearse_locks(connection, deadline)
-    writes = _writes(connection, _name(connection, cluster))
-    _run(connection, ["START TRANSACTION", *writes, "ROLLBACK"], deadline)
-
-
-def rehearse_branch(connection: ShardConnection, cluster: str, deadline: float) -> None:
-    """Prepare a branch, in the form that recovery knows, should it be left behind; roll it back.
-
-    Raises the same.
-    """
-    gtrid = _name(connection, cluster)
-    branch = xid(gtrid, connection.shard)
-    marker = sql.fill(connection, sql.INSERT_MARKER, gtrid, connection.shard, 0)
-    packet = [
-        f"XA START {branch}",
-        sql.listing(connection, sql.READ_SLOTS, ()),
-        marker,
-        f"XA END {branch}",
-        f"XA PREPARE {branch}",
-        f"XA ROLLBACK {branch}",
-    ]
-    _run(connection, packet, deadline)
-
-
-def _run(connection: ShardConnection, packet: list[str], deadline: float) -> None:
-    try:
-        connection.query(packet, deadline)
-    except ConnectionLost:
-        raise
-    except ShardError as error:
-        if error.code == LOCK_WAIT_TIMEOUT:
-            raise ShardUnavailable(connection.shard, _IS_LOCKED, code=error.code) from error
-        if isinstance(error, TryAgain):
-            raise
-        text = f"what transfers write cannot be written: {explained(error)}"
-        raise ShardUnavailable(connection.shard, text, code=error.code) from error
-
-
-def _name(connection: ShardConnection, cluster: str) -> str:
-    now_ms = time.time_ns() // 1_000_000
-    return str(Gtrid(cluster, connection.shard, _NAME, now_ms, secrets.randbits(64)))
-
-
-def _writes(connection: ShardConnection, gtrid: str) -> list[str]:
-    """All that is written in groups, in steps of TC/C and Saga, and by those who finish them."""
-    one, two = (f"{_NAME}.{secrets.token_hex(12)}" for _ in range(2))
-    transfer = Transfer(one, one, one, two, 1, _CURRENCY, None, "saga", 0)
-    accounts = [
-        Account(id_, _CURRENCY, 0, None, Status.OPEN.value, 0, 0, first_link(id_, _CURRENCY))
-        for id_ in (one, two)
-    ]
-    entry = Entry(one, 1, one, -1, -1, two, 0, "0" * CHAIN_LENGTH)
-    phase = PhaseRow(transfer, gtrid, _NAME, PENDING, "", "", 0, 0, 0, 0, None, None)
-    step = StepRow(one, gtrid, two, 1, "", 0, 0, None, None)
-
-    def listed(statement: str, *values: object) -> str:
-        found = sql.listing(connection, statement, [one])
-        return sql.fill(connection, found, *values) if values else found
-
-    return [
-        sql.listing(connection, sql.READ_SLOTS, ()),
-        sql.insert(sql.INSERT_ACCOUNTS, [(*account, 0, 0) for account in accounts]),
-        sql.listing(connection, sql.LOCK_ACCOUNTS, [one, two]),
-        listed(sql.FIND_TRANSFERS),
-        sql.insert(sql.INSERT_TRANSFERS, [(*transfer, gtrid, "committed", None, None, 0)]),
-        sql.insert(sql.INSERT_ENTRIES, [entry]),
-        sql.update_accounts(accounts[:1]),
-        sql.update_accounts(accounts),
-        sql.fill(connection, sql.CHANGE_STATUS, Status.CLOSED.value, 0, one),
-        sql.fill(connection, sql.INSERT_DECISION, gtrid, connection.shard, 0),
-        sql.ARBITRATE.format(rows=sql.fill(connection, sql.ABORTED_ROW, gtrid, 0)),
-        sql.listing(connection, sql.DROP_DECISIONS, [gtrid]),
-        sql.fill(connection, sql.INSERT_MARKER, gtrid, connection.shard, 0),
-        sql.listing(connection, sql.DROP_MARKERS, [gtrid]),
-        sql.insert(sql.INSERT_PHASES, [(*phase.transfer, *phase[1:])]),
-        listed(sql.LOCK_PHASES),
-        listed(sql.UPDATE_PHASES, *phase[2:8], 0, None, None, gtrid, _NAME),
-        listed(sql.DROP_PHASES, gtrid, _NAME),
-        sql.insert(sql.INSERT_STEPS, [step]),
-        listed(sql.LOCK_STEPS),
-        listed(sql.UPDATE_STEPS, _NAME, 0, gtrid),
-        sql.join(sql.UPDATE_HOLDINGS, [(two, 0, 0, 0, accounts[1].chain, 0, 0)]),
-        sql.TOUCH,
-    ]

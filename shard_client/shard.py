@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import NamedTuple
 
-from shard_client.checks import ServerCheck, check_server, verify_identity
+from shard_client.checks import ServerCheck, check_server, clock_offset_s, verify_identity
 from shard_client.connection import LOCK_WAIT_S, Address, Pool, ShardConnection
 from shard_client.errors import (
     DISK_FULL,
@@ -17,8 +17,9 @@ from shard_client.errors import (
     ShardUnavailable,
     TimedOut,
 )
-from shard_client.rehearsal import rehearse, rehearse_branch, rehearse_locks
+from shard_client.rehearsal import rehearse
 from shard_client.remedies import explained
+from shard_client.trial import try_branch, try_writes
 from shard_client.trust import Trust
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class Shard:
         limits: Limits,
         *,
         refuse_weak_durability: bool,
+        clock_problem: Callable[[float], str | None] = lambda _: None,
     ) -> None:
         self.id = address.shard
         self.address = address
@@ -70,8 +72,10 @@ class Shard:
         self.unavailable_because: str | None = "it was not reached yet"
         self.unavailable_since = time.monotonic()
         self.last_check: ServerCheck | None = None
-        # When that was, by the monotonic clock.
-        self.checked_at = 0.0
+        # By how much its clock shows more than this machine's monotonic one, as last read; and what
+        # is wrong with it, if anything is.
+        self.clock_offset_s: float | None = None
+        self._clock_problem = clock_problem
 
     @property
     def is_available(self) -> bool:
@@ -82,23 +86,19 @@ class Shard:
         """Whether an answer to a group is overdue, or was a moment ago."""
         return self._pool.is_slow(time.monotonic())
 
-    @property
-    def clock_offset_s(self) -> float | None:
-        """By how much its clock shows more than this machine's monotonic one, as last read."""
-        return self.last_check.clock_offset_s if self.last_check else None
-
-    def admit(self, clock_problem: Callable[[float], str | None] = lambda _: None) -> None:
+    def admit(self) -> None:
         """Check the server from the ground up and, if it is good, use it; if it has failed often
-        of late, it has to be good several times. `clock_problem` says what is wrong with a clock
-        that shows so much more than the monotonic one. Raises ShardError.
+        of late, it has to be good several times. Raises ShardError.
         """
         try:
             with self._fresh_connection() as connection:
                 check = check_server(connection, self._soon())
-                wrong_clock = clock_problem(check.clock_offset_s)
+                wrong_clock = self._clock_problem(check.clock_offset_s)
                 self._refuse(check, [wrong_clock] if wrong_clock else [])
-                rehearse(connection, self._cluster, self._soon() + LOCK_WAIT_S)
-                rehearse_branch(connection, self._cluster, self._soon() + LOCK_WAIT_S)
+                # First without rows: where a disk is full, to undo some can bring a server down.
+                rehearse(connection, self._soon() + LOCK_WAIT_S)
+                try_writes(connection, self._cluster, self._soon() + LOCK_WAIT_S)
+                try_branch(connection, self._cluster, self._soon() + LOCK_WAIT_S)
         except ShardError as error:
             self._trust.fail()
             self.give_up(error)
@@ -114,7 +114,7 @@ class Shard:
         self._empty()
         with self._lock:
             self.last_check, was = check, self.unavailable_because
-            self.checked_at = now
+            self.clock_offset_s = check.clock_offset_s
             self.unavailable_because = None
             self.is_doubted = False
         if was:
@@ -128,13 +128,10 @@ class Shard:
         self.is_doubted = False
         try:
             with self._fresh_connection() as connection:
-                rehearse_locks(connection, self._soon() + LOCK_WAIT_S)
+                rehearse(connection, self._soon() + LOCK_WAIT_S)
         except ShardError as error:
             self.give_up(error)
             raise
-
-    def _soon(self) -> float:
-        return time.monotonic() + self._limits.connect_timeout_s
 
     def check_again(self) -> None:
         """Look whether a shard that is in use still is good, and give it up if it is not. Raises
@@ -146,12 +143,22 @@ class Shard:
         try:
             with self._fresh_connection() as connection:
                 check = check_server(connection, self._soon())
-                self.last_check, self.checked_at = check, time.monotonic()
+                self.last_check, self.clock_offset_s = check, check.clock_offset_s
                 self._refuse(check, [])
-                rehearse(connection, self._cluster, self._soon() + LOCK_WAIT_S)
+                rehearse(connection, self._soon() + LOCK_WAIT_S)
+                try_writes(connection, self._cluster, self._soon() + LOCK_WAIT_S)
         except (ShardUnavailable, TimedOut) as error:
             self.give_up(error)
             raise
+
+    def read_clock(self) -> None:
+        """Look at its clock alone. Raises ShardError."""
+        deadline = self._soon()
+        with self.connection(deadline) as connection:
+            self.clock_offset_s = clock_offset_s(connection, deadline)
+
+    def _soon(self) -> float:
+        return time.monotonic() + self._limits.connect_timeout_s
 
     def _refuse(self, check: ServerCheck, more: list[str]) -> None:
         """Raise ShardUnavailable if there is a problem."""

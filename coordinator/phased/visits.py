@@ -90,7 +90,7 @@ class Visits:
             if now > stamp and shard in parties.branches:
                 error = ClockAhead(shard, clock_is_ahead(now, stamp))
                 self._metrics.stamps_refused.inc()
-                self._shards.stamps_refused(str(error))
+                self._shards.clocks.refused(str(error))
                 parties.leave_out(error)
 
     def absent(
@@ -161,7 +161,7 @@ class Visits:
         straight = [shard for shard in work if shard not in entering]
         parties.open(straight, self.deadline())
         straight = [shard for shard in straight if shard in parties.branches]
-        self._leave_out(parties, {shard: self._shards.latest(shard) for shard in straight})
+        self._leave_out(parties, {shard: self._shards.clocks.latest(shard) for shard in straight})
         found |= dict.fromkeys(straight, NOTHING_FOUND)
         missing = {
             shard: {course.account for course in courses if course.account}
@@ -193,7 +193,7 @@ class Visits:
         visits = {
             shard: Visited(attempts_of(some, now, round(pause_s * 1e6)), [], [])
             for shard, some in work.items()
-            if self._shards.trouble_with(shard) is None and now <= self._shards.latest(shard)
+            if self._shards.trouble_with(shard) is None and now <= self._shards.clocks.latest(shard)
         }
         parties = Participants(self._shards, gtrid, self._metrics, GroupTrace(), Visit)
         with parties.used():

@@ -218,10 +218,12 @@ def _problems_of_poor(lone: Lone) -> list[str]:
 
 def test_a_wrong_clock_keeps_a_shard_out(lone: Lone) -> None:
     refused = shard(lone)
+    refused._clock_problem = lambda _: "its clock is an hour off"
     with pytest.raises(ShardUnavailable, match="an hour off"):
-        refused.admit(lambda _: "its clock is an hour off")
+        refused.admit()
     assert not refused.is_available
-    refused.admit(lambda _: None)
+    refused._clock_problem = lambda _: None
+    refused.admit()
     assert refused.is_available
 
 
@@ -249,7 +251,7 @@ def reason(lone: Lone) -> str:
     return str(caught.value)
 
 
-def test_a_rehearsal_leaves_nothing(lone: Lone) -> None:
+def test_a_trial_leaves_nothing(lone: Lone) -> None:
     tables = ("accounts", "entries", "transfers", "decisions", "markers", "phases", "steps")
     counts = "SELECT " + ", ".join(f"(SELECT COUNT(*) FROM {table})" for table in tables)
     before = lone.admin(counts)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
+import shard_client.shard
 from coordinator.http.app import create_app
 from coordinator.participants import Participants
 from coordinator.phased.courses import Course, begin, begin_of
@@ -21,7 +22,8 @@ from coordinator.telemetry.tracing import GroupTrace
 from coordinator.wiring import Process
 from ledger.ids import transfer_id
 from ledger.model import Transfer
-from shard_client.errors import ClockAhead
+from shard_client.connection import ShardConnection
+from shard_client.errors import ClockAhead, ShardUnavailable
 from shard_client.phases import Visit
 from shard_client.xid import Gtrid
 from tests.cluster import Cluster, wait_until
@@ -147,11 +149,11 @@ def test_whoever_has_it_says_so_and_keeps_the_shards(
 ) -> None:
     alice, bob = town.pair(funds=100)
     # It is told at most once a second.
-    process.shards._told_at = 0.0
+    process.shards.clocks._told_at = 0.0
     with caplog.at_level(logging.ERROR):
         clock.jump_s = YEAR_S
         assert send(http, alice, bob, uuid.uuid4().hex).status_code == 503
-        wait_until(lambda: process.shards.clock_trouble, 10, "nobody looks at clocks")
+        wait_until(lambda: process.shards.clocks.trouble, 10, "nobody looks at clocks")
     (trouble,) = process.reasons_not_ready()
     assert "this machine's clock is 31536000.0 s ahead of those of shards s1, s2" in trouble
     assert http.get("/readyz").status_code == 503
@@ -161,10 +163,34 @@ def test_whoever_has_it_says_so_and_keeps_the_shards(
     assert process.metrics.stamps_refused._value.get() > 0
 
 
+def test_the_shard_that_has_it_is_left_alone(
+    process: Process, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two clocks against one: it is named, and comes back when its clock is right."""
+    right = shard_client.shard.clock_offset_s
+
+    def read(connection: ShardConnection, deadline: float) -> float:
+        return right(connection, deadline) + HOUR_S * (connection.shard == "s2")
+
+    odd = process.shards["s2"]
+    with monkeypatch.context() as patch:
+        patch.setattr("shard_client.shard.clock_offset_s", read)
+        patch.setattr("shard_client.checks.clock_offset_s", read)
+        odd.check_again()
+        wait_until(lambda: not odd.is_available, 10, "nobody looks at clocks")
+        assert "3600" in (odd.unavailable_because or "")
+        assert "ahead of most others; set it by NTP" in (odd.unavailable_because or "")
+        with pytest.raises(ShardUnavailable, match="its clock is"):
+            odd.admit()
+        assert process.shards["s1"].is_available
+        assert process.shards.clocks.trouble is None
+    wait_until(lambda: odd.is_available, 10, "it does not come back")
+
+
 def test_a_clock_that_is_behind_is_told_too(process: Process, clock: Clock) -> None:
     clock.jump_s = -YEAR_S
-    wait_until(lambda: process.shards.clock_trouble, 10, "nobody looks at clocks")
-    assert "behind" in (process.shards.clock_trouble or "")
+    wait_until(lambda: process.shards.clocks.trouble, 10, "nobody looks at clocks")
+    assert "behind" in (process.shards.clocks.trouble or "")
     assert all(shard.is_available for shard in process.shards.all())
 
 

@@ -28,10 +28,16 @@ def with_shards(settings: Settings, **shards: str) -> Settings:
 
 
 @pytest.fixture
-def lost(any_cluster: Cluster) -> Iterator[Settings]:
+def lost(mysql_cluster: Cluster) -> Iterator[Settings]:
+    with _lost(mysql_cluster) as settings:
+        yield settings
+
+
+@contextmanager
+def _lost(cluster: Cluster) -> Iterator[Settings]:
     """The settings of a cluster with data whose ZooKeeper has nothing: another place in it."""
-    Bank(any_cluster, 2)
-    settings = any_cluster.settings
+    Bank(cluster, 2)
+    settings = cluster.settings
     with _empty_zookeeper(settings) as hosts:
         keeper = msgspec.structs.replace(settings.zookeeper, hosts=hosts)
         yield msgspec.structs.replace(settings, zookeeper=keeper)
@@ -64,14 +70,15 @@ def refused(settings: Settings, call) -> str:
 # --- a map that is lost -----------------------------------------------------------------------
 
 
-def test_the_map_comes_back_from_the_shards(lost: Settings, any_cluster: Cluster) -> None:
+def test_the_map_comes_back_from_the_shards(any_cluster: Cluster) -> None:
     before = read_map(any_cluster.settings)
-    made = restore_map(lost, lambda _: None)
-    assert read_map(lost).to_json() == made.to_json()
-    assert (made.ranges, made.shards) == (before.ranges, before.shards)
-    assert made.version > before.version
-    with pytest.raises(ClusterError, match="nothing to restore"):
-        restore_map(lost, lambda _: None)
+    with _lost(any_cluster) as lost:
+        made = restore_map(lost, lambda _: None)
+        assert read_map(lost).to_json() == made.to_json()
+        assert (made.ranges, made.shards) == (before.ranges, before.shards)
+        assert made.version > before.version
+        with pytest.raises(ClusterError, match="nothing to restore"):
+            restore_map(lost, lambda _: None)
 
 
 def test_no_first_map_where_shards_have_data(lost: Settings) -> None:
@@ -110,16 +117,18 @@ def _as_admin(settings: Settings):
     return msgspec.structs.replace(mysql, user=mysql.admin_user, password=mysql.admin_password)
 
 
-def test_a_slot_that_two_claim(lost: Settings, any_cluster: Cluster) -> None:
-    any_cluster.rows("s2", "INSERT INTO slots VALUES (7, 7)")
+def test_a_slot_that_two_claim(lost: Settings, mysql_cluster: Cluster) -> None:
+    mysql_cluster.rows("s2", "INSERT INTO slots VALUES (7, 7)")
     try:
         assert "slots 7-7 by s1 and s2" in refused(lost, restore_map)
     finally:
-        any_cluster.rows("s2", "DELETE FROM slots WHERE first_slot = 7")
+        mysql_cluster.rows("s2", "DELETE FROM slots WHERE first_slot = 7")
 
 
-def test_the_command(lost: Settings, any_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in any_cluster.environment.items():
+def test_the_command(
+    lost: Settings, mysql_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in mysql_cluster.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("TANDEM_ZOOKEEPER_HOSTS", lost.zookeeper.hosts)
     ran = CliRunner().invoke(main, ["shards", "restore-map"])
@@ -156,32 +165,20 @@ def new(lone: Lone, mysql_cluster: Cluster) -> Iterator[Settings]:
         yield msgspec.structs.replace(settings, mysql=mysql, zookeeper=keeper, shards={})
 
 
-def test_a_database_by_any_name(lone: Lone, new: Settings) -> None:
+def test_a_database_by_any_name_at_an_ipv6_address(lone: Lone, new: Settings) -> None:
     """Set up, published, checked, set up again."""
     where, database = lone.admin_address, "a.b-c$d ü`e"
-    named = with_shards(new, s1=f"{where.host}:{where.port}/{database}")
-    try:
-        provision(named, lambda _: None)
-        (found,) = check_shards(named)
-        assert (found.reachable, found.problems) == (True, [])
-        assert found.address.endswith(f"/{database}")
-        provision(named, lambda _: None)
-        assert read_map(named).version == 1
-    finally:
-        lone.admin(f"DROP DATABASE {quoted(database)}")
-
-
-def test_a_shard_by_an_ipv6_address(lone: Lone, new: Settings) -> None:
-    where = lone.admin_address
     with _relay(where.host, where.port) as port:
-        named = with_shards(new, s1=f"[::1]:{port}/by-ipv6")
+        named = with_shards(new, s1=f"[::1]:{port}/{database}")
         try:
             provision(named, lambda _: None)
             (found,) = check_shards(named)
             assert (found.reachable, found.problems) == (True, [])
-            assert found.address == f"[::1]:{port}/by-ipv6"
+            assert found.address == f"[::1]:{port}/{database}"
+            provision(named, lambda _: None)
+            assert read_map(named).version == 1
         finally:
-            lone.admin("DROP DATABASE `by-ipv6`")
+            lone.admin(f"DROP DATABASE {quoted(database)}")
 
 
 @contextmanager

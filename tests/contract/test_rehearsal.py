@@ -8,7 +8,7 @@ import pytest
 
 from shard_client.connection import ShardConnection
 from shard_client.errors import ShardError, ShardUnavailable, TimedOut, TryAgain
-from shard_client.rehearsal import rehearse_locks
+from shard_client.rehearsal import rehearse
 from shard_client.shard import Limits, Shard
 from tests.cluster import wait_until
 from tests.contract.bench import soon
@@ -47,7 +47,7 @@ def session(lone: Lone, *statements: str) -> Iterator[None]:
 def test_a_good_shard_is_left_as_it_was(lone: Lone, connection: ShardConnection) -> None:
     counts = "SELECT (SELECT COUNT(*) FROM transfers), (SELECT COUNT(*) FROM entries)"
     before = lone.admin(counts)
-    rehearse_locks(connection, soon())
+    rehearse(connection, soon())
     assert lone.admin(counts) == before
 
 
@@ -62,7 +62,7 @@ def test_a_lock_on_a_whole_table_is_named(
         session(lone, statement),
         pytest.raises(ShardUnavailable, match="locked a table as a whole"),
     ):
-        rehearse_locks(connection, soon())
+        rehearse(connection, soon())
 
 
 def test_a_commit_that_hangs_is_named(lone: Lone, connection: ShardConnection) -> None:
@@ -71,7 +71,7 @@ def test_a_commit_that_hangs_is_named(lone: Lone, connection: ShardConnection) -
         session(lone, "BEGIN", "UPDATE shard_identity SET touched = touched + 1"),
         pytest.raises(ShardUnavailable, match="its disk may be full"),
     ):
-        rehearse_locks(connection, soon())
+        rehearse(connection, soon())
 
 
 def test_a_shard_that_is_doubted_is_given_up_only_if_it_is_not_well(
