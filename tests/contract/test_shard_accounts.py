@@ -148,7 +148,7 @@ def test_a_statement_page_by_page(bench: Bench) -> None:
 
 def test_statuses(bench: Bench) -> None:
     a, b = bench.accounts(2)
-    frozen = set_status(bench.connect(), a, Status.FROZEN, now() + 10**9, soon())
+    frozen = set_status(bench.connect(), a, Status.FROZEN, now() + 30_000_000, soon())
     assert frozen is not None
     assert not isinstance(frozen, Refusal)
     assert read(bench.connect(), [a], soon())[a] == frozen
