@@ -15,7 +15,14 @@ from coordinator.cluster import ClusterError, NoMapPublished, protect, publish_m
 from coordinator.settings import Settings, SettingsError
 from ledger.ids import SLOT_COUNT
 from shard_client.admin import Login, make_shard, may_change_own_password
-from shard_client.checks import Holding, ServerCheck, check_server, look, verify_identity
+from shard_client.checks import (
+    Holding,
+    ServerCheck,
+    check_server,
+    look,
+    owned_slots,
+    verify_identity,
+)
 from shard_client.connection import ShardConnection
 from shard_client.errors import ShardError
 from shard_client.remedies import explained
@@ -216,7 +223,8 @@ def _addresses(settings: Settings) -> dict[str, ShardAddress]:
 
 def check_shards(settings: Settings) -> list[ShardCheck]:
     """Check every shard of the published map. Raises ClusterError."""
-    checked = _each(read_map(settings).shards, lambda s, a: _check(settings, s, a))
+    published = read_map(settings)
+    checked = _each(published.shards, lambda s, a: _check(settings, published, s, a))
     ours_s = time.time() - time.monotonic()
     offsets = {shard: offset_s for shard, (_, offset_s) in checked.items() if offset_s is not None}
     clocks = judge({shard: offset_s - ours_s for shard, offset_s in offsets.items()})
@@ -230,7 +238,7 @@ def check_shards(settings: Settings) -> list[ShardCheck]:
 
 
 def _check(
-    settings: Settings, shard: str, address: ShardAddress
+    settings: Settings, published: ShardMap, shard: str, address: ShardAddress
 ) -> tuple[ShardCheck, float | None]:
     """The state of a shard, and by how much its clock shows more than the monotonic one."""
     where, refuses = str(address), settings.mysql.weak_durability == "refuse"
@@ -251,6 +259,12 @@ def _check(
             problems += found.problems + (found.weak if refuses else [])
             notes += [] if refuses else found.weak
             notes += [_CHANGEABLE] if may_change_own_password(connection, deadline) else []
+            owned, mapped = owned_slots(connection, deadline), published.ranges_of(shard)
+            if owned != mapped:
+                problems.append(
+                    f"it owns {shown_ranges(owned)}, the shard map gives it {shown_ranges(mapped)}; "
+                    "it takes transfers for what it owns alone"
+                )
             if not problems:
                 try_writes(connection, settings.cluster.id, deadline)
                 try_branch(connection, settings.cluster.id, deadline)

@@ -103,9 +103,13 @@ def look(address: Address) -> Holding:
         identity = read_identity(connection, deadline)
         if identity is None:
             return Holding(None, [], False)
-        slots, data = connection.query([_SLOTS, _HAS_DATA], deadline)
-        ranges = [(first, last) for first, last in slots.rows]
-        return Holding(identity, ranges, bool(data.rows[0][0]))
+        ((has_data,),) = connection.rows(_HAS_DATA, deadline)
+        return Holding(identity, owned_slots(connection, deadline), bool(has_data))
+
+
+def owned_slots(connection: ShardConnection, deadline: float) -> list[tuple[int, int]]:
+    """The ranges of slots that a shard says it owns. Raises ShardError."""
+    return [(first, last) for first, last in connection.rows(_SLOTS, deadline)]
 
 
 def verify_identity(

@@ -121,6 +121,9 @@ def test_a_slot_that_two_claim(lost: Settings, mysql_cluster: Cluster) -> None:
     mysql_cluster.rows("s2", "INSERT INTO slots VALUES (7, 7)")
     try:
         assert "slots 7-7 by s1 and s2" in refused(lost, restore_map)
+        good, odd = check_shards(mysql_cluster.settings)
+        assert good.problems == []
+        assert "it owns slots 7-7, 2048-4095, the shard map gives it slots 2048-4095" in str(odd)
     finally:
         mysql_cluster.rows("s2", "DELETE FROM slots WHERE first_slot = 7")
 
