@@ -262,8 +262,8 @@ def _check(
             owned, mapped = owned_slots(connection, deadline), published.ranges_of(shard)
             if owned != mapped:
                 problems.append(
-                    f"it owns {shown_ranges(owned)}, the shard map gives it {shown_ranges(mapped)}; "
-                    "it takes transfers for what it owns alone"
+                    f"it owns {shown_ranges(owned)}, the shard map gives it {shown_ranges(mapped)};"
+                    " it takes transfers for what it owns alone"
                 )
             if not problems:
                 try_writes(connection, settings.cluster.id, deadline)
