@@ -40,9 +40,6 @@ class Line:
     def __len__(self) -> int:
         return len(self._places)
 
-    def __contains__(self, account: object) -> bool:
-        return account in self._places
-
     def keeps(self, account: str) -> bool:
         """Whether only who waits in line may try it."""
         place = self._places.get(account)
@@ -51,6 +48,14 @@ class Line:
     def stuck(self) -> Iterator[str]:
         """Those that were waited for in vain."""
         return (account for account, place in self._places.items() if place.waits)
+
+    def kept(self) -> set[str]:
+        """Those that only who waits in line may try."""
+        return {account for account, place in self._places.items() if place.is_kept}
+
+    def tried(self) -> set[str]:
+        """Those that are tried as any account is."""
+        return self._places.keys() - self.kept()
 
     def keep(self, account: str, now: float) -> None:
         """It was found locked too often, or once more."""

@@ -592,8 +592,8 @@ class Queue:
             del self._running[id(group)]
             free = group.accounts
             if missed or stuck or self._line:
-                self._learn(group.accounts, again, missed, stuck)
-                free = {account for account in free if not self._line.keeps(account)}
+                self._learn(free, again, missed, stuck)
+                free = free - self._line.kept()
             self._claimed -= free
             self._put_back([*again, *self._blocked.release(free)])
             if self._heir and self._heir not in self._claimed:
@@ -606,7 +606,7 @@ class Queue:
 
     def _learn(
         self,
-        had: Iterable[str],
+        had: set[str],
         again: Iterable[Ticket],
         missed: Collection[str],
         stuck: Collection[str],
@@ -618,12 +618,11 @@ class Queue:
         for ticket in again if missed else ():
             if ticket.skips > self._skips_max:
                 late.update(account for account in _ends(ticket) if account in missed)
-        for account in had if self._line else ():
-            if account in self._line and not self._line.keeps(account):
-                if account in missed:
-                    late.add(account)
-                else:
-                    self._line.drop(account)
+        for account in had & self._line.tried():
+            if account in missed:
+                late.add(account)
+            else:
+                self._line.drop(account)
         now = time.monotonic()
         for account in late:
             self._line.keep(account, now)

@@ -39,6 +39,9 @@ _RAISE_FLOORS = (
     "UPDATE accounts FORCE INDEX (PRIMARY) SET stamp_floor = %s"
     " WHERE stamp_floor < %s AND id IN ({ids})"
 )
+_LOCK_FREE = (
+    "SELECT id FROM accounts FORCE INDEX (PRIMARY) WHERE id IN ({ids}) FOR UPDATE SKIP LOCKED"
+)
 # They are locked for a moment: few, so that no transfer waits long for them.
 _FLOORS_AT_ONCE = 200
 
@@ -295,7 +298,15 @@ def raise_floors(
         return None
     ids = [id_ for (id_,) in found]
     update = sql.fill(connection, _RAISE_FLOORS, stamp, stamp)
-    connection.query([sql.listing(connection, update, ids)], deadline)
+    *_, free = connection.query(
+        ["START TRANSACTION", sql.listing(connection, _LOCK_FREE, ids)], deadline
+    )
+    mine = [id_ for (id_,) in free.rows]
+    raised = [sql.listing(connection, update, mine)] if mine else []
+    connection.query([*raised, "COMMIT"], deadline)
+    # The others are waited for one by one, with no other lock in hand.
+    for id_ in sorted(set(ids) - set(mine)):
+        connection.query([sql.listing(connection, update, [id_])], deadline)
     return str(ids[-1])
 
 

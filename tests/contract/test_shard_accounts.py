@@ -1,6 +1,7 @@
 """Accounts on one shard: opened once, read as committed, balances that stay as they were."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -10,12 +11,14 @@ from shard_client.accounts import (
     balance_at,
     hold,
     open_all,
+    raise_floors,
     read,
     release,
     set_status,
     statement,
 )
 from shard_client.errors import DuplicateRow, SlotMoved, TryAgain
+from tests.cluster import wait_until
 from tests.contract.bench import Bench, now, soon
 
 
@@ -234,6 +237,22 @@ def test_a_floor_never_goes_down(bench: Bench) -> None:
     for at in (far, far - 5, far - 10**7):
         balance_at(bench.connect(), name, at, soon())
     assert read(bench.connect(), [name], soon())[name].account.stamp_floor == far + 1
+
+
+def test_who_waits_to_raise_a_floor_keeps_no_other_account(bench: Bench) -> None:
+    names, stamp = sorted(bench.accounts(3)), now()
+    with bench.admin() as cursor, ThreadPoolExecutor(1) as pool:
+        cursor.execute("SELECT 1 FROM accounts WHERE id = %s FOR UPDATE", [names[2]])
+        raised = pool.submit(raise_floors, bench.connect(), None, names[0][:-1], stamp, soon())
+        query = "SELECT 1 FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
+        # InnoDB renews what it shows there only when nobody has read it for 0.1 s.
+        waits = lambda: cursor.execute(query) > 0  # noqa: E731
+        wait_until(waits, 0.9, "nobody waits for the lock", every_s=0.12)
+        assert bench.free_of(names) == set(names[:2])
+        with pytest.raises(TryAgain):
+            raised.result()
+    found = read(bench.connect(), names, soon())
+    assert [found[name].account.stamp_floor >= stamp for name in names] == [True, True, False]
 
 
 def test_a_balance_is_not_told_over_a_group_at_work(bench: Bench) -> None:

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from flask import Flask, g
 
 from coordinator.access import (
     Bucket,
     Scope,
+    Token,
     Tokens,
     TokensError,
     check_access,
@@ -24,7 +26,7 @@ from coordinator.access import (
     table_of,
 )
 from coordinator.addresses import admin_address, audit_address, service_address
-from coordinator.http.access import SCOPES, is_public, scope_of
+from coordinator.http.access import SCOPES, caller, is_public, scope_of
 from coordinator.http.openapi import document
 from coordinator.secret_files import readable_by_others
 from coordinator.settings import SettingsError, load
@@ -556,3 +558,11 @@ def test_every_way_to_a_shard_is_verified() -> None:
         assert not way(
             load(environ=environ | {"TANDEM_MYSQL_TLS_CA": ""}), "s1", where
         ).tls.verifies
+
+
+def test_a_caller_is_a_token_or_without_tokens_a_connection() -> None:
+    address = {"REMOTE_ADDR": "127.0.0.1", "REMOTE_PORT": "40123"}
+    with Flask("callers").test_request_context(environ_overrides=address):
+        assert caller() == "127.0.0.1:40123"
+        g.token = Token("shop", b"", frozenset(), None, None, None)
+        assert caller() == "shop"
