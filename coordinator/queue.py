@@ -44,11 +44,13 @@ _LEAST = 250
 _ABREAST_MAX = 64
 # One that is longer on its way does not count among those that run: it may be stuck.
 _OLD_S = 0.5
-# So few of a batch at most come into one group with single transfers, whose clients wait for each.
+# So many of batches at most come into one group with single transfers, whose clients wait for each.
 _BESIDE_SINGLES_MAX = 100
 # A group of batches is no larger while single transfers come, as far as the last of them is ago:
 # they would wait for its processor time.
 _BATCHES_MAX = 500
+# And it has no other one beside it, unless that is older than this: such a one waits for a shard.
+_LARGE_YOUNG_S = 0.25
 _SINGLES_COME_S = 1.0
 # So many at most come to their places one by one; of more, all that waits is sorted.
 _FEW = 16
@@ -769,12 +771,32 @@ class Queue:
         now = time.monotonic()
         if self._line:
             self._see_to_line(now)
-        candidates = self._candidates()
+        candidates: Sequence[Ticket] = self._candidates()
         if not candidates:
             return None
+        if now - self._last_single < _SINGLES_COME_S:
+            candidates = self._beside_singles(candidates)
+            if not candidates:
+                return None
         likes = _of_one_way(candidates, candidates[0].way)
-        likes = _of_one_kind(likes, singles_come=now - self._last_single < _SINGLES_COME_S)
         return Group(_together(_as_slow(likes, self._slow), self._at_each))
+
+    def _beside_singles(self, candidates: Sequence[Ticket]) -> Sequence[Ticket]:
+        """While single transfers come: these, or those of batches, whatever is first. Who has sent
+        one waits for it, and not for the many of a batch; few of these may come along. Groups of
+        many go one after the other: they share one processor, with the single ones too.
+        """
+        of_batches = [ticket for ticket in candidates if ticket.batch is not None]
+        if len(of_batches) <= _BESIDE_SINGLES_MAX:
+            return candidates
+        young = time.monotonic() - _LARGE_YOUNG_S
+        has_large = any(
+            began > young and len(group.tickets) > _BESIDE_SINGLES_MAX
+            for began, group in self._running.values()
+        )
+        if candidates[0].batch is None or has_large:
+            return [ticket for ticket in candidates if ticket.batch is None]
+        return of_batches[:_BATCHES_MAX]
 
     def _candidates(self, wanted: str | None = None) -> list[Ticket]:
         """Those whose accounts are free in this process and whose shards can be used, in order; and
@@ -1017,20 +1039,6 @@ def _as_slow(candidates: Sequence[Ticket], slow: set[str]) -> Sequence[Ticket]:
 def _is_agreed_upon(ticket: Ticket) -> bool:
     """Whether it runs by two-phase commit across shards."""
     return ticket.way == ALONE and ticket.shards[0] != ticket.shards[1]
-
-
-def _of_one_kind(candidates: Sequence[Ticket], *, singles_come: bool) -> Sequence[Ticket]:
-    """Single transfers, or those of batches, whatever is first: who has sent one waits for it, and
-    not for many of a batch. Few of these may come along.
-    """
-    if not singles_come:
-        return candidates
-    of_batches = [ticket for ticket in candidates if ticket.batch is not None]
-    if len(of_batches) <= _BESIDE_SINGLES_MAX:
-        return candidates
-    if candidates[0].batch is None:
-        return [ticket for ticket in candidates if ticket.batch is None]
-    return of_batches[:_BATCHES_MAX]
 
 
 def _ends(ticket: Ticket) -> tuple[str, str]:

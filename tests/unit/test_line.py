@@ -296,7 +296,7 @@ def test_what_waits_for_a_stuck_account_takes_no_room_from_others(stuck: Queue) 
 _accounts = st.sampled_from([f"{shard}{name}" for shard in "12" for name in "abc"])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(
     st.lists(st.tuples(_accounts, _accounts, st.sampled_from("xyz-")), max_size=14),
     st.integers(1, 4),
