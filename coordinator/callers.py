@@ -31,15 +31,16 @@ class Callers:
         that are `kept` by accounts that others keep locked; None if they may.
 
         When the room is full a caller that has less than its equal share still gets in, with one
-        request of any size: nobody has to wait until somebody else's are done. In all there are
-        never more than twice as many as there is room for.
+        request of any size: nobody has to wait until somebody else's are done. For these there is
+        the same room again, and for those that are kept, too: in all three times as much.
         """
-        if waiting + count <= self._room and waiting + kept + count <= 2 * self._room:
+        total = waiting + kept + count
+        if waiting + count <= self._room and total <= 2 * self._room:
             return None
         has = self._at_hand.get(caller, 0)
         others = len(self._at_hand.keys() - {caller})
         share = max(self._room // (others + 1), 1)
-        if others and has < share and waiting + kept + count <= 2 * self._room:
+        if others and has < share and total <= 3 * self._room:
             return None
         yours = f"{has} of them are of this caller"
         if others:
