@@ -169,11 +169,15 @@ def read(path: Path) -> dict[str, Terms]:
 def _text_of(path: Path) -> str:
     """Raises TokensError. It never waits, whatever stands in the file's place."""
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-            found = os.fstat(file.fileno())
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
                 raise OSError("it is no file")
-            data = file.read(_FILE_MAX_BYTES + 1)
+            with open(descriptor, "rb", closefd=False) as file:
+                data = file.read(_FILE_MAX_BYTES + 1)
+        finally:
+            os.close(descriptor)
         if len(data) > _FILE_MAX_BYTES:
             raise OSError(f"it has more than {_FILE_MAX_BYTES} bytes")
         text = data.decode()

@@ -23,7 +23,8 @@ class ClusterError(Exception):
 
 NOT_OURS = (
     "ZooKeeper does not let this process in: what is kept there belongs to another user; are "
-    "zookeeper.user and zookeeper.password right?"
+    "zookeeper.user and zookeeper.password right? A cluster of another user needs a path of its "
+    "own: zookeeper.hosts = host:port/PATH"
 )
 
 

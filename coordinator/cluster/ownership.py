@@ -81,15 +81,16 @@ def protect(settings: Settings, report: Callable[[str], None] = lambda text: Non
 
 
 def _take_children(
-    client: KazooClient, path: str, acl: list[ACL], report: Callable[[str], None]
+    client: KazooClient, root: str, acl: list[ACL], report: Callable[[str], None]
 ) -> None:
-    for name in client.get_children(path):
-        child = f"{path}/{name}"
+    waiting = [root]
+    while waiting:
+        child = waiting.pop()
         # What is gone in between needs no protection.
         with suppress(NoNodeError):
             try:
                 client.set_acls(child, acl)
-                _take_children(client, child, acl, report)
+                waiting += [f"{child}/{name}" for name in client.get_children(child)]
             except NoAuthError:
                 _remove(client, child)
                 report(f"{child} in ZooKeeper belonged to somebody else and was removed")

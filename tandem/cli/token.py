@@ -123,6 +123,9 @@ def _close_to_others() -> None:
         return
     try:
         os.fchmod(descriptor, found.st_mode & 0o700)
+        # There are places where everything is everybody's.
+        if os.fstat(descriptor).st_mode & 0o077:
+            raise OSError("its mode stays as it is")
     except OSError as error:
         raise CommandError(
             "standard output is a file that others can read, and that cannot be changed "

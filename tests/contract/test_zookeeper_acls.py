@@ -188,7 +188,7 @@ def test_what_was_there_first_is_taken_back_or_named(keeper: Keeper) -> None:
             assert len(told) == 3
             assert any(keeper.paths.member("intruder") in line for line in told)
             all_see(1, session)
-            assert session.trouble is None
+            wait_until(lambda: session.trouble is None, 10, lambda: str(session.trouble))
         with zookeeper(own) as client:
             for path in keeper.paths.fixed:
                 assert not client.exists(path) or owners(client, path) == ["digest:tandem"], path

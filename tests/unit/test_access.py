@@ -135,8 +135,11 @@ def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path, harm: str
     else:
         path.touch(0o600)
         os.truncate(path, 1 << 40)
-    with pytest.raises(TokensError, match=rf"{path} cannot be read"):
-        read(path)
+    for _ in range(3):
+        before = set(os.listdir("/proc/self/fd"))
+        with pytest.raises(TokensError, match=rf"{path} cannot be read"):
+            read(path)
+    assert set(os.listdir("/proc/self/fd")) <= before
 
 
 # --- the command ----------------------------------------------------------------------------
