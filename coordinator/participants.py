@@ -22,7 +22,7 @@ B = TypeVar("B", bound=Branch)
 # After so long without a sign of any of them, answers are waited for one by one. But others keep no
 # locks for one that is slow as long as nothing is lost by going on without it.
 _SILENCE_MS = round(SLOW_S * 1000)
-_MAY_GO_ON_WITHOUT = ("lock", "enter")
+_MAY_GO_ON_WITHOUT = ("lock",)
 # The phase of a group in which each call is made.
 _PHASES = {
     "open": "locking",
