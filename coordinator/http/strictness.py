@@ -74,15 +74,25 @@ def keep_repeated_apart(_: object, message: Any) -> None:
             message.headers = [*kept, (name, _BETWEEN.join(values))]
 
 
-def register(app: Flask) -> None:
-    """Check every request. To be registered behind what numbers and logs requests."""
+def register_headers(app: Flask) -> None:
+    """Check the headers of every request: before anybody asks for a token, which is one of them."""
 
     @app.before_request
-    def check() -> None:
+    def check_headers() -> None:
         environ = request.environ
         for name, key in _NAMES:
             if _BETWEEN in environ.get(key, ""):
                 _refuse(f"the header {name.title()} is there more than once")
+
+
+def register(app: Flask) -> None:
+    """Check the rest of every request. To be registered behind what asks for a token: without one
+    all addresses look alike.
+    """
+
+    @app.before_request
+    def check() -> None:
+        environ = request.environ
         path = environ.get("RAW_URI", "").partition("?")[0]
         if "%2F" in path or "%2f" in path:
             # No part of any address has one; decoded it would lead elsewhere.
