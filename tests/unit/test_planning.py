@@ -315,3 +315,49 @@ def _check_places(made: Plan) -> None:
         assert all(f"s{entry.account[0]}" == shard for entry in writes.entries)
         assert all(f"s{one.id[0]}" == shard for one in writes.accounts)
         assert all(f"s{s.transfer.source[0]}" == shard for s in writes.transfers)
+
+
+# --- clocks ---------------------------------------------------------------------------------
+
+
+def hit(answer: Locked, id_: str, floor: int) -> Locked:
+    """The same with an account that has come so far."""
+    return answer._replace(
+        accounts=answer.accounts | {id_: account(id_)._replace(stamp_floor=floor)}
+    )
+
+
+@pytest.mark.parametrize("behind", ["s1", "s2"])
+def test_a_clock_that_is_ahead_of_one_shard_is_enough(behind: str) -> None:
+    one, free = ticket("1a", "2a"), ticket("1b", "1c") if behind == "s2" else ticket("2b", "2c")
+    answers = {"s1": locked("1a", "1b", "1c"), "s2": locked("2a", "2b", "2c")}
+    answers[behind] = answers[behind]._replace(latest=NOW - 1)
+    result = sort_out([one, free], answers, set(), NOW)
+    assert result.ready == [free]
+    ((refused, why),) = result.ahead
+    assert refused is one
+    assert f"shard {behind}: the clock of this coordinator" in why
+
+
+def test_a_request_that_was_stamped_by_a_clock_that_is_right_again() -> None:
+    one = ticket("1a", "2a")
+    one.transfer = one.transfer._replace(created_at=NOW + 1)
+    result = sort_out([one], {"s1": locked("1a"), "s2": locked("2a")}, set(), NOW)
+    assert [refused for refused, _ in result.ahead] == [one]
+
+
+@pytest.mark.parametrize("far", ["1a", "2a"])
+def test_an_account_that_was_hit_takes_nobody_along(far: str) -> None:
+    answers = {"s1": locked("1a"), "s2": locked("2a")}
+    answers[f"s{far[0]}"] = hit(answers[f"s{far[0]}"], far, NOW + 1)
+    ((_, why),) = sort_out([ticket("1a", "2a")], answers, set(), NOW).ahead
+    assert f"account {far} has come to" in why
+
+
+def test_accounts_that_have_come_as_far_go_on() -> None:
+    """Neither comes further by it; one that has come less far would."""
+    one = ticket("1a", "2a")
+    same = {"s1": hit(locked(), "1a", NOW + 9), "s2": hit(locked(), "2a", NOW + 9)}
+    assert sort_out([one], same, set(), NOW).ready == [one]
+    less = same | {"s2": hit(locked(), "2a", NOW + 8)}
+    assert sort_out([one], less, set(), NOW).ready == []
