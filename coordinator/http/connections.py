@@ -32,6 +32,8 @@ class Connection:
     greenlet: Any = None
     request: Any = None
     is_known: bool = False
+    # Whether it has brought no request yet.
+    is_new: bool = True
     # Whether the first byte of a request is awaited.
     is_idle: bool = True
 
@@ -41,7 +43,8 @@ class Connections:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._room = most + SPARE
+        # What there is room for, now and at best.
+        self._room = self._rooms = most + SPARE
         self._strangers_most = max(SPARE, int(most * _STRANGERS_SHARE))
         # Who has waited longest stands first.
         self._strangers: OrderedDict[Connection, None] = OrderedDict()
@@ -78,7 +81,7 @@ class Connections:
         connection.is_known = True
         self._strangers.pop(connection, None)
         self._serving.add(connection)
-        return len(self._serving) <= self._most
+        return len(self._serving) <= max(1, self._room - SPARE)
 
     def closed(self, connection: Connection) -> None:
         self._strangers.pop(connection, None)
@@ -100,9 +103,12 @@ class Connections:
         return list(islice(chain(*order), max(0, len(self) - self._room)))
 
     def lower(self) -> None:
-        """There are as many as the system allows files for, or more: leave some for other uses."""
-        self._room = max(1, len(self) - SPARE)
-        self._most = min(self._most, self._room)
+        """The system has no files for more: leave some for other uses."""
+        self._room = min(self._room, max(1, len(self) - SPARE))
+
+    def recover(self) -> None:
+        """Try with one more. Called once a second."""
+        self._room = min(self._room + 1, self._rooms)
 
     def may_go(self, connection: Connection) -> bool:
         """Whether it can be cut off, and nothing is lost by it."""

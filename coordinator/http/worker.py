@@ -50,8 +50,7 @@ _SEND_S = 30.0
 _UNWANTED_S = 5.0
 _UNWANTED_MAX = 32 << 20
 _PIECE = 64 << 10
-# Nobody can be taken while the system has no files.
-_NO_FILES_PAUSE_S = 0.1
+_PAUSE_S = 0.02
 _NO_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -111,15 +110,18 @@ class Worker(GeventWorker):  # type: ignore[misc]
         while self.alive:
             self.notify()
             self._close_idle(time.monotonic())
+            self._connections.recover()
             self._told.wait(_NOTIFY_EVERY_S)
         now = time.monotonic()
-        self.app.on_draining()
+        # Whoever knocks hears nothing until the socket is closed: that waits for nobody.
+        telling = gevent.spawn(self.app.on_draining)
         gevent.sleep(_SETTLE_S)
         gevent.killall(accepting)
         for listener in self.sockets:
             self._accept_the_rest(listener)
-        self._wait(now + min(_LINGER_S, self.cfg.graceful_timeout))
-        self._wait(now + self.cfg.graceful_timeout, idle_too=False)
+        telling.join()
+        self._hurry()
+        self._wait(now + self.cfg.graceful_timeout)
         if self._greenlets:
             self.log.warning("worker %s: %d requests cut off", self.pid, len(self._greenlets))
             self._greenlets.kill(timeout=_NOTIFY_EVERY_S)
@@ -133,6 +135,9 @@ class Worker(GeventWorker):  # type: ignore[misc]
                 self._take(name, *listener.accept())
             except OSError as error:
                 self._not_taken(error)
+            except Exception:
+                # Else nobody would be taken any more.
+                self.log.exception("a connection met a bug", extra={"event": "http.bug"})
             # One at a time: the other workers are to have some, too.
             gevent.sleep(0)
 
@@ -164,8 +169,8 @@ class Worker(GeventWorker):  # type: ignore[misc]
             extra = {"event": "http.no_files", "connections": len(self._connections)}
             self.log.error("no connection can be taken: %s", error, extra=extra)
             self._make_room()
-            # They go in this pause.
-            gevent.sleep(_NO_FILES_PAUSE_S)
+        # Who gives way goes now; and an error that stays must not keep the processor busy.
+        gevent.sleep(_PAUSE_S)
 
     def _make_room(self) -> None:
         for connection in self._connections.too_many():
@@ -190,14 +195,19 @@ class Worker(GeventWorker):  # type: ignore[misc]
         if is_same and not _has_something(connection.client):
             connection.greenlet.throw(NoMoreData())
 
-    def _wait(self, deadline: float, *, idle_too: bool = True) -> None:
-        """Until all connections have ended, or the deadline; those without a request are closed
-        if they are not to be waited for.
-        """
+    def _hurry(self) -> None:
+        """Whoever was taken is answered, if he asks soon; the others are not waited for as long."""
+        now = time.monotonic()
+        for connection in self._connections:
+            if connection.is_idle:
+                patience_s = _HEAD_S if connection.is_new else _LINGER_S
+                connection.deadline = min(connection.deadline, now + patience_s)
+
+    def _wait(self, deadline: float) -> None:
+        """Until all connections have ended, or the deadline."""
         while self._greenlets and (left := deadline - time.monotonic()) > 0:
             self.notify()
-            if not idle_too:
-                self._close_idle(float("inf"))
+            self._close_idle(time.monotonic())
             self._greenlets.join(min(left, _NOTIFY_EVERY_S))
 
     # --- one connection ---------------------------------------------------------------------
@@ -223,7 +233,8 @@ class Worker(GeventWorker):  # type: ignore[misc]
         try:
             context = ssl_context(self.cfg)
         except OSError as error:
-            self._not_taken(error)
+            if error.errno in _NO_FILES:
+                self._not_taken(error)
             self.log.error("the certificate or its key cannot be used: %s", error)
             return False
         try:
@@ -246,6 +257,8 @@ class Worker(GeventWorker):  # type: ignore[misc]
             for request in parser:
                 if not self._serve(name, connection, request):
                     return
+                # The next one may be there already, and the next after it.
+                gevent.sleep(0)
         except ParseException as error:
             self._tell(connection, transport.unreadable(error), _NOTIFY_EVERY_S)
             self._linger(connection, parser.unreader)
@@ -253,6 +266,8 @@ class Worker(GeventWorker):  # type: ignore[misc]
     def _serve(self, name: object, connection: Connection, request: Any) -> bool:
         """Answer one request. False if it was the last."""
         connection.request = request
+        # It may have come together with the one before.
+        connection.is_idle = connection.is_new = False
         connection.deadline = time.monotonic() + _BODY_S
         connection.client.settimeout(_SEND_S)
         self._connections.serves(connection)
@@ -261,7 +276,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
             self.handle_request(name, request, connection.client, connection.address)
         except StopIteration:
             is_last = True
-        except (OSError, ParseException):
+        except OSError:
             raise
         except Exception:
             self.log.exception("a request met a bug", extra={"event": "http.bug"})
@@ -274,7 +289,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         if not is_whole:
             self._linger(connection, request.unreader)
         connection.is_idle = True
-        connection.deadline = time.monotonic() + self.cfg.keepalive
+        connection.deadline = time.monotonic() + (self.cfg.keepalive if self.alive else _LINGER_S)
         return is_whole and not is_last
 
     def _answer(

@@ -237,6 +237,12 @@ def test_what_is_odd_is_no_fault(wire: Wire, name: str) -> None:
             is_refusal(answer)
 
 
+def test_requests_that_come_at_once_are_answered_in_turn(wire: Wire) -> None:
+    good = f"GET /healthz HTTP/1.1\r\n{_HOST}"
+    answers = wire.send(f"{good}\r\n" * 20 + f"{good}Connection: close\r\n\r\n{good}\r\n")
+    assert [answer[0] for answer in answers] == [200] * 21
+
+
 def test_a_bad_request_behind_a_good_one(wire: Wire) -> None:
     good = f"GET /healthz HTTP/1.1\r\n{_HOST}\r\n"
     first, second = wire.send(f"{good}nonsense\r\n\r\n")

@@ -88,6 +88,8 @@ def test_without_files_there_is_room_for_fewer() -> None:
     strangers = add(found, 100)
     found.lower()
     assert found.too_many() == strangers[:SPARE]
+    found.recover()
+    assert found.too_many() == strangers[: SPARE - 1]
 
 
 @pytest.fixture
