@@ -4,6 +4,7 @@ import ctypes
 import gc
 import logging
 import resource
+import signal
 import socket
 import struct
 import sys
@@ -118,6 +119,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "errorlog": None,
             "proc_name": f"tandem-{coordinator.id}",
             "pre_request": keep_repeated_apart,
+            "post_fork": _heed_signals,
             "worker_exit": self._on_worker_exit,
             "child_exit": self._on_child_exit,
             # Headers of proxies are of no use here, and two of them would be taken for paths.
@@ -158,6 +160,16 @@ class Server(BaseApplication):  # type: ignore[misc]
     def _on_child_exit(self, server: object, worker: Worker) -> None:
         """Called in the process that started the worker, however that has ended."""
         metrics.forget_worker(worker.pid)
+
+
+def _heed_signals(server: GunicornArbiter, worker: Worker) -> None:
+    """Called in a worker that has just begun. What it was told before it listens to signals itself
+    stands in its copy of the arbiter's queue, where nobody would look.
+    """
+    signal.signal(signal.SIGTERM, worker.handle_exit)
+    while not server.SIG_QUEUE.empty():
+        if server.SIG_QUEUE.get_nowait() == signal.SIGTERM:
+            worker.alive = False
 
 
 def _room_for(connections: int) -> int:

@@ -89,17 +89,12 @@ class World:
     def _begin(self, process: Process, group: Group) -> None:
         process.idle -= 1
         (other,) = (one for one in self._processes if one is not process)
-        taken, waited = group.accounts & other.locked.keys(), 0.0
-        if group.in_line:
-            transfer = group.in_line.transfer
-            for name in taken & {transfer.source, transfer.destination}:
-                waited = max(waited, other.locked[name] - self._clock.now)
-                taken.discard(name)
+        taken = group.accounts & other.locked.keys()
         process.queue.met_others(group, len(taken), len(group.accounts))
         kept, again = self._sort(group, taken)
         work = _GROUP_S + len(kept) * _TRANSFER_S + len(again) * _PUT_OFF_S
         at_once = 2 * _EXECUTORS - sum(one.idle for one in self._processes)
-        end = self._clock.now + waited + work * max(at_once / 2, 1)
+        end = self._clock.now + work * max(at_once / 2, 1)
         mine = group.accounts - taken
         process.locked.update(dict.fromkeys(mine, end))
         self.groups += 1
@@ -116,7 +111,7 @@ class World:
                 continue
             held.update(places)
             one.skips += 1
-            one.not_before = self._clock.now + pause_after(one.skips, one.waits, lambda: drawn)
+            one.not_before = self._clock.now + pause_after(one.skips, lambda: drawn)
             again.append(one)
         return kept, again
 
