@@ -18,6 +18,7 @@ from shard_client.errors import (
     ConnectionLost,
     Hurried,
     NoneFree,
+    NoTime,
     ShardUnavailable,
     TimedOut,
     TooLarge,
@@ -244,7 +245,7 @@ class ShardConnection:
         self._sent_at = time.monotonic()
         if deadline <= self._sent_at:
             self.close()
-            raise TryAgain(self.shard, "there was no time left to ask it")
+            raise NoTime(self.shard, "there was no time left to ask it")
         self._wire.deadline = deadline
         self.waits_since = None if in_line else self._sent_at
         try:

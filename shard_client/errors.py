@@ -3,7 +3,8 @@
     ShardError
     |-- TryAgain             locks or ids collided; nothing of this branch is left
     |   |-- SlotMoved        the shard does not own a slot: the map is to be read again
-    |   `-- NoneFree         all connections of this process to it are with others
+    |   |-- NoneFree         all connections of this process to it are with others
+    |   `-- NoTime           the deadline was over before it was asked
     |-- ShardUnavailable     the shard takes no work now: down, read only, full, not itself
     |-- ConnectionLost       no answer: what was sent may or may not have been carried out
     |   |-- TimedOut         not within the time that it was given
@@ -71,6 +72,10 @@ class NoneFree(TryAgain):
     """All connections of this process to the shard are with others."""
 
 
+class NoTime(TryAgain):
+    """The deadline was over before the shard was asked: that says nothing of it, nor of locks."""
+
+
 class ShardUnavailable(ShardError):
     """The shard takes no work at this time, or would refuse the same again, whoever asks; what was
     asked has not happened.
@@ -120,7 +125,7 @@ class ProtocolBug(ShardError):
 def is_busy(error: ShardError) -> bool:
     """Whether others have the same locked, or were faster; anything else is the shard's."""
     return isinstance(error, TryAgain | DuplicateRow) and not isinstance(
-        error, SlotMoved | NoneFree
+        error, SlotMoved | NoneFree | NoTime
     )
 
 

@@ -50,6 +50,7 @@ _SEND_S = 30.0
 _UNWANTED_S = 5.0
 _UNWANTED_MAX = 32 << 20
 _PIECE = 64 << 10
+_UNWANTED_PAUSE_S = 0.005
 _PAUSE_S = 0.02
 _NO_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -333,6 +334,8 @@ def _read_away(read: Callable[[int], bytes]) -> bool:
     try:
         while left > 0 and (data := read(_PIECE)):
             left -= len(data)
+            # Whoever has been answered can wait: the others come first.
+            gevent.sleep(_UNWANTED_PAUSE_S)
     except (ParseException, OSError):
         return False
     return left > 0
