@@ -11,7 +11,13 @@ from ledger.model import Account, Entry, Refusal, Status
 from shard_client import accounts as on_shard
 from shard_client.accounts import AccountState, Terms
 from shard_client.connection import ShardConnection
-from shard_client.errors import ClockAhead, ShardError, ShardUnavailable, SlotMoved
+from shard_client.errors import (
+    ClockAhead,
+    ConnectionLost,
+    ShardError,
+    ShardUnavailable,
+    SlotMoved,
+)
 
 T = TypeVar("T")
 
@@ -105,6 +111,7 @@ class Accounts:
 
     def _on(self, shard: str, call: Callable[[ShardConnection, float], T]) -> T:
         """Do something on a shard that may be repeated, repeating it while locks collide."""
+        lost: ConnectionLost | None = None
         for attempt in range(_TRIES):
             deadline = time.monotonic() + _CALL_TIMEOUT_S
             try:
@@ -112,10 +119,13 @@ class Accounts:
                     return call(connection, deadline)
             except ShardError as error:
                 self._shards.note(error)
+                if isinstance(error, ConnectionLost):
+                    lost = error
                 if isinstance(error, SlotMoved):
                     self._shards.look_again()
                 may_repeat = not isinstance(error, ShardUnavailable | ClockAhead)
                 if not may_repeat or attempt == _TRIES - 1 or error.code == 1205:
-                    raise
+                    # Of a try before nobody knows whether it has happened.
+                    raise (lost or error) from None
             time.sleep(_PAUSE_S * random.random() * 2**attempt)
         raise AssertionError("unreachable")

@@ -140,7 +140,7 @@ def restore_map(settings: Settings, report: Callable[[str], None]) -> ShardMap:
     made = ShardMap(int(time.time()), shards, ranges)
     publish_map(settings, made)
     report(f"shard map version {made.version} is published, as the shards say")
-    if protect(settings):
+    if protect(settings, report):
         report(f"what is in ZooKeeper belongs to the user {settings.zookeeper.user} alone")
     return made
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from coordinator.settings import Access, Settings, SettingsError
-from shard_client.tls import Tls, context_of
+from shard_client.tls import Tls, context_of, stamp_of
 
 log = logging.getLogger(__name__)
 
@@ -72,20 +72,26 @@ def heed_revocations(context: ssl.SSLContext, file: str) -> None:
 
 
 class ServerContexts:
-    """The context for each new connection, with the files as they are then. If they cannot be used,
-    one being half written, say, the last good one is used, loudly.
+    """The context for each new connection, with the files as they are then: they are read when they
+    have changed, since a long revocation list takes a while. If they cannot be used, one being half
+    written, say, the last good one is used, loudly.
     """
 
     def __init__(self, crl: str) -> None:
         self._crl = crl
         self._last: ssl.SSLContext | None = None
+        self._stamps: list[tuple[int, ...]] = []
         self._trouble = ""
 
-    def __call__(self, _: object, make: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+    def __call__(self, config: Any, make: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
         """Gunicorn's hook `ssl_context`; `make` reads certificate, key and authorities. Raises
         OSError if there never was a good one.
         """
+        files = (config.certfile, config.keyfile, config.ca_certs, self._crl)
         try:
+            stamps = [stamp_of(file) for file in files if file]
+            if self._last and stamps == self._stamps:
+                return self._last
             made = make()
             if self._crl:
                 heed_revocations(made, self._crl)
@@ -100,7 +106,7 @@ class ServerContexts:
                 )
             self._trouble = str(error)
             return self._last
-        self._last, self._trouble = made, ""
+        self._last, self._trouble, self._stamps = made, "", stamps
         return made
 
 

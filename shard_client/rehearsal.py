@@ -9,6 +9,7 @@ from shard_client.errors import (
     ShardUnavailable,
     TimedOut,
 )
+from shard_client.remedies import explained
 
 # Takes the locks of a table that a write takes, and writes no row.
 _NO_ROWS = "INSERT INTO {table} SELECT * FROM {table} WHERE FALSE"
@@ -55,6 +56,8 @@ def _meaning(error: ShardError, *, is_writing: bool) -> str | None:
         return _COMMITS_NOTHING
     if is_locked:
         return _IS_LOCKED
-    if isinstance(error, ConnectionLost | ShardUnavailable):
+    if isinstance(error, ConnectionLost):
         return None
+    if isinstance(error, ShardUnavailable):
+        return explained(error)
     return f"it refuses what transfers do: {error.text}"

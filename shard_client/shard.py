@@ -149,7 +149,6 @@ class Shard:
                 try_writes(connection, self._cluster, self._soon() + LOCK_WAIT_S)
         except (ShardUnavailable, TimedOut) as error:
             self.give_up(error)
-            raise
 
     def read_clock(self) -> None:
         """Look at its clock alone. Raises ShardError."""

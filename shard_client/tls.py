@@ -25,10 +25,11 @@ class Tls(NamedTuple):
 
 def context_of(tls: Tls) -> ssl.SSLContext:
     """For a connection that begins now. Raises OSError if a file cannot be used."""
-    return _context(tls, tuple(_stamp(file) for file in tls if file))
+    return _context(tls, tuple(stamp_of(file) for file in tls if file))
 
 
-def _stamp(file: str) -> tuple[int, ...]:
+def stamp_of(file: str) -> tuple[int, ...]:
+    """What changes when the file does. Raises OSError."""
     found = stat(file)
     return found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
 

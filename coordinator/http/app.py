@@ -47,11 +47,11 @@ def create_app(process: Process) -> Flask:
     request_log.register(app, process.settings.log)
     if process.tracer.is_on:
         request_trace.register(app, process.tracer)
-    strictness.register_headers(app)
     if process.tokens:
         access.register(app, process.tokens)
     else:
         access.register_open(app)
+    strictness.register_headers(app)
     strictness.register(app)
     app.after_request(partial(_measure, process.metrics))
     app.register_blueprint(accounts.blueprint(process.accounts, process.moments))

@@ -81,7 +81,7 @@ class Connections:
         connection.is_known = True
         self._strangers.pop(connection, None)
         self._serving.add(connection)
-        return len(self._serving) <= max(1, self._room - SPARE)
+        return len(self._serving) <= self._most
 
     def closed(self, connection: Connection) -> None:
         self._strangers.pop(connection, None)
@@ -104,7 +104,7 @@ class Connections:
 
     def lower(self) -> None:
         """The system has no files for more: leave some for other uses."""
-        self._room = min(self._room, max(1, len(self) - SPARE))
+        self._room = min(self._room, max(SPARE, len(self) - SPARE))
 
     def recover(self) -> None:
         """Try with one more. Called once a second."""

@@ -75,7 +75,7 @@ def keep_repeated_apart(_: object, message: Any) -> None:
 
 
 def register_headers(app: Flask) -> None:
-    """Check the headers of every request: before anybody asks for a token, which is one of them."""
+    """Check the headers of every request that is let in. Two tokens are none that is known."""
 
     @app.before_request
     def check_headers() -> None:

@@ -59,8 +59,8 @@ def register(app: Flask) -> None:
     def malformed(error: errors.ParseException) -> Response:
         return problem(*reading_of(error))
 
-    @app.errorhandler(Broken)
-    def broken(_: Broken) -> Response:
+    @app.errorhandler(errors.NoMoreData)
+    def broken(_: errors.NoMoreData) -> Response:
         # Nobody will hear it; it is for the log.
         detail = "the connection has ended within the request; nothing has happened"
         return problem(400, "malformed", detail)

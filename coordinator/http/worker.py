@@ -25,7 +25,7 @@ import gevent
 from gevent import monkey, socket
 from gevent.event import Event
 from gevent.pool import Group
-from gunicorn.http.errors import NoMoreData, ParseException
+from gunicorn.http.errors import LimitRequestLine, NoMoreData, ParseException
 from gunicorn.http.parser import RequestParser
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.sock import ssl_context
@@ -277,7 +277,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
             self.handle_request(name, request, connection.client, connection.address)
         except StopIteration:
             is_last = True
-        except OSError:
+        except (OSError, LimitRequestLine):
             raise
         except Exception:
             self.log.exception("a request met a bug", extra={"event": "http.bug"})

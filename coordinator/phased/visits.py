@@ -64,6 +64,7 @@ class Visits:
         """Begin a visit on each of these shards; those that are lost are missing. The account of
         the course that is `in_line` is waited for, up to a second, before anything else is locked.
         """
+        began = time.monotonic()
         parties.open(work, self.deadline())
         if in_line and in_line.account:
             account, shard = in_line.account, self._shards.shard_of(in_line.where)
@@ -77,7 +78,7 @@ class Visits:
         for shard, answer in found.items():
             if not answer.locked.is_writable:
                 self._shards.note(ShardUnavailable(shard, "it is read only"))
-        waited_us = round((time.monotonic() - deadline + self._lock_s) * 1e6)
+        waited_us = round((time.monotonic() - began) * 1e6)
         self._leave_out(
             parties, {s: answer.locked.latest + waited_us for s, answer in found.items()}
         )

@@ -103,7 +103,7 @@ fingerprint() {
 is_locked() {
     "$venv/bin/python" -c 'if True:
         import platform, sys
-        is_known = sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64")
+        is_known = platform.libc_ver()[0] == "glibc" and platform.machine() in ("x86_64", "aarch64")
         is_python = sys.implementation.name == "cpython" and (3, 11) <= sys.version_info < (3, 15)
         sys.exit(not (is_known and is_python))'
 }

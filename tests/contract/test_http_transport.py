@@ -250,4 +250,4 @@ def test_a_bad_request_behind_a_good_one(wire: Wire) -> None:
     is_refusal(second)
     # A body that nobody wants, and that cannot be read, is not answered a second time.
     chunked = good.replace("\r\n\r\n", "\r\nTransfer-Encoding: chunked\r\n\r\n")
-    assert [answer[0] for answer in wire.send(f"{chunked}zz\r\n{good}")] == [200]
+    assert [answer[0] for answer in wire.send(f"{chunked}zz\r\n{good}")] == [400]
