@@ -15,7 +15,12 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from coordinator.hindrances import after_too_much, in_smaller_groups, note_hindrance
+from coordinator.hindrances import (
+    after_too_much,
+    in_smaller_groups,
+    note_hindrance,
+    refuse_ahead,
+)
 from coordinator.participants import Participants
 from coordinator.planning import EMPTY_PLAN, Plan, Sorted, plan, sort_out
 from coordinator.protocols.two_phase_commit import Effect, Event, Phase, step
@@ -56,7 +61,7 @@ log = logging.getLogger(__name__)
 
 _RELEASE_TIMEOUT_S = 1.0
 _AFTER_BUG_S = 0.1
-_BUG = NotDone(Excuse.INTERNAL_ERROR, "a fault of the service, see its log; nothing has happened")
+BUG = NotDone(Excuse.INTERNAL_ERROR, "a fault of the service, see its log; nothing has happened")
 # With so much of the busiest shard's part, another one's takes as long.
 _ABOUT_AS_BUSY = 0.9
 # The phases whose length is measured, under their names there.
@@ -143,7 +148,7 @@ class Executors:
                 # that keeps its claims its accounts.
                 log.exception("an executor met a bug and goes on", extra={"event": "executor.bug"})
                 if group:
-                    self._queue.broke(group, _BUG)
+                    self._queue.broke(group, BUG)
                 time.sleep(_AFTER_BUG_S)
 
 
@@ -284,7 +289,7 @@ class GroupRun:
             self._missed |= accounts[name] - answer.accounts.keys() - absent
         sorted_ = sort_out(self._group.tickets, locked, absent, read_at)
         self._known = sorted_.known
-        self._refuse_ahead(sorted_.ahead)
+        refuse_ahead(self._queue, self._shards.clocks, self._metrics, sorted_.ahead)
         self._put_off(sorted_, locked)
         if self._gtrid.home not in parts.branches:
             self._again += sorted_.ready
@@ -328,19 +333,6 @@ class GroupRun:
             self._shards.look_again()
         self._again += sorted_.passed_over + self._after_too_much(sorted_.displaced)
         self._delay(self._again)
-
-    def _refuse_ahead(self, ahead: list[tuple[Ticket, str]]) -> None:
-        """Answer those that cannot be stamped. Their accounts are locked and their ids not found:
-        nothing has happened, by groups before either.
-        """
-        if not ahead:
-            return
-        self._metrics.stamps_refused.inc(len(ahead))
-        self._shards.clocks.refused(ahead[0][1])
-        self._queue.settle(
-            (ticket, NotDone(Excuse.SHARD_UNAVAILABLE, f"{why}; nothing has happened"))
-            for ticket, why in ahead
-        )
 
     def _has_moved(self, ticket: Ticket, locked: Mapping[str, Locked]) -> bool:
         accounts = (ticket.transfer.source, ticket.transfer.destination)
@@ -451,6 +443,7 @@ class GroupRun:
         self._is_with_finisher = True
         plan, queue = self._plan, self._queue
 
+        self._halve()
         # What comes after them in their batches on the same accounts is not to overtake them.
         queue.hold_back(plan.tickets)
 
@@ -479,6 +472,8 @@ class GroupRun:
         if self._phase is Phase.ABORTED:
             self._queue.reopen(tickets, str(self._gtrid))
             tickets = self._without_spoilers(tickets)
+        else:
+            self._halve()
         if not self._plan.writes:
             _answer(self._queue, self._plan)
         self._delay(tickets)
@@ -488,10 +483,21 @@ class GroupRun:
         """After a statement was refused, which one member may have caused, the members run in
         smaller groups; one that was alone is answered.
         """
-        refused = [e for e in self._participants.lost.values() if isinstance(e, StatementRefused)]
+        refused = self._refused()
         if not refused or not tickets:
             return tickets
         return in_smaller_groups(self._queue, self._gtrid, tickets, refused[0])
+
+    def _refused(self) -> list[StatementRefused]:
+        """What shards have refused of all that was to be written or committed."""
+        wanted = self._plan.writes.keys() | {self._gtrid.home}
+        lost = self._participants.lost.items()
+        return [e for shard, e in lost if shard in wanted and isinstance(e, StatementRefused)]
+
+    def _halve(self) -> None:
+        """If it was the commit that a shard has refused: smaller groups may do."""
+        for ticket in self._plan.tickets if self._refused() else ():
+            ticket.limit = max(len(self._plan.tickets) // 2, 1)
 
     def _after_too_much(self, displaced: list[Ticket]) -> list[Ticket]:
         """The same for those whose lock packet, or its answer, was too large for their shard."""

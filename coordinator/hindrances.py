@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Mapping
 
+from coordinator.clocks import ClockWatch
 from coordinator.queue import Excuse, NotDone, Queue, Ticket
 from coordinator.telemetry import group_log
+from coordinator.telemetry.metrics import Metrics
 from shard_client.errors import ShardError, StatementRefused, TooLarge, is_busy
 from shard_client.xid import Gtrid
 
@@ -12,12 +14,12 @@ def in_smaller_groups(
     queue: Queue, gtrid: Gtrid, tickets: list[Ticket], error: StatementRefused
 ) -> list[Ticket]:
     """Lets the members of a group that was refused run in smaller ones, and gives them; one that
-    was alone is answered.
+    was alone is answered, if nothing can have been written for it before.
     """
     group_log.log_refused(gtrid, tickets, error)
     if len(tickets) == 1:
-        queue.settle([(tickets[0], refused_alone(error))])
-        return []
+        queue.withdraw(tickets, refused_alone(error))
+        return [ticket for ticket in tickets if ticket.answer is None]
     for ticket in tickets:
         ticket.limit = len(tickets) // 2
     return tickets
@@ -35,6 +37,22 @@ def after_too_much(
             others = [ticket for ticket in tickets if shard not in ticket.shards]
             tickets = others + (in_smaller_groups(queue, gtrid, theirs, error) if theirs else [])
     return tickets
+
+
+def refuse_ahead(
+    queue: Queue, clocks: ClockWatch, metrics: Metrics, ahead: list[tuple[Ticket, str]]
+) -> None:
+    """Answer those that cannot be stamped, with why. Their accounts are locked and their ids not
+    found: nothing has happened, by groups before either.
+    """
+    if not ahead:
+        return
+    metrics.stamps_refused.inc(len(ahead))
+    clocks.refused(ahead[0][1])
+    queue.settle(
+        (ticket, NotDone(Excuse.SHARD_UNAVAILABLE, f"{why}; nothing has happened"))
+        for ticket, why in ahead
+    )
 
 
 def refused_alone(error: StatementRefused) -> NotDone:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from coordinator.executor import Held, Names
+from coordinator.executor import BUG, Held, Names
 from coordinator.participants import Participants
 from coordinator.queue import ALONE, Group, Queue, Turn
 from coordinator.shards import Shards
@@ -19,7 +19,7 @@ from coordinator.telemetry import group_log
 from coordinator.telemetry.metrics import Metrics
 from coordinator.telemetry.tracing import GroupTrace
 from shard_client.branch import Branch
-from shard_client.errors import TryAgain
+from shard_client.errors import is_busy
 from shard_client.xid import Gtrid
 
 log = logging.getLogger(__name__)
@@ -54,10 +54,14 @@ class InLine:
         self._thread.start()
 
     def _work(self) -> None:
-        while turn := self._queue.take_in_line():
+        while True:
             try:
+                turn = self._queue.take_in_line()
+                if turn is None:
+                    return
                 self._wait(turn)
             except Exception:
+                # A thread that ends would keep its accounts waiting for ever.
                 log.exception("waiting met a bug and goes on", extra={"event": "executor.bug"})
                 time.sleep(_AFTER_BUG_S)
 
@@ -66,7 +70,6 @@ class InLine:
         parties: Participants[Branch] = Participants(
             self._shards, gtrid, self._metrics, GroupTrace()
         )
-        group: Group | None = None
         with parties.used():
             try:
                 is_had = self._is_had(turn, parties, gtrid)
@@ -74,11 +77,21 @@ class InLine:
                 self._queue.lost(turn)
                 raise
             group = self._queue.had(turn) if is_had else None
-            can_use = group and group.way == ALONE and turn.shard in group.at
-            if group and can_use:
-                self._run(group, Held(gtrid, parties))
-                return
-            parties.release(list(parties.branches), time.monotonic() + _RELEASE_S)
+            try:
+                self._let_run(turn, group, parties, gtrid)
+            except BaseException:
+                if group:
+                    self._queue.broke(group, BUG)
+                raise
+
+    def _let_run(
+        self, turn: Turn, group: Group | None, parties: Participants[Branch], gtrid: Gtrid
+    ) -> None:
+        """Run those who want the account, with its lock if they can use it."""
+        if group and group.way == ALONE and turn.shard in group.at:
+            self._run(group, Held(gtrid, parties))
+            return
+        parties.release(list(parties.branches), _RELEASE_S)
         if group:
             self._run(group, None)
 
@@ -92,7 +105,7 @@ class InLine:
         if answers:
             parties.waited()
             return True
-        if not isinstance(parties.lost[turn.shard], TryAgain):
+        if not is_busy(parties.lost[turn.shard]):
             self._queue.lost(turn)
             return False
         self._queue.in_vain(turn)

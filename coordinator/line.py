@@ -121,12 +121,17 @@ class Line:
         ]
 
     def next_at(self, wanted: dict[str, int]) -> float | None:
-        """When the next one that somebody wants is to be tried."""
-        places = self._places.items()
-        return min(
-            (place.next_at for name, place in places if place.is_kept and wanted.get(name)),
-            default=None,
+        """When the next one that somebody wants is to be tried as any other; None while none is
+        waited for, since then it is waited for in its turn.
+        """
+        if self.awaited is None:
+            return None
+        due = (
+            place.next_at
+            for name, place in self._places.items()
+            if place.is_kept and name != self.awaited and wanted.get(name)
         )
+        return min(due, default=None)
 
     def _pause(self, place: _Place, now: float) -> None:
         pause = min(_PAUSE_MIN_S * 2.0 ** min(place.pauses, 10), _PAUSE_MAX_S)

@@ -155,8 +155,15 @@ class Participants(Generic[B]):
             for number, _ in ready:
                 poller.unregister(number)
                 yield waiting.pop(number), False
-        for name in waiting.values():
+        while waiting:
+            number, name = next(iter(waiting.items()))
+            poller.unregister(number)
+            del waiting[number]
             yield name, not is_lone
+            # While that one was read others may have come.
+            for number, _ in poller.poll(0):
+                poller.unregister(number)
+                yield waiting.pop(number), False
 
     def release(self, names: Iterable[str], timeout_s: float) -> None:
         """Roll back branches on which nothing is to be written, and let them go. Each may take so

@@ -75,7 +75,7 @@ def sort_out(
         else:
             seen.add(transfer.id)
             is_early = limit > 0 and _is_early(ticket, from_, to, limit)
-            if not is_early and (why := _ahead(ticket, from_, to, now)):
+            if not is_early and (why := why_ahead(ticket, from_, to, now)):
                 result.ahead.append((ticket, why))
             else:
                 result.ready.append(ticket)
@@ -117,7 +117,7 @@ def _is_early(ticket: Ticket, from_: Locked, to: Locked, limit: int) -> bool:
     )
 
 
-def _ahead(ticket: Ticket, from_: Locked, to: Locked, now: int) -> str | None:
+def why_ahead(ticket: Ticket, from_: Locked, to: Locked, now: int) -> str | None:
     """Why a transfer cannot be stamped: both of its entries would carry one account's, or this
     process's, wrong time on to where it has not come yet.
     """

@@ -690,12 +690,11 @@ class Queue:
         self._heir = other
         has_come = self._line_changed.wait_for(lambda: self._heir is None, _HEIR_PATIENCE_S)
         self._heir = None
-        self._claimed.discard(account)
-        self._put_back(self._blocked.release({account}))
-        if not has_come:
-            return []
-        self._claimed.discard(other)
-        return self._candidates(account)
+        free = {account, other} if has_come else {account}
+        self._claimed -= free
+        # Those too that others have put aside since: the one that was awaited may be among them.
+        self._put_back(self._blocked.release(free))
+        return self._candidates(account) if has_come else []
 
     def in_vain(self, turn: Turn) -> None:
         """Others have the account locked still."""

@@ -88,9 +88,9 @@ class Shards:
         limits = Limits(
             connect_timeout_s=settings.mysql.connect_timeout_ms / 1000,
             idle_timeout_s=settings.mysql.idle_timeout_s,
-            # One for each executor, one for a read of many shards at one moment, and those of the
-            # finisher of transfers by TC/C and Saga.
-            connections=settings.engine.executors + 1 + FINISHING_CONNECTIONS,
+            # One for each executor, one for who waits in line, one for a read of many shards at one
+            # moment, and those of the finisher of transfers by TC/C and Saga.
+            connections=settings.engine.executors + 2 + FINISHING_CONNECTIONS,
             reading_connections=_READ_CONNECTIONS,
             recovering_connections=_RECOVERY_CONNECTIONS,
         )

@@ -36,6 +36,7 @@ from shard_client.connection import Address, Row
 from shard_client.errors import ShardUnavailable, translate
 from shard_client.session import ASK, PROOF, ROWS_MAX, known_of, opening
 from shard_client.statements import CLOCK
+from shard_client.tls import context_of
 
 T = TypeVar("T")
 
@@ -121,6 +122,7 @@ class Snapshot:
                 charset="utf8mb4",
                 connect_timeout=5,
                 autocommit=True,
+                ssl=context_of(address.tls) if address.tls.verifies else None,
             )
             with self._connection.cursor() as cursor:
                 for statement in ASK:

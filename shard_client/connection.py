@@ -210,7 +210,11 @@ class ShardConnection:
         if not self.is_open:
             # Its answer was given up.
             return True
-        waiting = fcntl.ioctl(self.fileno(), termios.FIONREAD, bytes(4))
+        try:
+            waiting = fcntl.ioctl(self.fileno(), termios.FIONREAD, bytes(4))
+        except (OSError, ValueError, AttributeError):
+            # Another thread is just giving it up.
+            return True
         return waiting == bytes(4)
 
     def close(self) -> None:
@@ -224,10 +228,12 @@ class ShardConnection:
         parse: Callable[[list[Result]], T],
         *,
         in_line: bool = False,
+        may_wait: bool = False,
         is_proven: bool = False,
     ) -> Reply[T]:
         """Send one packet of statements; the answer is read from the Reply. The deadline is for all
-        of it, from here to the last byte of the answer. `in_line`: the server is to wait for locks.
+        of it, from here to the last byte of the answer. `in_line`: the server is to wait for locks;
+        `may_wait`: it waits for them where it has to.
 
         If it reads, the session's own limit on rows is asked for with it, and `parse` sees rows
         that were not cut only. `is_proven`: it asks for the limit already, and `parse` calls
@@ -247,7 +253,8 @@ class ShardConnection:
             self.close()
             raise NoTime(self.shard, "there was no time left to ask it")
         self._wire.deadline = deadline
-        self.waits_since = None if in_line else self._sent_at
+        patience_s = LOCK_WAIT_S if may_wait else 0.0
+        self.waits_since = None if in_line else self._sent_at + patience_s
         try:
             self._wire.send(packet)
         except Exception as error:

@@ -197,7 +197,7 @@ class Visit(Branch):
                 found[name].append(result)
             return _found(connection, slots, found)
 
-        return connection.call(packet, deadline, parse, is_proven=True)
+        return connection.call(packet, deadline, parse, is_proven=True, may_wait=True)
 
     def leave(self, writes: VisitWrites, deadline: float) -> Reply[None]:
         """Write everything and commit; nothing of it, unless every row was found (rule R8)."""

@@ -35,6 +35,10 @@ class TimelyConnection(pymysql.connections.Connection):  # type: ignore[misc]
         self.ctx: Any = _Handshakes(self, self.ctx)
         self.connect()
 
+    def has_unread(self) -> bool:
+        """Whether something has arrived that was not read yet."""
+        return self._read < len(self._arrived)
+
     def left_s(self) -> float:
         return self.deadline - time.monotonic()
 
@@ -110,6 +114,9 @@ class _Handshakes:
         self._context = context
 
     def wrap_socket(self, sock: Any, server_hostname: str) -> ssl.SSLSocket:
+        if self._connection.has_unread():
+            # It would be read as if it had come through TLS.
+            raise OSError("the server has sent something unasked before TLS began")
         sock.settimeout(0)
         wrapped = self._context.wrap_socket(
             sock, server_hostname=server_hostname, do_handshake_on_connect=False

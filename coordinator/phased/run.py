@@ -14,11 +14,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from coordinator.executor import Names, known_answer
-from coordinator.hindrances import after_too_much, note_hindrance, refused_alone
+from coordinator.hindrances import (
+    after_too_much,
+    note_hindrance,
+    refuse_ahead,
+    refused_alone,
+)
 from coordinator.participants import Participants
 from coordinator.phased.courses import Course, Task, begin_of, begin_together
 from coordinator.phased.finisher import PhasedFinisher, settle
 from coordinator.phased.visits import Visits, is_collision
+from coordinator.planning import why_ahead
 from coordinator.queue import (
     Excuse,
     Group,
@@ -130,6 +136,7 @@ class PhasedRun:
             for shard, names in missing.items():
                 self._missed |= names - absent.get(shard, names)
             begins = _sort(courses, found, {name for some in absent.values() for name in some})
+            refuse_ahead(self._queue, self._shards.clocks, self._metrics, begins.ahead)
             self._withdraw_crowd(begins.ready)
             self._write_first(parties, begins.ready, found)
         for ticket in begins.waiting:
@@ -316,6 +323,8 @@ class _Begins(NamedTuple):
     waiting: list[Ticket]
     # They have an outcome from before.
     known: list[tuple[Ticket, StoredTransfer]]
+    # They cannot be stamped, and why.
+    ahead: list[tuple[Ticket, str]]
     is_displaced: bool
 
 
@@ -324,6 +333,7 @@ def _sort(courses: Sequence[Course], found: Mapping[str, Found], absent: set[str
     ready: list[Course] = []
     waiting: list[Ticket] = []
     known: list[tuple[Ticket, StoredTransfer]] = []
+    ahead: list[tuple[Ticket, str]] = []
     seen: set[str] = set()
     held: set[tuple[int, str]] = set()
     is_displaced = False
@@ -341,6 +351,11 @@ def _sort(courses: Sequence[Course], found: Mapping[str, Found], absent: set[str
         if answer and is_owner and not stored and transfer.id not in seen:
             is_free = all(name in answer.locked.accounts or name in absent for name in course.ends)
             if is_free and held.isdisjoint(places):
+                # Both sides of what is within one shard get one stamp.
+                why = course.is_local and why_ahead(ticket, answer.locked, answer.locked, 0)
+                if why:
+                    ahead.append((ticket, why))
+                    continue
                 seen.add(transfer.id)
                 ready.append(course)
                 continue
@@ -350,7 +365,7 @@ def _sort(courses: Sequence[Course], found: Mapping[str, Found], absent: set[str
         if ticket.batch is not None:
             held.update(places)
         waiting.append(ticket)
-    return _Begins(ready, waiting, known, is_displaced)
+    return _Begins(ready, waiting, known, ahead, is_displaced)
 
 
 def _owns(answer: Found, course: Course) -> bool:

@@ -200,6 +200,36 @@ def test_who_has_the_lock_is_next_when_its_other_account_is_at_work() -> None:
     assert take(waiting).tickets == others[1:]
 
 
+def test_whoever_looks_while_its_other_account_changes_hands_keeps_nobody_away() -> None:
+    waiting = queue()
+    stuck = ticket("1hot", "2stuck")
+    waiting.put([stuck])
+    missed(waiting, stuck, "2stuck")
+    other = ticket("1hot", "2b")
+    waiting.put([other])
+    running = take(waiting)
+    turn, groups = turn_of(waiting), []
+    waiter = threading.Thread(target=lambda: groups.append(waiting.had(turn)))
+    waiter.start()
+    give_up = time.monotonic() + 5
+    while waiting._heir is None and time.monotonic() < give_up:
+        time.sleep(0.001)
+    with waiting._changed:
+        waiting.finished(running, [])
+        # As an executor does that is first at the lock: it puts aside what wants the hot account.
+        assert waiting._pick() is None
+    waiter.join()
+    assert [group.tickets for group in groups] == [[stuck]]
+
+
+def test_nobody_looks_again_and_again_while_one_is_waited_for() -> None:
+    line, wanted = Line(), {"a": 1}
+    line.keep("a", 0.0)
+    assert line.next_at(wanted) is None
+    line.awaited = "a"
+    assert line.next_at(wanted) is None
+
+
 def test_a_lock_is_not_in_hand_for_long() -> None:
     waiting = queue()
     stuck = ticket("1hot", "2stuck")

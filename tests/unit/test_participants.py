@@ -1,0 +1,45 @@
+"""Shards that are asked at once: whose answer is there is heard, however late another one is."""
+
+import socket
+import threading
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock
+
+from coordinator.participants import Participants
+
+
+class Reply:
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def get(self) -> bytes:
+        return self._sock.recv(1)
+
+
+def test_two_that_are_slow_together_are_both_heard() -> None:
+    """Half a second of silence is not the end of who answers while another one is read."""
+    parties: Participants[Any] = Participants(
+        MagicMock(), SimpleNamespace(home="s1"), MagicMock(), MagicMock()
+    )
+    theirs = []
+    for name in ("s1", "s2"):
+        ours, other = socket.socketpair()
+        theirs.append(other)
+        connection = SimpleNamespace(is_open=True, fileno=ours.fileno, close=ours.close)
+        parties.branches[name] = SimpleNamespace(connection=connection, shard=name, sock=ours)
+        parties._held[name] = MagicMock()
+
+    def answer() -> None:
+        for other in reversed(theirs):
+            other.sendall(b"x")
+
+    late = threading.Timer(0.7, answer)
+    late.start()
+    answers = parties.ask(["s1", "s2"], lambda branch: Reply(branch.sock), "lock")
+    late.join()
+    assert answers == {"s1": b"x", "s2": b"x"}
+    for other in theirs:
+        other.close()
+    for branch in parties.branches.values():
+        branch.sock.close()
