@@ -4,9 +4,15 @@ import socket
 import threading
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import MagicMock
 
 from coordinator.participants import Participants
+
+
+class Silent:
+    """Whatever it is told, nothing follows."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_, **__: None
 
 
 class Reply:
@@ -20,7 +26,7 @@ class Reply:
 def test_two_that_are_slow_together_are_both_heard() -> None:
     """Half a second of silence is not the end of who answers while another one is read."""
     parties: Participants[Any] = Participants(
-        MagicMock(), SimpleNamespace(home="s1"), MagicMock(), MagicMock()
+        Silent(), SimpleNamespace(home="s1"), Silent(), Silent()
     )
     theirs = []
     for name in ("s1", "s2"):
@@ -28,7 +34,7 @@ def test_two_that_are_slow_together_are_both_heard() -> None:
         theirs.append(other)
         connection = SimpleNamespace(is_open=True, fileno=ours.fileno, close=ours.close)
         parties.branches[name] = SimpleNamespace(connection=connection, shard=name, sock=ours)
-        parties._held[name] = MagicMock()
+        parties._held[name] = Silent()
 
     def answer() -> None:
         for other in reversed(theirs):
