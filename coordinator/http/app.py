@@ -49,9 +49,10 @@ def create_app(process: Process) -> Flask:
         request_trace.register(app, process.tracer)
     if process.tokens:
         access.register(app, process.tokens)
+        strictness.register_headers(app)
     else:
+        strictness.register_headers(app)
         access.register_open(app)
-    strictness.register_headers(app)
     strictness.register(app)
     app.after_request(partial(_measure, process.metrics))
     app.register_blueprint(accounts.blueprint(process.accounts, process.moments))

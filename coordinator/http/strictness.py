@@ -75,7 +75,9 @@ def keep_repeated_apart(_: object, message: Any) -> None:
 
 
 def register_headers(app: Flask) -> None:
-    """Check the headers of every request that is let in. Two tokens are none that is known."""
+    """Check the headers of every request: behind what asks for a token, where that is asked for, so
+    that nobody without one is counted. Two tokens are none that is known.
+    """
 
     @app.before_request
     def check_headers() -> None:
