@@ -43,7 +43,7 @@ def run(process: Process, wishes: list[Wish]) -> tuple[list[str], int]:
         transfers.append(
             Transfer(id_, key, source, destination, amount, "EUR", None, protocol, now)
         )
-    tickets = process.transfers.submit(transfers, 30, is_batch=True)
+    tickets = process.transfers.submit(transfers, 30, "test", is_batch=True)
     answers = process.transfers.wait(tickets, 10)
     assert all(isinstance(answer, Settled) for answer in answers), answers
     groups = {answer.stored.gtrid for answer in answers}

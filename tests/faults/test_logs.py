@@ -66,7 +66,8 @@ def said(mysql_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Sa
             send("POST", "/v1/transfers", "refused", pay(5_000))
             items = [transfer(rich, other, 1, "b1"), transfer(rich, other, 5_000, "b2")]
             send("POST", "/v1/transfers/batch", "batch", {"transfers": items})
-            send("GET", f"/v1/accounts/{rich}?token={TOKEN}", "account")
+            send("GET", f"/v1/accounts/{rich}", "account")
+            send("GET", f"/v1/accounts/{rich}?token={TOKEN}", "unknown-parameter")
             send("GET", f"/nowhere?token={TOKEN}", "nowhere")
         with socket.create_connection(("127.0.0.1", victim.port), timeout=10) as raw:
             raw.sendall(f"GET / HTTP/1.1\r\nAuthorization Bearer {TOKEN}\r\n\r\n".encode())
@@ -89,6 +90,7 @@ def test_every_request_leaves_one_line(said: Said) -> None:
         "refused": 422,
         "batch": 200,
         "account": 200,
+        "unknown-parameter": 400,
         "nowhere": 404,
     }
     assert said.request("plain")["route"] == "/v1/transfers"
@@ -147,8 +149,8 @@ def test_the_process_is_followed_from_start_to_end(said: Said) -> None:
 
 
 def test_what_is_no_http_is_not_quoted(said: Said) -> None:
-    (line,) = [line for line in said.lines if "Invalid request" in line["message"]]
-    assert line["message"].endswith("Invalid HTTP Header: (not shown)")
+    (line,) = [line for line in said.lines if line.get("event") == "http.unreadable"]
+    assert line["message"].endswith("InvalidHeader")
 
 
 def test_nothing_is_in_it_that_nobody_should_read(said: Said, mysql_cluster: Cluster) -> None:
