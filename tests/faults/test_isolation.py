@@ -18,8 +18,8 @@ from tests.cluster import Cluster, Coordinator, wait_until
 from tests.logs import events
 from tests.proxy import Mode, proxied
 
-# Long enough for many transfers; and for a fault to have come to its own: who is in a group with the
-# shard at its beginning waits for it once, for as long as locking may take.
+# Long enough for many transfers; and for a fault to have come to its own: who is in a group with
+# the shard at its beginning waits for it once, for as long as locking may take.
 BEFORE_S, DURING_S = 4.0, 8.0
 # After a refusal: sooner than Retry-After asks for.
 PAUSE_S = 0.2
