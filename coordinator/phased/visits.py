@@ -79,9 +79,9 @@ class Visits:
             if not answer.locked.is_writable:
                 self._shards.note(ShardUnavailable(shard, "it is read only"))
         waited_us = round((time.monotonic() - began) * 1e6)
-        self._leave_out(
-            parties, {s: answer.locked.latest + waited_us for s, answer in found.items()}
-        )
+        # One that shows no slots has shown no clock either; what is asked of it has to wait.
+        shown = {s: answer.locked for s, answer in found.items() if answer.locked.slots}
+        self._leave_out(parties, {s: locked.latest + waited_us for s, locked in shown.items()})
         return {shard: answer for shard, answer in found.items() if shard in parties.branches}
 
     def _leave_out(self, parties: Participants[Visit], latest: Mapping[str, int]) -> None:

@@ -5,7 +5,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
 import httpx
@@ -241,3 +241,20 @@ def test_towards_a_stuck_account_no_more_sagas_begin(
     wait_until(lambda: is_committed(town, first.headers["Location"]), 30, "the first is not done")
     assert town.transfer(alice, stuck, 1, "k0", api=narrow, protocol="saga").status_code == 201
     assert (town.balance(alice), town.balance(stuck)) == (98, 2)
+
+
+@pytest.mark.parametrize("any_cluster", ["mysql"], indirect=True)
+@pytest.mark.parametrize("protocol", ["xa", "tcc", "saga"])
+def test_slots_that_are_being_changed_are_waited_for(town: Town, protocol: str) -> None:
+    source, destination = town.account("s1", overdraft_limit=None), town.account("s2")
+    with ThreadPoolExecutor(1) as pool, town.cluster.sql("s1") as session:
+        with session.cursor() as cursor:
+            cursor.execute("BEGIN")
+            cursor.execute("SELECT 1 FROM slots FOR UPDATE")
+        sent = pool.submit(town.transfer, source, destination, 1, protocol=protocol)
+        try:
+            # Who is refused is so at once.
+            assert not wait([sent], timeout=0.5).done
+        finally:
+            session.rollback()
+        assert sent.result().status_code == 201
