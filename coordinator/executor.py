@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from coordinator.grouping import pause_after
 from coordinator.hindrances import (
     after_too_much,
     in_smaller_groups,
@@ -24,23 +25,13 @@ from coordinator.hindrances import (
 from coordinator.participants import Participants
 from coordinator.planning import EMPTY_PLAN, Plan, Sorted, plan, sort_out
 from coordinator.protocols.two_phase_commit import Effect, Event, Phase, step
-from coordinator.queue import (
-    Answer,
-    Excuse,
-    Group,
-    NotDone,
-    Queue,
-    Refused,
-    Settled,
-    Ticket,
-    in_use,
-    pause_after,
-)
+from coordinator.queue import Queue
 from coordinator.recovery import Finisher, Unfinished
 from coordinator.shards import Shards
 from coordinator.telemetry import group_log
 from coordinator.telemetry.metrics import Metrics
 from coordinator.telemetry.tracing import Tracer
+from coordinator.tickets import Answer, Excuse, Group, NotDone, Refused, Settled, Ticket, in_use
 from ledger.decide import refuse_reuse
 from ledger.ids import slot_of
 from ledger.model import Account

@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Mapping
 
 from coordinator.clocks import ClockWatch
-from coordinator.queue import Excuse, NotDone, Queue, Ticket
+from coordinator.queue import Queue
 from coordinator.telemetry import group_log
 from coordinator.telemetry.metrics import Metrics
+from coordinator.tickets import Excuse, NotDone, Ticket
 from shard_client.errors import ShardError, StatementRefused, TooLarge, is_busy
 from shard_client.xid import Gtrid
 

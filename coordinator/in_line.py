@@ -13,11 +13,12 @@ from collections.abc import Callable
 
 from coordinator.executor import BUG, Held, Names
 from coordinator.participants import Participants
-from coordinator.queue import ALONE, Group, Queue, Turn
+from coordinator.queue import Queue, Turn
 from coordinator.shards import Shards
 from coordinator.telemetry import group_log
 from coordinator.telemetry.metrics import Metrics
 from coordinator.telemetry.tracing import GroupTrace
+from coordinator.tickets import ALONE, Group
 from shard_client.branch import Branch
 from shard_client.errors import is_busy
 from shard_client.xid import Gtrid

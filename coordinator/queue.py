@@ -5,28 +5,36 @@ so that a transfer that a client was told is withdrawn is never written.
 """
 
 import itertools
-import random
 import threading
 import time
-from bisect import bisect_left, insort
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from enum import Enum
-from functools import cached_property
-from operator import attrgetter
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from coordinator.callers import Callers
+from coordinator.grouping import (
+    PAUSE_MAX_S,
+    PAUSE_MIN_S,
+    Room,
+    as_slow,
+    of_one_way,
+    together,
+)
 from coordinator.line import Line
-from coordinator.telemetry.tracing import Origin
-from ledger.model import Refusal, Transfer
-from shard_client.transfers import StoredTransfer
+from coordinator.tickets import (
+    ALONE,
+    Answer,
+    Excuse,
+    Group,
+    NotDone,
+    State,
+    Ticket,
+    ends,
+    places,
+    too_crowded,
+    too_late,
+)
+from coordinator.waiting import NUMBER, Blocked, Waiting
 
-# The pause before a transfer that found its accounts taken is tried again, in seconds: random,
-# and growing with every try, so that groups that hold what the others need part ways.
-_PAUSE_MIN_S = 0.002
-_PAUSE_MAX_S = 0.1
 # A group costs a shard much the same whether it has one transfer or fifty there. So one that has
 # fewer than so many at a shard, on average, waits for company while a young one is at its shards;
 # what waits goes together when that one ends.
@@ -48,203 +56,16 @@ _OLD_S = 0.5
 _BESIDE_SINGLES_MAX = 100
 # A group of batches is no larger while single transfers come, as far as the last of them is ago:
 # they would wait for its processor time.
-_BATCHES_MAX = 500
+_BATCHES_MAX = 125
 # And it has no other one beside it, unless that is older than this: such a one waits for a shard.
+# After it batches rest for as long as it took, but no longer than this.
 _LARGE_YOUNG_S = 0.25
-_SINGLES_COME_S = 1.0
-# So many at most come to their places one by one; of more, all that waits is sorted.
-_FEW = 16
+_SINGLES_COME_S = 0.25
 # How often is looked whether an account is to be waited for, and when there is none.
 _LINE_PAUSE_S = 0.1
 _LINE_IDLE_S = 1.0
 # So long is a lock in hand, while a group of this process ends that has the other account.
 _HEIR_PATIENCE_S = 0.25
-
-
-# The way of two-phase commit, and of what is on one shard.
-ALONE = "xa"
-
-_NUMBER = attrgetter("number")
-
-
-class State(Enum):
-    OPEN = "nothing was written for it"
-    SENT = "it may have been written"
-    DONE = "it has an answer"
-
-
-class Settled(NamedTuple):
-    """The transfer has its final outcome, and it is durable."""
-
-    stored: StoredTransfer
-    is_replay: bool
-
-
-class Refused(NamedTuple):
-    """Refused for good, without a record of its own."""
-
-    refusal: Refusal
-
-
-class Excuse(Enum):
-    """Why nothing has happened."""
-
-    ACCOUNT_BUSY = "account-busy"
-    SHARD_UNAVAILABLE = "shard-unavailable"
-    INTERNAL_ERROR = "internal-error"
-    KEY_IN_USE = "idempotency-key-in-use"
-
-
-class NotDone(NamedTuple):
-    """Nothing has happened by this request; it may be sent again."""
-
-    excuse: Excuse
-    detail: str
-
-
-Answer = Settled | Refused | NotDone
-
-TOO_LATE = NotDone(
-    Excuse.ACCOUNT_BUSY, "its accounts stayed locked by other transfers until its deadline"
-)
-_IN_FRONT = NotDone(Excuse.ACCOUNT_BUSY, "other transfers were in front of it until its deadline")
-
-
-def in_use(asked: Transfer) -> NotDone:
-    """Another request with this key is on its way, and nothing is recorded of it: whatever this one
-    asks for, it may be what becomes of the key.
-    """
-    detail = (
-        f"a request with the key {asked.key!r} of {asked.source} is being worked on at this moment"
-    )
-    return NotDone(Excuse.KEY_IN_USE, detail)
-
-
-class Latch:
-    """Opens when it has been counted down to zero."""
-
-    def __init__(self, count: int) -> None:
-        self._left = count
-        self._lock = threading.Lock()
-        self._opened = threading.Event()
-        if count == 0:
-            self._opened.set()
-
-    def count_down(self) -> None:
-        with self._lock:
-            self._left -= 1
-            if self._left == 0:
-                self._opened.set()
-
-    def wait(self, deadline: float) -> bool:
-        """Wait until it is open, or the deadline; says whether it is open."""
-        return self._opened.wait(max(deadline - time.monotonic(), 0))
-
-
-class Ticket:
-    """One transfer on its way through the coordinator."""
-
-    __slots__ = (
-        "answer",
-        "asked",
-        "batch",
-        "caller",
-        "deadline",
-        "gtrid",
-        "has_waited",
-        "hindrance",
-        "is_pending_told",
-        "latch",
-        "limit",
-        "not_before",
-        "number",
-        "origin",
-        "request_id",
-        "shards",
-        "skips",
-        "state",
-        "transfer",
-        "waits",
-        "way",
-    )
-
-    def __init__(
-        self,
-        transfer: Transfer,
-        deadline: float,
-        latch: Latch,
-        batch: object,
-        request_id: str | None = None,
-        origin: Origin | None = None,
-        default: str = ALONE,
-        caller: str = "",
-    ) -> None:
-        # As it was asked for: without a protocol, if none was named, and with the default then.
-        self.asked = transfer
-        named = transfer.protocol
-        self.transfer = transfer if named else transfer._replace(protocol=default)
-        self.deadline = deadline
-        self.latch = latch
-        # Of the request that it came with; the origin if that is traced.
-        self.request_id = request_id
-        self.origin = origin
-        # Transfers of one batch that share accounts keep their order.
-        self.batch = batch
-        # With whom it shares its part of the turns and of the room.
-        self.caller = caller
-        self.state = State.OPEN
-        self.answer: Answer | None = None
-        # Its turn; those of a batch count up.
-        self.number = 0
-        self.shards: tuple[str, str] = ("", "")
-        # The protocol by which it runs: on one shard nothing has to be agreed upon.
-        self.way = ALONE
-        # How often it was passed over, and how often one of its accounts was waited for in vain.
-        self.skips = 0
-        self.waits = 0
-        self.not_before = 0.0
-        # Why it has to wait once more, if not for the accounts that others have locked.
-        self.hindrance: NotDone | None = None
-        # How large a group it may be part of: halved when one member may have spoilt the group.
-        self.limit = 1 << 30
-        # A group by phases could not decide it, as its account lacked what one before it in its
-        # batch might bring.
-        self.has_waited = False
-        # The group that may have written it last: an outcome from there is no replay.
-        self.gtrid = ""
-        # Its client was told "pending" and may ask or send again.
-        self.is_pending_told = False
-
-
-def too_late(ticket: Ticket) -> NotDone:
-    """What a ticket is answered of which nothing was written until its deadline."""
-    was_tried = ticket.skips or ticket.waits
-    return ticket.hindrance or (TOO_LATE if was_tried else _IN_FRONT)
-
-
-@dataclass(frozen=True)
-class Group:
-    """Tickets to be committed together, in their order."""
-
-    tickets: list[Ticket]
-
-    @cached_property
-    def way(self) -> str:
-        """The protocol by which it runs: that of the first one that is not on one shard."""
-        return next((ticket.way for ticket in self.tickets if ticket.way != ALONE), ALONE)
-
-    @cached_property
-    def at(self) -> Counter[str]:
-        """How many of its tickets are at each of its shards."""
-        return Counter(shard for ticket in self.tickets for shard in set(ticket.shards))
-
-    @cached_property
-    def accounts(self) -> set[str]:
-        return {
-            account
-            for ticket in self.tickets
-            for account in (ticket.transfer.source, ticket.transfer.destination)
-        }
 
 
 class Turn(NamedTuple):
@@ -312,14 +133,16 @@ class Queue:
         lock = threading.RLock()
         self._changed = threading.Condition(lock)
         self._line_changed = threading.Condition(lock)
-        self._waiting: list[Ticket] = []
+        self._waiting = Waiting()
         # By the groups that run, and by the line: what it keeps is nobody's to try.
         self._claimed: set[str] = set()
-        self._blocked = _Blocked()
+        self._blocked = Blocked()
         self._line = Line()
         # What goes, as soon as it is free, to whoever has waited for another account.
         self._heir: str | None = None
         self._last_single = 0.0
+        # Until then no large group of batches begins while single transfers come.
+        self._rest_until = 0.0
         # The groups that run, and when they were taken.
         self._running: dict[int, tuple[float, Group]] = {}
         # Until then a small group waits for company, and nobody need be woken before it has enough.
@@ -357,7 +180,7 @@ class Queue:
             now = time.monotonic()
             if not is_batch:
                 self._last_single = now
-            self._enter(self._without_crowd(tickets) if self._line else tickets)
+            self._waiting.enter(self._without_crowd(tickets) if self._line else tickets)
             self._lacking -= count
             if self._lacking <= 0 or now > self._in_company_at:
                 self._changed.notify()
@@ -369,17 +192,6 @@ class Queue:
         why = self._callers.no_room(caller, count, self.waiting - kept, kept)
         if why:
             raise Overloaded(why)
-
-    def _enter(self, tickets: Sequence[Ticket]) -> None:
-        """Put tickets, which are in order, to their places among those that wait."""
-        waiting = self._waiting
-        if not waiting or not tickets or waiting[-1].number <= tickets[0].number:
-            waiting.extend(tickets)
-        elif len(tickets) < _FEW:
-            for ticket in tickets:
-                insort(waiting, ticket, key=_NUMBER)
-        else:
-            self._put_back(tickets)
 
     def _without_crowd(self, tickets: Sequence[Ticket]) -> Sequence[Ticket]:
         """Without those that want an account that others keep locked and too many wait for: these
@@ -544,9 +356,8 @@ class Queue:
         return (self._small * len(group.at) - group.at.total() + 1) // 2
 
     def _begin(self, group: Group) -> None:
-        taken, accounts = set(map(id, group.tickets)), group.accounts
-        self._waiting = [ticket for ticket in self._waiting if id(ticket) not in taken]
-        self._claimed |= accounts
+        self._waiting.remove(group.tickets)
+        self._claimed |= group.accounts
         self._running[id(group)] = (time.monotonic(), group)
         self._in_company_at = 0.0
         self._callers.took(group.tickets[-1].number)
@@ -591,13 +402,14 @@ class Queue:
         accounts locked that it has `missed`, and had those that are `stuck` locked for long.
         """
         with self._changed:
-            del self._running[id(group)]
+            began, _ = self._running.pop(id(group))
+            self._rest(group, began)
             free = group.accounts
             if missed or stuck or self._line:
                 self._learn(free, again, missed, stuck)
                 free = free - self._line.kept()
             self._claimed -= free
-            self._put_back([*again, *self._blocked.release(free)])
+            self._waiting.put_back([*again, *self._blocked.release(free)])
             if self._heir and self._heir not in self._claimed:
                 self._claimed.add(self._heir)
                 self._heir = None
@@ -619,7 +431,7 @@ class Queue:
         late = set(stuck)
         for ticket in again if missed else ():
             if ticket.skips > self._skips_max:
-                late.update(account for account in _ends(ticket) if account in missed)
+                late.update(account for account in ends(ticket) if account in missed)
         for account in had & self._line.tried():
             if account in missed:
                 late.add(account)
@@ -649,7 +461,7 @@ class Queue:
             if self._trouble_with(shard) is None:
                 self._line.awaited = account
                 waiting = itertools.chain(self._blocked.all(), self._waiting)
-                first = next((ticket for ticket in waiting if account in _ends(ticket)), None)
+                first = next((ticket for ticket in waiting if account in ends(ticket)), None)
                 return Turn(account, shard, first)
             # There is no telling now; those who want it are told of the shard.
             self._leave_line(account)
@@ -658,7 +470,7 @@ class Queue:
     def _leave_line(self, account: str) -> None:
         self._line.drop(account)
         self._claimed.discard(account)
-        self._put_back(self._blocked.release({account}))
+        self._waiting.put_back(self._blocked.release({account}))
         self._wake()
 
     def had(self, turn: Turn) -> Group | None:
@@ -667,11 +479,11 @@ class Queue:
         """
         with self._changed:
             self._leave_line(turn.account)
-            candidates = self._candidates(turn.account) or self._heirs(turn.account)
+            candidates = self._candidates(self._waiting, turn.account) or self._heirs(turn.account)
             if not candidates:
                 return None
-            likes = _of_one_way(candidates, candidates[0].way)
-            group = Group(_together(likes, self._at_each))
+            likes = of_one_way(candidates, candidates[0].way)
+            group = Group(together(likes, self._at_each))
             self._begin(group)
             return group
 
@@ -679,10 +491,10 @@ class Queue:
         """When the other accounts of those who want this one are all at work in this process: who
         can run when the group that the first of them needs has ended, which is soon.
         """
-        first = next((t for t in self._blocked.all() if account in _ends(t)), None)
+        first = next((t for t in self._blocked.all() if account in ends(t)), None)
         if first is None:
             return []
-        source, destination = _ends(first)
+        source, destination = ends(first)
         other = destination if source == account else source
         if self._line.keeps(other):
             return []
@@ -693,8 +505,8 @@ class Queue:
         free = {account, other} if has_come else {account}
         self._claimed -= free
         # Those too that others have put aside since: the one that was awaited may be among them.
-        self._put_back(self._blocked.release(free))
-        return self._candidates(account) if has_come else []
+        self._waiting.put_back(self._blocked.release(free))
+        return self._candidates(self._waiting, account) if has_come else []
 
     def in_vain(self, turn: Turn) -> None:
         """Others have the account locked still."""
@@ -718,7 +530,7 @@ class Queue:
             self._line.drop(account)
         self._claimed -= free
         if free:
-            self._put_back(self._blocked.release(free))
+            self._waiting.put_back(self._blocked.release(free))
 
     def hold_back(self, tickets: Iterable[Ticket]) -> None:
         """These are left to be finished later, though their group ends: what comes after them in
@@ -738,7 +550,7 @@ class Queue:
     def put_back(self, again: Iterable[Ticket]) -> None:
         """Tickets of a group that has been settled after it was finished wait once more."""
         with self._changed:
-            self._put_back(again)
+            self._waiting.put_back(again)
             self._wake()
 
     def _wake(self) -> None:
@@ -748,10 +560,6 @@ class Queue:
             self._changed.notify_all()
         else:
             self._changed.notify()
-
-    def _put_back(self, again: Iterable[Ticket]) -> None:
-        self._waiting.extend(ticket for ticket in again if ticket.state is not State.DONE)
-        self._waiting.sort(key=_NUMBER)
 
     def close(self, deadline: float) -> bool:
         """Take nothing more and wait until all is answered, or the deadline; says whether it is."""
@@ -770,50 +578,64 @@ class Queue:
         now = time.monotonic()
         if self._line:
             self._see_to_line(now)
-        candidates: Sequence[Ticket] = self._candidates()
+        if now - self._last_single < _SINGLES_COME_S:
+            candidates = self._beside_singles(now)
+        else:
+            candidates = self._candidates(self._waiting)
         if not candidates:
             return None
-        if now - self._last_single < _SINGLES_COME_S:
-            candidates = self._beside_singles(candidates)
-            if not candidates:
-                return None
-        likes = _of_one_way(candidates, candidates[0].way)
-        return Group(_together(_as_slow(likes, self._slow), self._at_each))
+        likes = of_one_way(candidates, candidates[0].way)
+        return Group(together(as_slow(likes, self._slow), self._at_each))
 
-    def _beside_singles(self, candidates: Sequence[Ticket]) -> Sequence[Ticket]:
+    def _beside_singles(self, now: float) -> list[Ticket]:
         """While single transfers come: these, or those of batches, whatever is first. Who has sent
         one waits for it, and not for the many of a batch; few of these may come along. Groups of
-        many go one after the other: they share one processor, with the single ones too.
+        many go one after the other, with rests: they share one processor, with the single ones too.
         """
-        of_batches = [ticket for ticket in candidates if ticket.batch is not None]
-        if len(of_batches) <= _BESIDE_SINGLES_MAX:
-            return candidates
-        young = time.monotonic() - _LARGE_YOUNG_S
-        has_large = any(
-            began > young and len(group.tickets) > _BESIDE_SINGLES_MAX
-            for began, group in self._running.values()
-        )
-        if candidates[0].batch is None or has_large:
-            return [ticket for ticket in candidates if ticket.batch is None]
-        return of_batches[:_BATCHES_MAX]
+        lanes = self._waiting
+        singles = self._candidates(lanes.singles)
+        if not lanes.of_batches:
+            return singles
+        if len(lanes.of_batches) > _BESIDE_SINGLES_MAX and self._is_taken_by_many(now):
+            return singles
+        is_first = bool(singles) and singles[0].number <= lanes.of_batches[0].number
+        most = _BESIDE_SINGLES_MAX + 1 if is_first else _BATCHES_MAX
+        some = self._candidates(lanes.of_batches, most=most)
+        if len(some) <= _BESIDE_SINGLES_MAX:
+            return sorted([*singles, *some], key=NUMBER)
+        return singles if is_first else some
 
-    def _candidates(self, wanted: str | None = None) -> list[Ticket]:
-        """Those whose accounts are free in this process and whose shards can be used, in order; and
-        which want one account, if it is named.
+    def _is_taken_by_many(self, now: float) -> bool:
+        """Whether a large group of batches runs, or they rest after one."""
+        young = now - _LARGE_YOUNG_S
+        running = self._running.values()
+        return now < self._rest_until or any(_is_many(g) and began > young for began, g in running)
+
+    def _rest(self, group: Group, began: float) -> None:
+        """After a large group of batches single transfers have the processor for as long."""
+        if _is_many(group):
+            now = time.monotonic()
+            self._rest_until = now + min(now - began, _LARGE_YOUNG_S)
+
+    def _candidates(
+        self, tickets: Iterable[Ticket], wanted: str | None = None, most: int | None = None
+    ) -> list[Ticket]:
+        """Those of some that wait whose accounts are free in this process and whose shards can be
+        used, in order; which want one account, if it is named; and so many at most.
         """
         now = time.monotonic()
         troubles = _Troubles(self._trouble_with)
         self._slow = self._slow_shards()
         is_crowded = self._is_crowded()
         found: list[Ticket] = []
-        held = {place for ticket in self._left.values() for place in _places(ticket)}
+        held = {place for ticket in self._left.values() for place in places(ticket)}
         blocked, claimed = self._blocked, self._claimed
-        room = _Room(self._at_each)
+        room = Room(self._at_each)
         kept: list[tuple[Ticket, str]] = []
-        gone: set[int] = set()
-        for ticket in self._waiting:
+        gone: list[Ticket] = []
+        for ticket in tickets:
             if self._is_over(ticket, now):
-                gone.add(id(ticket))
+                gone.append(ticket)
                 continue
             transfer = ticket.transfer
             source, destination = transfer.source, transfer.destination
@@ -828,17 +650,17 @@ class Queue:
             ):
                 if is_kept:
                     kept.append((ticket, source if source in claimed else destination))
-                    gone.add(id(ticket))
+                    gone.append(ticket)
                 if ticket.batch is not None:
-                    held.update(_places(ticket))
+                    held.update(places(ticket))
                 continue
             found.append(ticket)
-            if room.takes_last(ticket):
+            if room.takes_last(ticket) or len(found) == most:
                 break
         for ticket, account in kept:
             blocked.add(ticket, account)
         if gone:
-            self._waiting = [ticket for ticket in self._waiting if id(ticket) not in gone]
+            self._waiting.remove(gone)
         return found
 
     def _is_crowded(self) -> bool:
@@ -848,7 +670,7 @@ class Queue:
 
     def _is_behind(self, ticket: Ticket, held: set[tuple[int, str]]) -> bool:
         """Whether one before it in its batch that wants one of its accounts has to wait."""
-        if held and not held.isdisjoint(_places(ticket)):
+        if held and not held.isdisjoint(places(ticket)):
             return True
         return self._blocked.are_before(ticket)
 
@@ -879,84 +701,18 @@ class Queue:
         pause = 1.0
         if self._waiting:
             later = (t.not_before - now for t in self._waiting if t.not_before > now)
-            pause = min(later, default=_PAUSE_MAX_S)
+            pause = min(later, default=PAUSE_MAX_S)
+            if self._rest_until > now:
+                pause = min(pause, self._rest_until - now)
         if self._line:
             next_at = self._line.next_at(self._blocked.counts)
             pause = min(pause, next_at - now) if next_at is not None else pause
-        return max(pause, _PAUSE_MIN_S)
+        return max(pause, PAUSE_MIN_S)
 
 
-class _Blocked:
-    """Tickets that want an account of a group that runs, by that account: nobody need look at them
-    before it is free.
-    """
-
-    def __init__(self) -> None:
-        self._by_account: defaultdict[str, list[Ticket]] = defaultdict(list)
-        # The accounts of those without an answer, by identity, and how many want each: what has
-        # its answer stays till its account is free, and takes no room.
-        self._open: dict[int, str] = {}
-        self.counts: Counter[str] = Counter()
-        # The numbers of those of a batch that want one account, in order.
-        self._places: dict[tuple[int, str], list[int]] = {}
-
-    @property
-    def count(self) -> int:
-        """How many are here that have no answer."""
-        return len(self._open)
-
-    def answered(self, ticket: Ticket) -> None:
-        """A ticket, whether it is here or not, has its answer."""
-        account = self._open.pop(id(ticket), None)
-        if account is not None:
-            self._uncount(account)
-
-    def _uncount(self, account: str) -> None:
-        self.counts[account] -= 1
-        if not self.counts[account]:
-            del self.counts[account]
-
-    def all(self) -> Iterator[Ticket]:
-        """Those that have no answer."""
-        every = itertools.chain.from_iterable(self._by_account.values())
-        return (ticket for ticket in every if ticket.state is not State.DONE)
-
-    def waited_in_vain(self, account: str) -> None:
-        """Count it for those that this account keeps, and forget those that have their answers."""
-        for ticket in self.release({account}):
-            if ticket.state is not State.DONE:
-                ticket.waits += 1
-                self.add(ticket, account)
-
-    def add(self, ticket: Ticket, account: str) -> None:
-        self._by_account[account].append(ticket)
-        self._open[id(ticket)] = account
-        self.counts[account] += 1
-        for place in _places(ticket) if ticket.batch is not None else ():
-            insort(self._places.setdefault(place, []), ticket.number)
-
-    def are_before(self, ticket: Ticket) -> bool:
-        """Whether one is here that is before it in its batch and wants one of its accounts."""
-        if not self._places:
-            return False
-        found = map(self._places.get, _places(ticket))
-        return any(numbers is not None and numbers[0] < ticket.number for numbers in found)
-
-    def release(self, accounts: set[str]) -> list[Ticket]:
-        """Give back those that these accounts have kept."""
-        free = [
-            ticket
-            for account in accounts & self._by_account.keys()
-            for ticket in self._by_account.pop(account)
-        ]
-        for ticket in free:
-            self.answered(ticket)
-            for place in _places(ticket) if ticket.batch is not None else ():
-                numbers = self._places[place]
-                del numbers[bisect_left(numbers, ticket.number)]
-                if not numbers:
-                    del self._places[place]
-        return free
+def _is_many(group: Group) -> bool:
+    """Whether more of batches are in it than may be beside single transfers."""
+    return sum(ticket.batch is not None for ticket in group.tickets) > _BESIDE_SINGLES_MAX
 
 
 class _Troubles(dict[str, tuple[str, float] | None]):
@@ -969,119 +725,3 @@ class _Troubles(dict[str, tuple[str, float] | None]):
     def __missing__(self, shard: str) -> tuple[str, float] | None:
         self[shard] = self._trouble_with(shard)
         return self[shard]
-
-
-class _Room:
-    """The room of a group: for so many tickets at each shard."""
-
-    def __init__(self, at_each: int) -> None:
-        self._at_each = at_each
-        self._taken: defaultdict[str, int] = defaultdict(int)
-
-    def takes_last(self, ticket: Ticket) -> bool:
-        """Give a ticket its room; says whether it has taken the last that a shard had."""
-        source, destination = ticket.shards
-        taken = self._taken
-        taken[source] += 1
-        if destination != source:
-            taken[destination] += 1
-        return taken[source] >= self._at_each or taken[destination] >= self._at_each
-
-
-def _of_one_way(candidates: Sequence[Ticket], way: str) -> Sequence[Ticket]:
-    """Those that can run by this protocol in one group, in their order.
-
-    By two-phase commit a group is decided as a whole, one transfer after the other. By the others
-    all that leave an account are tried before any arrives: an account pays with what it has before
-    the group, and one that lacks what a batch is to bring it waits. It comes in a later group then.
-    What else a batch of theirs has within one shard, or by the other one of them, goes with them:
-    it may have to come between.
-    """
-    if way == ALONE and all(ticket.way == ALONE for ticket in candidates):
-        return candidates
-    phased = [ticket for ticket in candidates if ticket.way != ALONE] if way != ALONE else []
-    mixed = {id(ticket.batch) for ticket in phased if ticket.batch is not None}
-    chosen: list[Ticket] = []
-    receiving: set[tuple[int, str]] = set()
-    held: set[tuple[int, str]] = set()
-    for ticket in candidates:
-        keys = _places(ticket)
-        goes = ticket.way == way or (id(ticket.batch) in mixed and not _is_agreed_upon(ticket))
-        can_pay = way == ALONE or not ticket.has_waited or keys[0] not in receiving
-        if goes and can_pay and held.isdisjoint(keys):
-            chosen.append(ticket)
-            # Within one shard it arrives at once.
-            if ticket.batch is not None and ticket.way != ALONE:
-                receiving.add(keys[1])
-        elif ticket.batch is not None:
-            held.update(keys)
-    return chosen
-
-
-def _as_slow(candidates: Sequence[Ticket], slow: set[str]) -> Sequence[Ticket]:
-    """Those that wait for the same slow shards as the first, and have nobody of their own batch
-    before them who is left out.
-    """
-    if not slow:
-        return candidates
-    waits_for = slow.intersection(candidates[0].shards)
-    chosen: list[Ticket] = []
-    held: set[tuple[int, str]] = set()
-    for ticket in candidates:
-        if slow.intersection(ticket.shards) == waits_for and held.isdisjoint(_places(ticket)):
-            chosen.append(ticket)
-        elif ticket.batch is not None:
-            held.update(_places(ticket))
-    return chosen
-
-
-def _is_agreed_upon(ticket: Ticket) -> bool:
-    """Whether it runs by two-phase commit across shards."""
-    return ticket.way == ALONE and ticket.shards[0] != ticket.shards[1]
-
-
-def _ends(ticket: Ticket) -> tuple[str, str]:
-    return ticket.transfer.source, ticket.transfer.destination
-
-
-def _places(ticket: Ticket) -> list[tuple[int, str]]:
-    """A ticket's accounts within its batch."""
-    batch = id(ticket.batch)
-    return [(batch, ticket.transfer.source), (batch, ticket.transfer.destination)]
-
-
-def _together(candidates: Sequence[Ticket], group_max: int) -> list[Ticket]:
-    """Which candidates to commit together with the first of them.
-
-    Transfers across shards share one global transaction, and those within one of its shards ride
-    along. A first one within one shard that no other leaves takes only its likes: they cost one
-    local transaction. What is left out touches other shards, or comes after all that is chosen,
-    so no order among shared accounts is lost.
-    """
-    first = candidates[0]
-    crossing = {shard for t in candidates if t.shards[0] != t.shards[1] for shard in t.shards}
-    shards = crossing if crossing.intersection(first.shards) else set(first.shards)
-    chosen: list[Ticket] = []
-    room = _Room(group_max)
-    limit = candidates[0].limit
-    for ticket in candidates:
-        if shards.issuperset(ticket.shards):
-            limit = min(limit, ticket.limit)
-            if len(chosen) >= limit:
-                break
-            chosen.append(ticket)
-            if room.takes_last(ticket):
-                break
-    return chosen
-
-
-def too_crowded(account: str, limit: int) -> NotDone:
-    """What is told of a transfer that is one too many for an account."""
-    detail = f"account {account} stays locked, and {limit} transfers wait for it in this process"
-    return NotDone(Excuse.ACCOUNT_BUSY, detail)
-
-
-def pause_after(skips: int, chance: Callable[[], float] = random.random) -> float:
-    """How long to leave a transfer alone that was passed over `skips` times, in seconds."""
-    pause: float = min(_PAUSE_MIN_S * 2 ** min(skips, 10), _PAUSE_MAX_S)
-    return pause * chance()

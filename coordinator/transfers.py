@@ -5,22 +5,11 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from coordinator.queue import (
-    Answer,
-    Closed,
-    Latch,
-    NotDone,
-    Overloaded,
-    Queue,
-    Refused,
-    Settled,
-    State,
-    Ticket,
-    in_use,
-)
+from coordinator.queue import Closed, Overloaded, Queue
 from coordinator.shards import Shards
 from coordinator.telemetry import logs, tracing
 from coordinator.telemetry.metrics import Metrics
+from coordinator.tickets import Answer, Latch, NotDone, Refused, Settled, State, Ticket, in_use
 from ledger.decide import refuse_reuse
 from ledger.ids import slot_of_transfer
 from ledger.model import Transfer

@@ -22,7 +22,7 @@ from coordinator.phased.run import PhasedRun
 from coordinator.phased.unfinished import UnfinishedTransfers
 from coordinator.phased.visits import Visits
 from coordinator.protocols.recovery import Surroundings
-from coordinator.queue import ALONE, Group, Queue
+from coordinator.queue import Queue
 from coordinator.recovery import Finisher
 from coordinator.settings import Settings
 from coordinator.shards import Shards
@@ -30,6 +30,7 @@ from coordinator.sweeper import Sweeper
 from coordinator.telemetry.gauges import Gauges
 from coordinator.telemetry.metrics import Metrics
 from coordinator.telemetry.tracing import tracer
+from coordinator.tickets import ALONE, Group
 from coordinator.transfers import Transfers
 
 log = logging.getLogger(__name__)

@@ -10,9 +10,10 @@ from flask import Blueprint, Response
 from coordinator.http import access, reading, schemas
 from coordinator.http.problems import Refuse, problem
 from coordinator.http.request_log import note
-from coordinator.queue import Answer, Excuse, InUse, NotDone, Refused, Settled, Ticket, in_use
+from coordinator.queue import InUse
 from coordinator.settings import Engine
 from coordinator.telemetry.logs import few
+from coordinator.tickets import Answer, Excuse, NotDone, Refused, Settled, Ticket, in_use
 from coordinator.transfers import PENDING, Pending, Transfers
 from ledger.decide import refuse_reuse
 from ledger.ids import transfer_id

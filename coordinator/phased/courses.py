@@ -14,7 +14,7 @@ from typing import NamedTuple
 from coordinator.protocols.phased import Outcome, PhasedProtocol, Step
 from coordinator.protocols.saga import SAGA
 from coordinator.protocols.try_confirm_cancel import TCC
-from coordinator.queue import NotDone, Ticket
+from coordinator.tickets import NotDone, Ticket
 from ledger.decide import Move, decide, lacks_funds, move
 from ledger.ids import SLOT_COUNT, slot_of
 from ledger.model import Account, Entry, Reason, Refusal, Transfer

@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 from coordinator.phased.courses import Course, Task
 from coordinator.phased.visits import Visits
-from coordinator.queue import Excuse, NotDone, Queue, Settled, Ticket
+from coordinator.queue import Queue
 from coordinator.shards import FINISHING_CONNECTIONS, Shards
 from coordinator.telemetry.logs import few
 from coordinator.telemetry.tracing import GroupTrace
+from coordinator.tickets import Excuse, NotDone, Settled, Ticket
 from shard_client.errors import StatementRefused
 from shard_client.xid import Gtrid
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from coordinator.executor import Names, known_answer
+from coordinator.grouping import pause_after
 from coordinator.hindrances import (
     after_too_much,
     note_hindrance,
@@ -25,20 +26,12 @@ from coordinator.phased.courses import Course, Task, begin_of, begin_together
 from coordinator.phased.finisher import PhasedFinisher, settle
 from coordinator.phased.visits import Visits, is_collision
 from coordinator.planning import why_ahead
-from coordinator.queue import (
-    Excuse,
-    Group,
-    NotDone,
-    Queue,
-    Refused,
-    Ticket,
-    pause_after,
-    too_crowded,
-)
+from coordinator.queue import Queue
 from coordinator.shards import Shards
 from coordinator.telemetry import group_log
 from coordinator.telemetry.metrics import Metrics
 from coordinator.telemetry.tracing import Tracer
+from coordinator.tickets import Excuse, Group, NotDone, Refused, Ticket, too_crowded
 from ledger.decide import refuse_reuse
 from ledger.ids import slot_of
 from shard_client.errors import ClockAhead, ShardError, StatementRefused, is_busy

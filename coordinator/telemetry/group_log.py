@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from coordinator.protocols.two_phase_commit import Phase
-from coordinator.queue import Ticket
 from coordinator.telemetry.logs import few
+from coordinator.tickets import Ticket
 from shard_client.errors import ShardError
 from shard_client.xid import Gtrid
 

@@ -25,8 +25,8 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 
 from coordinator.protocols.saga import SAGA
 from coordinator.protocols.try_confirm_cancel import TCC
-from coordinator.queue import NotDone, Refused, Settled
 from coordinator.settings import SettingsError
+from coordinator.tickets import NotDone, Refused, Settled
 
 log = logging.getLogger(__name__)
 

@@ -21,9 +21,9 @@ from opentelemetry.trace import Tracer as SpanMaker
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 
-from coordinator.queue import Ticket
 from coordinator.settings import Settings
 from coordinator.telemetry.tracing import GroupTrace, Origin, Tracer
+from coordinator.tickets import Ticket
 from shard_client.errors import ShardError
 from shard_client.xid import Gtrid
 

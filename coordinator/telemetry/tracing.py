@@ -21,7 +21,7 @@ from shard_client.xid import Gtrid
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
-    from coordinator.queue import Ticket
+    from coordinator.tickets import Ticket
 
 
 class Origin(NamedTuple):

@@ -11,7 +11,7 @@ import pymysql
 
 from coordinator.addresses import service_address
 from coordinator.planning import Plan, plan
-from coordinator.queue import Latch, Ticket
+from coordinator.tickets import Latch, Ticket
 from ledger.ids import slot_of, transfer_id
 from ledger.model import Transfer
 from shard_client.accounts import Terms, open_all

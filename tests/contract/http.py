@@ -17,7 +17,7 @@ import pymysql
 
 from coordinator.http.openapi import document
 from coordinator.planning import plan
-from coordinator.queue import Latch, Ticket
+from coordinator.tickets import Latch, Ticket
 from ledger.ids import slot_of, transfer_id
 from ledger.model import Transfer
 from shard_client.branch import Branch

@@ -17,8 +17,8 @@ import shard_client.shard
 from coordinator.http.app import create_app
 from coordinator.participants import Participants
 from coordinator.phased.courses import Course, begin, begin_of
-from coordinator.queue import Latch, Ticket
 from coordinator.telemetry.tracing import GroupTrace
+from coordinator.tickets import Latch, Ticket
 from coordinator.wiring import Process
 from ledger.ids import transfer_id
 from ledger.model import Transfer

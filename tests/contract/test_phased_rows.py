@@ -16,8 +16,8 @@ from coordinator.phased.courses import Course, Place, Task, begin, begin_of, tak
 from coordinator.protocols import saga
 from coordinator.protocols import try_confirm_cancel as tcc
 from coordinator.protocols.phased import IllegalStep
-from coordinator.queue import Latch, Ticket
 from coordinator.telemetry.tracing import GroupTrace
+from coordinator.tickets import Latch, Ticket
 from coordinator.wiring import Process
 from ledger.ids import transfer_id
 from ledger.model import Transfer

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from coordinator import recovery
-from coordinator.queue import Latch, Settled, State, Ticket
+from coordinator.tickets import Latch, Settled, State, Ticket
 from coordinator.wiring import Process
 from ledger.ids import transfer_id
 from ledger.model import Transfer

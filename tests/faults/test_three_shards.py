@@ -14,8 +14,8 @@ import pytest
 from coordinator.cluster import publish_map, read_map
 from coordinator.protocols.two_phase_commit import Phase
 from coordinator.provision import provision
-from coordinator.queue import Answer, Settled
 from coordinator.recovery import Unfinished
+from coordinator.tickets import Answer, Settled
 from coordinator.transfers import Pending
 from coordinator.wiring import Process
 from ledger.ids import transfer_id

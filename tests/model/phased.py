@@ -19,7 +19,7 @@ from coordinator.phased.courses import (
     go_on,
     taken_over,
 )
-from coordinator.queue import Excuse, Latch, NotDone, Ticket
+from coordinator.tickets import Excuse, Latch, NotDone, Ticket
 from ledger.chain import first_link
 from ledger.decide import change_status
 from ledger.ids import SLOT_COUNT, transfer_id

@@ -1,15 +1,16 @@
 """Turns and room are shared out by caller."""
 
 import random
+import time
 from collections import Counter
-from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator.callers import Callers
-from coordinator.queue import Overloaded, Queue, Ticket
+from coordinator.queue import Overloaded, Queue
+from coordinator.tickets import Ticket
 from tests.unit.tickets import ANSWER, has_nothing, queue, take, take_at_once, ticket
 
 # --- turns ----------------------------------------------------------------------------------
@@ -47,7 +48,24 @@ def test_who_comes_behind_a_large_batch_has_every_other_turn() -> None:
     assert mine == large[: len(mine)]
 
 
-def test_a_single_transfer_does_not_wait_behind_its_callers_batch() -> None:
+class Clock:
+    """Stands still, unless it is told to go on."""
+
+    def __init__(self) -> None:
+        self.now = time.monotonic()
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr("coordinator.queue.time", made)
+    return made
+
+
+def test_a_single_transfer_does_not_wait_behind_its_callers_batch(clock: Clock) -> None:
     waiting = queue(group_max=200)
     waiting.put(of("a", 900))
     running = take_at_once(waiting)
@@ -55,7 +73,7 @@ def test_a_single_transfer_does_not_wait_behind_its_callers_batch() -> None:
     waiting.put([single])
     assert take_at_once(waiting).tickets == [single]
     waiting.finished(running, [])
-    assert len(take_at_once(waiting).tickets) == 200
+    assert len(take_at_once(waiting).tickets) == 125
 
 
 def test_few_of_a_batch_and_single_transfers_go_together() -> None:
@@ -66,7 +84,9 @@ def test_few_of_a_batch_and_single_transfers_go_together() -> None:
     assert set(map(id, take(waiting).tickets)) == set(map(id, [*few, single]))
 
 
-def test_groups_of_batches_are_small_and_one_at_a_time_while_single_transfers_come() -> None:
+def test_groups_of_batches_are_small_and_one_at_a_time_while_single_transfers_come(
+    clock: Clock,
+) -> None:
     waiting = queue(waiting_max=5000, group_max=2000)
     waiting.put(of("a", 4000))
     first = take_at_once(waiting)
@@ -75,11 +95,52 @@ def test_groups_of_batches_are_small_and_one_at_a_time_while_single_transfers_co
     assert len(take_at_once(waiting).tickets) == 1
     assert has_nothing(waiting)
     waiting.finished(first, [])
-    assert len(take_at_once(waiting).tickets) == 500
+    assert len(take_at_once(waiting).tickets) == 125
     assert has_nothing(waiting)
     # One that takes long waits for a shard, and does not keep the others.
-    with patch("coordinator.queue._LARGE_YOUNG_S", 0):
-        assert len(take_at_once(waiting).tickets) == 500
+    clock.now += 0.25
+    waiting.put(of("b", 1, is_batch=False))
+    assert [len(take_at_once(waiting).tickets) for _ in range(2)] == [1, 125]
+    # No single transfer has come for some time.
+    clock.now += 0.25
+    assert len(take_at_once(waiting).tickets) == 2000 - 250
+
+
+def test_batches_rest_after_a_large_group_for_as_long_as_it_took(clock: Clock) -> None:
+    waiting = queue(waiting_max=5000, group_max=2000)
+    waiting.put(of("b", 1, is_batch=False))
+    waiting.put(of("a", 500))
+    first = [take_at_once(waiting) for _ in range(2)][1]
+    clock.now += 0.05
+    waiting.finished(first, [])
+    clock.now += 0.04
+    assert has_nothing(waiting)
+    (single,) = of("b", 1, is_batch=False)
+    waiting.put([single])
+    assert take_at_once(waiting).tickets == [single]
+    assert has_nothing(waiting)
+    assert waiting._pause() == pytest.approx(0.01)
+    clock.now += 0.01
+    assert len(take_at_once(waiting).tickets) == 125
+
+
+def test_a_single_transfer_is_found_without_going_through_a_batch(clock: Clock) -> None:
+    """While a batch rests nobody looks at its transfers."""
+    asked: list[str] = []
+
+    def shard_of(account: str) -> str:
+        asked.append(account)
+        return "s1"
+
+    waiting = queue(waiting_max=20_000, group_max=2000)
+    waiting._shard_of = shard_of
+    waiting.put(of("a", 10_000))
+    waiting.finished(take_at_once(waiting), [])
+    asked.clear()
+    waiting.put(of("b", 1, is_batch=False))
+    assert len(take_at_once(waiting).tickets) == 1
+    # To choose it, up to the number that may come with it is looked at, twice for each account.
+    assert len(asked) <= 2 * (1 + 101)
 
 
 def test_who_was_away_has_no_claim_and_no_debt() -> None:

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from coordinator.executor import Homes
-from coordinator.queue import Group
+from coordinator.tickets import Group
 from tests.unit.tickets import ticket
 
 

@@ -2,6 +2,7 @@
 
 import json
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
@@ -113,6 +114,56 @@ def test_what_is_no_text(data: bytes) -> None:
 def test_an_object_that_has_not_one_list_alone(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         listed(text.encode())
+
+
+_flat = st.dictionaries(st.sampled_from(["a", "b", "an account", ""]), st.text() | st.integers())
+
+
+@given(
+    objects=st.lists(_flat),
+    twice=st.booleans(),
+    indent=st.sampled_from([None, 1]),
+    ascii_=st.booleans(),
+    data=st.data(),
+)
+def test_many_plain_objects_and_one_with_a_name_that_occurs_twice(
+    objects: list[dict[str, Any]],
+    twice: bool,
+    indent: int | None,
+    ascii_: bool,
+    data: st.DataObject,
+) -> None:
+    """Nothing escapes who reads many at a time."""
+    texts = [
+        json.dumps(value, indent=indent, ensure_ascii=ascii_).encode("utf-8", "replace").decode()
+        for value in objects
+    ]
+    expected: list[json_text.Value] = [(json.loads(text), None) for text in texts]
+    places = [n for n, value in enumerate(objects) if value]
+    if twice and places:
+        place = data.draw(st.sampled_from(places))
+        name = data.draw(st.sampled_from(list(objects[place])))
+        more = data.draw(st.sampled_from(["1", '"x"', '""', "null"]))
+        texts[place] = texts[place].rstrip()[:-1] + f", {json.dumps(name)}: {more}}}"
+        expected[place] = (json.loads(texts[place]), f"the member {name!r} occurs twice")
+    text = f'{{"transfers": [{", ".join(texts)}]}}'
+    assert [(v, f) for v, f in listed(text.encode())] == expected
+
+
+def test_what_is_not_plain_is_read_one_by_one_from_there_on() -> None:
+    """A text that cannot be read many values at a time is not tried again and again."""
+    plain, rich = '{"a": 1}', '{"a": {"b": 1}}'
+    text = f'{{"transfers": [{", ".join([plain, rich] * 9000)}]}}'
+    calls = []
+    read_plain = json_text._plain
+
+    def counted(part: str) -> list[json_text.Value] | None:
+        calls.append(part)
+        return read_plain(part)
+
+    with patch.object(json_text, "_plain", counted):
+        assert len(listed(text.encode())) == 18_000
+    assert len(calls) == 1
 
 
 _json = st.recursive(

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator.line import Line
-from coordinator.queue import Excuse, Group, NotDone, Queue, Ticket, Turn
+from coordinator.queue import Queue, Turn
+from coordinator.tickets import Excuse, Group, NotDone, Ticket
 from tests.unit.tickets import ANSWER, Shards, has_nothing, queue, take, take_at_once, ticket
 
 # --- the line -------------------------------------------------------------------------------

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, Histogram
 
-from coordinator.queue import Excuse, NotDone, Refused, Settled
 from coordinator.telemetry.metrics import Metrics, _observe
+from coordinator.tickets import Excuse, NotDone, Refused, Settled
 from coordinator.transfers import PENDING
 from ledger.model import Reason, Refusal, Transfer
 from shard_client.transfers import StoredTransfer

@@ -8,8 +8,8 @@ from coordinator.phased.finisher import PhasedFinisher
 from coordinator.phased.visits import Visits
 from coordinator.protocols.saga import SAGA
 from coordinator.protocols.try_confirm_cancel import TCC
-from coordinator.queue import Excuse, NotDone
 from coordinator.shards import Shards
+from coordinator.tickets import Excuse, NotDone
 from tests.unit.tickets import Shards as SomeShards
 from tests.unit.tickets import queue, ticket
 

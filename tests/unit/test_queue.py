@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator import queue as queues
-from coordinator.queue import Group, Overloaded, Queue, Ticket, pause_after
+from coordinator.grouping import pause_after
+from coordinator.queue import Overloaded, Queue
+from coordinator.tickets import Group, Ticket
 from tests.unit.tickets import (
     ANSWER,
     FAR_S,
@@ -282,7 +284,7 @@ def test_the_order_of_a_batch_holds_while_groups_overlap(
             waiting.put(coming[:3])
             here += coming[:3]
             del coming[:3]
-        assert waiting._candidates() == _may_run(here, under_way, group_max)
+        assert waiting._candidates(waiting._waiting) == _may_run(here, under_way, group_max)
         if not has_nothing(waiting) and (not under_way or chance.random() < 0.6):
             under_way.append(take_at_once(waiting))
         elif under_way:

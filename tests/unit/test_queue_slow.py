@@ -6,7 +6,8 @@ import time
 import pytest
 
 from coordinator.executor import Executors
-from coordinator.queue import Excuse, Group, NotDone, Queue, State
+from coordinator.queue import Queue
+from coordinator.tickets import Excuse, Group, NotDone, State
 from tests.unit.tickets import GONE, has_nothing, queue, take, take_at_once, ticket
 
 

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from coordinator import queue as queues
-from coordinator.queue import Group, Queue, Ticket, pause_after
+from coordinator.grouping import pause_after
+from coordinator.queue import Queue
+from coordinator.tickets import Group, Ticket, places
 from tests.unit.tickets import ANSWER, queue, ticket
 
 _ACCOUNTS = 20_000
@@ -105,11 +107,11 @@ class World:
         kept, again, drawn = [], [], self._chance.random()
         held: set[tuple[int, str]] = set()
         for one in group.tickets:
-            places = queues._places(one)
-            if held.isdisjoint(places) and taken.isdisjoint(name for _, name in places):
+            wanted = places(one)
+            if held.isdisjoint(wanted) and taken.isdisjoint(name for _, name in wanted):
                 kept.append(one)
                 continue
-            held.update(places)
+            held.update(wanted)
             one.skips += 1
             one.not_before = self._clock.now + pause_after(one.skips, lambda: drawn)
             again.append(one)

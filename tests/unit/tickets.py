@@ -4,7 +4,8 @@ import random
 import time
 from typing import Any
 
-from coordinator.queue import Excuse, Group, Latch, NotDone, Queue, Refused, Ticket
+from coordinator.queue import Queue
+from coordinator.tickets import Excuse, Group, Latch, NotDone, Refused, Ticket
 from ledger.model import Reason, Refusal, Transfer
 
 FAR_S = 60.0
