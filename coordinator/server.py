@@ -17,13 +17,13 @@ from gunicorn.arbiter import Arbiter as GunicornArbiter
 from gunicorn.http import message
 from gunicorn.workers.base import Worker
 
-from coordinator.access import check_access
 from coordinator.http.app import create_app
 from coordinator.http.connections import SPARE
 from coordinator.http.strictness import keep_repeated_apart
+from coordinator.security.tls import tls_options
+from coordinator.security.tokens import check_access
 from coordinator.settings import Settings, SettingsError, load
-from coordinator.telemetry import logs, metrics, tracing
-from coordinator.tls import tls_options
+from coordinator.telemetry import logs, metrics, tracers
 from coordinator.wiring import Process
 
 log = logging.getLogger("coordinator")
@@ -198,7 +198,7 @@ def _room_for(connections: int) -> int:
 def main() -> int:
     try:
         settings = load()
-        tracing.check(settings)
+        tracers.check(settings)
         told = check_access(settings)
         logs.configure(settings.log, settings.coordinator.id)
         with metrics.shared(settings.coordinator.scratch_dir):

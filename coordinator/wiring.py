@@ -7,31 +7,31 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from coordinator.access import Tokens
-from coordinator.accounts import Accounts
 from coordinator.cluster.election import Member
 from coordinator.cluster.session import ClusterSession
-from coordinator.collection import Collector
-from coordinator.executor import Executors, GroupRun, Held, Homes, Names, Timeouts
-from coordinator.following import Following
-from coordinator.in_line import InLine
-from coordinator.moments import Moments
-from coordinator.operation import Operation
-from coordinator.phased.finisher import PhasedFinisher
-from coordinator.phased.run import PhasedRun
-from coordinator.phased.unfinished import UnfinishedTransfers
-from coordinator.phased.visits import Visits
+from coordinator.engine.local_transactions import Visits
+from coordinator.engine.lock_waiter import InLine
+from coordinator.engine.phased_run import PhasedRun
+from coordinator.engine.scheduler import Queue
+from coordinator.engine.tickets import ALONE, Group
+from coordinator.engine.two_phase_run import Executors, GroupRun, Held, Homes, Names, Timeouts
+from coordinator.operations.cluster_admin import Operation
+from coordinator.operations.gauges import Gauges
+from coordinator.operations.trace import Following
+from coordinator.operations.unfinished import UnfinishedTransfers
 from coordinator.protocols.recovery import Surroundings
-from coordinator.queue import Queue
-from coordinator.recovery import Finisher
+from coordinator.recovery.branches import Finisher
+from coordinator.recovery.phased import PhasedFinisher
+from coordinator.recovery.purge import Collector
+from coordinator.recovery.scanner import Sweeper
+from coordinator.security.tokens import Tokens
+from coordinator.services.accounts import Accounts
+from coordinator.services.snapshot_reads import Moments
+from coordinator.services.transfers import Transfers
 from coordinator.settings import Settings
-from coordinator.shards import Shards
-from coordinator.sweeper import Sweeper
-from coordinator.telemetry.gauges import Gauges
+from coordinator.shards.registry import Shards
 from coordinator.telemetry.metrics import Metrics
-from coordinator.telemetry.tracing import tracer
-from coordinator.tickets import ALONE, Group
-from coordinator.transfers import Transfers
+from coordinator.telemetry.tracers import tracer
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +123,16 @@ class Process:
         self.operation = Operation(
             settings, self.shards, self.cluster, self.finisher, unfinished, self.surroundings
         )
-        self._gauges = Gauges(self, self.metrics)
+        self._gauges = Gauges(
+            settings,
+            started_ms,
+            self.metrics,
+            cluster=self.cluster,
+            shards=self.shards,
+            queue=self.queue,
+            finisher=self.finisher,
+            sweeper=self.sweeper,
+        )
 
     def surroundings(self) -> Surroundings:
         """What this process knows of the others now.

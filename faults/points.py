@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, cast
 
 import pymysql.err
 
-from coordinator.phased.courses import Task
+from coordinator.engine.in_flight import Task
 from coordinator.protocols import saga
 from coordinator.protocols.recovery import Verdict
 from faults.plan import Fault, FaultsError, Mode, Plan, Traits
@@ -100,7 +100,10 @@ POINTS: Mapping[str, Point] = {
         When.AFTER, (f"{_BRANCH}.commit",), "this branch is committed, nobody knows it yet"
     ),
     "before-answer": Point(
-        When.BEFORE, ("coordinator.queue:Queue.settle",), "no client is told", has_shard=False
+        When.BEFORE,
+        ("coordinator.engine.scheduler:Queue.settle",),
+        "no client is told",
+        has_shard=False,
     ),
     "before-arbitration": Point(
         When.BEFORE,
@@ -435,13 +438,13 @@ PLANTS: Mapping[str, Plant] = {
     ),
     "refund-unasked": Plant(
         "whoever takes a Saga over gives the money back, without asking the destination",
-        {"coordinator.phased.courses:_resumed": _refund_unasked},
+        {"coordinator.engine.in_flight:_resumed": _refund_unasked},
     ),
     "collect-early": Plant(
         "decisions are collected as soon as they are there, whether branches are finished or not",
         {
             "coordinator.protocols.recovery:may_collect_committed": lambda real: lambda *_: True,
-            "coordinator.collection:Collector._before": lambda real: _now,
+            "coordinator.recovery.purge:Collector._before": lambda real: _now,
         },
     ),
 }

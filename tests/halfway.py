@@ -4,9 +4,9 @@ import time
 import uuid
 from contextlib import closing
 
-from coordinator.addresses import service_address
 from coordinator.cluster import read_map
-from coordinator.phased.courses import Course, Place, Task, Visited, begin, go_on, wanted
+from coordinator.engine.in_flight import Course, Place, Task, Visited, begin, go_on, wanted
+from coordinator.shards.addresses import service_address
 from ledger.ids import transfer_id
 from ledger.model import Transfer
 from shard_client.connection import ShardConnection

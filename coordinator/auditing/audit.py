@@ -22,7 +22,6 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from coordinator.addresses import audit_address, service_address
 from coordinator.auditing.anchors import Anchor, BrokenAnchors, Footer, check_anchors, write_anchors
 from coordinator.auditing.second_look import SecondLook, merged
 from coordinator.auditing.shard_audit import Page, ShardAudit, Violation
@@ -30,6 +29,7 @@ from coordinator.auditing.shard_process import Pages, ShardAuditor
 from coordinator.auditing.sums import Sums, united
 from coordinator.cluster import read_map
 from coordinator.settings import Settings
+from coordinator.shards.addresses import audit_address, service_address
 from ledger.transfer_audit import Traces, check_transfer
 from shard_client.audit import GroupRow, Snapshot
 from shard_client.connection import Address, ShardConnection

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from typing import NamedTuple
 
-from coordinator.addresses import service_address
 from coordinator.cluster import read_map
 from coordinator.settings import Settings
+from coordinator.shards.addresses import service_address
 from ledger.model import Account, Entry
 from shard_client.accounts import raise_floors
 from shard_client.audit import Snapshot

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import NamedTuple
 
-from coordinator.addresses import audit_address
 from coordinator.cluster import read_map
 from coordinator.settings import Settings
+from coordinator.shards.addresses import audit_address
 from ledger.audit import Checked, Violation, check_end, check_holdings, opening, recompute
 from ledger.model import Account, Entry
 from ledger.transfer_audit import TRIED

@@ -16,10 +16,10 @@ from urllib.parse import urlsplit
 
 from flask import Flask, Response, g, request
 
-from coordinator.access import Scope, Token, Tokens
 from coordinator.http import request_log
 from coordinator.http.problems import Refuse, problem
 from coordinator.http.reading import shown
+from coordinator.security.tokens import Scope, Token, Tokens
 
 # For everybody, with all below them: what a load balancer asks, and pages without any data.
 PUBLIC = ("/healthz", "/readyz", "/openapi.json", "/docs", "/console")

@@ -4,11 +4,11 @@ import time
 
 from flask import Blueprint, Response
 
-from coordinator.accounts import Accounts, Opened
 from coordinator.http import access, problems, reading, schemas
 from coordinator.http.problems import Refuse
 from coordinator.http.strictness import takes
-from coordinator.moments import Moments
+from coordinator.services.accounts import Accounts, Opened
+from coordinator.services.snapshot_reads import Moments
 from ledger.model import Refusal, Status
 from shard_client.accounts import AccountState, Terms
 from shard_client.errors import ShardError

@@ -3,11 +3,17 @@
 from flask import Blueprint, Response
 
 from coordinator.cluster.election import Leader
-from coordinator.following import Following
 from coordinator.http import reading, schemas
 from coordinator.http.problems import Refuse
-from coordinator.operation import ClusterState, Doubts, InDoubt, Operation, Resolution
-from coordinator.phased.unfinished import InPhase
+from coordinator.operations.cluster_admin import (
+    ClusterState,
+    Doubts,
+    InDoubt,
+    Operation,
+    Resolution,
+)
+from coordinator.operations.trace import Following
+from coordinator.operations.unfinished import InPhase
 from shard_client.xid import Gtrid
 
 

@@ -15,7 +15,7 @@ from flask import Blueprint, Response, request
 
 from coordinator.http import admin, schemas
 from coordinator.http.problems import Refuse
-from coordinator.shards import NoShardMap
+from coordinator.shards.registry import NoShardMap
 from coordinator.telemetry.metrics import Totals
 from coordinator.wiring import Process
 

@@ -9,10 +9,10 @@ from werkzeug.exceptions import HTTPException
 
 from coordinator.cluster import ClusterError
 from coordinator.cluster.session import HandOverUnknown
+from coordinator.engine.scheduler import Closed, Overloaded
 from coordinator.http.request_log import note
 from coordinator.http.schemas import Problem
-from coordinator.queue import Closed, Overloaded
-from coordinator.shards import NoShardMap
+from coordinator.shards.registry import NoShardMap
 from ledger.model import Reason
 from shard_client.errors import ConnectionLost, ShardError, is_busy
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from coordinator.ways import Outcome, Way
+from coordinator.operations.trace_values import Outcome, Way
 from ledger.ids import ACCOUNT_ID_PATTERN
 from ledger.model import AMOUNT_MAX, Account, Entry
 from shard_client.accounts import AccountState

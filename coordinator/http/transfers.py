@@ -7,14 +7,14 @@ from typing import Any
 import msgspec
 from flask import Blueprint, Response
 
+from coordinator.engine.scheduler import InUse
+from coordinator.engine.tickets import Answer, Excuse, NotDone, Refused, Settled, Ticket, in_use
 from coordinator.http import access, reading, schemas
 from coordinator.http.problems import Refuse, problem
 from coordinator.http.request_log import note
-from coordinator.queue import InUse
+from coordinator.services.transfers import PENDING, Pending, Transfers
 from coordinator.settings import Engine
 from coordinator.telemetry.logs import few
-from coordinator.tickets import Answer, Excuse, NotDone, Refused, Settled, Ticket, in_use
-from coordinator.transfers import PENDING, Pending, Transfers
 from ledger.decide import refuse_reuse
 from ledger.ids import transfer_id
 from ledger.model import Transfer

@@ -26,7 +26,6 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from coordinator.protocols.saga import SAGA
 from coordinator.protocols.try_confirm_cancel import TCC
 from coordinator.settings import SettingsError
-from coordinator.tickets import NotDone, Refused, Settled
 
 log = logging.getLogger(__name__)
 
@@ -250,12 +249,11 @@ class Metrics:
 
     # --- what happens -----------------------------------------------------------------------
 
-    def answered(self, answers: Iterable[tuple[str, object]], seconds: float) -> None:
-        """Transfers that were handed in together have been answered: protocol and answer of each;
-        what is no Answer is pending.
+    def answered(self, outcomes: Iterable[tuple[str, str, str | None]], seconds: float) -> None:
+        """Transfers that were handed in together have been answered: protocol, outcome and reason
+        of each.
         """
-        tally = Tally((protocol, *_outcome(answer)) for protocol, answer in answers)
-        for (protocol, outcome, reason), count in tally.items():
+        for (protocol, outcome, reason), count in Tally(outcomes).items():
             self._transfers.labels(protocol, outcome).inc(count)
             _observe(self._transfer_seconds.labels(protocol), seconds, count)
             if reason:
@@ -354,18 +352,6 @@ class Metrics:
         MultiProcessCollector(registry, str(folder))  # type: ignore[no-untyped-call]
         with _locked(folder, fcntl.LOCK_SH):
             yield registry
-
-
-def _outcome(answer: object) -> tuple[str, str | None]:
-    """How an answer counts, and why the transfer has not happened."""
-    if isinstance(answer, Settled):
-        reason = answer.stored.reason
-        return ("replayed", None) if answer.is_replay else (answer.stored.status, reason)
-    if isinstance(answer, Refused):
-        return "rejected", answer.refusal.reason.value
-    if isinstance(answer, NotDone):
-        return "withdrawn", answer.excuse.value
-    return "pending", None
 
 
 def _observe(histogram: Any, value: float, count: int) -> None:

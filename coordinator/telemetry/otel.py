@@ -1,4 +1,4 @@
-"""Traces by OpenTelemetry: see `tracing.py`, through which alone this is imported.
+"""Traces by OpenTelemetry: see `tracing.py`; made through `tracers.py`, which alone imports this.
 
 Nothing is made while a group is on its way: what it does is noted, and its spans are made when its
 clients have their answers.
@@ -23,7 +23,6 @@ from opentelemetry.util.types import AttributeValue
 
 from coordinator.settings import Settings
 from coordinator.telemetry.tracing import GroupTrace, Origin, Tracer
-from coordinator.tickets import Ticket
 from shard_client.errors import ShardError
 from shard_client.xid import Gtrid
 
@@ -79,11 +78,11 @@ class OtelTracer(Tracer):
             span.set_status(StatusCode.ERROR)
         span.end()
 
-    def group(self, gtrid: Gtrid, tickets: Sequence[Ticket]) -> GroupTrace:
-        origins = Counter(ticket.origin for ticket in tickets if ticket.origin)
-        if not origins:
+    def group(self, gtrid: Gtrid, origins: Sequence[Origin | None]) -> GroupTrace:
+        traced = Counter(origin for origin in origins if origin)
+        if not traced:
             return GroupTrace()
-        return _GroupTrace(self._others, gtrid, len(tickets), origins)
+        return _GroupTrace(self._others, gtrid, len(origins), traced)
 
     def recovered(self, gtrid: Gtrid, outcome: str, shards: Iterable[str], since: float) -> None:
         attributes: dict[str, AttributeValue] = {

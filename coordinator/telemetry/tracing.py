@@ -11,17 +11,13 @@ requests is.
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, NamedTuple
 
-from coordinator.settings import Settings, SettingsError
 from shard_client.errors import ShardError
 from shard_client.xid import Gtrid
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
-
-    from coordinator.tickets import Ticket
 
 
 class Origin(NamedTuple):
@@ -66,8 +62,8 @@ class Tracer:
     def end_request(self, span: "Span", status: int, fields: Mapping[str, object]) -> None:
         """A request that is traced was answered."""
 
-    def group(self, gtrid: Gtrid, tickets: Sequence["Ticket"]) -> GroupTrace:
-        """For a group that begins now."""
+    def group(self, gtrid: Gtrid, origins: Sequence[Origin | None]) -> GroupTrace:
+        """For a group that begins now: where each of its transfers comes from, if traced."""
         return _NOTHING
 
     def recovered(self, gtrid: Gtrid, outcome: str, shards: Iterable[str], since: float) -> None:
@@ -78,29 +74,3 @@ class Tracer:
 
 
 _NOTHING = GroupTrace()
-
-
-def check(settings: Settings) -> None:
-    """Raises SettingsError if traces are asked for and cannot be made."""
-    if settings.tracing.endpoint and not _is_installed():
-        raise SettingsError(
-            f"tracing.endpoint = {settings.tracing.endpoint!r} cannot be used: OpenTelemetry is "
-            "not installed. Install it, pip install 'tandem[tracing]', or leave tracing.endpoint "
-            "empty"
-        )
-
-
-def _is_installed() -> bool:
-    try:
-        return find_spec("opentelemetry.exporter.otlp.proto.http.trace_exporter") is not None
-    except ModuleNotFoundError:
-        return False
-
-
-def tracer(settings: Settings, member: str) -> Tracer:
-    """The tracer of the process `member`. To be called after the fork."""
-    if not settings.tracing.endpoint:
-        return Tracer()
-    from coordinator.telemetry.otel import OtelTracer
-
-    return OtelTracer(settings, member)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
-from coordinator.addresses import service_address
 from coordinator.cluster import read_map
 from coordinator.settings import Settings
+from coordinator.shards.addresses import service_address
 from shard_client.connection import Address, ShardConnection
 from shard_client.errors import ShardError
 from shard_client.phases import Unfinished, list_unfinished

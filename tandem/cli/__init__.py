@@ -14,7 +14,6 @@ COMMANDS = {
     "audit": ("tandem.cli.audit:audit", "Check every invariant across all shards."),
     "export": ("tandem.cli.export:export", "Export entries of a time range as CSV or Parquet."),
     "chaos": ("tandem.cli.chaos:chaos", "Kill and freeze parts under load; check every answer."),
-    "lab": ("tandem.cli.lab:lab", "Compare ways of moving money under the same faults."),
     "cluster": ("tandem.cli.operation:cluster", "Show who is there, who leads, how shards are."),
     "in-doubt": ("tandem.cli.operation:in_doubt", "Show what is in doubt; finish it now."),
     "leader": ("tandem.cli.operation:leader", "Hand leadership over."),

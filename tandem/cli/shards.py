@@ -6,8 +6,8 @@ from pathlib import Path
 import click
 
 from coordinator.cluster import read_map
-from coordinator.provision import ShardCheck, check_shards, provision
-from coordinator.provision import restore_map as restore
+from coordinator.shards.provisioning import ShardCheck, check_shards, provision
+from coordinator.shards.provisioning import restore_map as restore
 from shard_client.shard_map import ShardMap
 from tandem.cli.configuration import load_settings, named_errors, settings_options
 from tandem.cli.terminal import CommandError, console, json_option, print_json, table

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from coordinator.access import Scope, TokensError, add, new_token, parse, table_of
+from coordinator.security.tokens import Scope, TokensError, add, new_token, parse, table_of
 from tandem.cli.terminal import CommandError
 
 

@@ -371,7 +371,7 @@ class LocalCluster:
         """Make schema, users and shard map; whatever is there already stays."""
         from coordinator import settings
         from coordinator.cluster import ClusterError
-        from coordinator.provision import provision
+        from coordinator.shards.provisioning import provision
         from shard_client.errors import ShardError
 
         # The cluster's own addresses win over what the caller's environment says of another one.

@@ -4,7 +4,7 @@ import time
 import uuid
 from contextlib import closing
 
-from coordinator.phased.courses import Course, Place, Task, begin, go_on, wanted
+from coordinator.engine.in_flight import Course, Place, Task, begin, go_on, wanted
 from ledger.ids import transfer_id
 from ledger.model import Transfer
 from shard_client.phases import Visit

@@ -9,9 +9,9 @@ from itertools import count
 
 import pymysql
 
-from coordinator.addresses import service_address
-from coordinator.planning import Plan, plan
-from coordinator.tickets import Latch, Ticket
+from coordinator.engine.planning import Plan, plan
+from coordinator.engine.tickets import Latch, Ticket
+from coordinator.shards.addresses import service_address
 from ledger.ids import slot_of, transfer_id
 from ledger.model import Transfer
 from shard_client.accounts import Terms, open_all

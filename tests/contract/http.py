@@ -15,9 +15,9 @@ import httpx
 import jsonschema_rs
 import pymysql
 
+from coordinator.engine.planning import plan
+from coordinator.engine.tickets import Latch, Ticket
 from coordinator.http.openapi import document
-from coordinator.planning import plan
-from coordinator.tickets import Latch, Ticket
 from ledger.ids import slot_of, transfer_id
 from ledger.model import Transfer
 from shard_client.branch import Branch

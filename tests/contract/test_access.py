@@ -19,8 +19,8 @@ from typing import Any
 import httpx
 import pytest
 
-from coordinator.access import Scope, add, new_token, table_of
 from coordinator.http.access import SCOPES, is_public
+from coordinator.security.tokens import Scope, add, new_token, table_of
 from shard_client.connection import Address, ShardConnection
 from shard_client.errors import ShardUnavailable
 from tests.certificates import Authority

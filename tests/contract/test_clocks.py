@@ -14,11 +14,11 @@ import pytest
 from flask.testing import FlaskClient
 
 import shard_client.shard
+from coordinator.engine.in_flight import Course, begin, begin_of
+from coordinator.engine.participants import Participants
+from coordinator.engine.tickets import Latch, Ticket
 from coordinator.http.app import create_app
-from coordinator.participants import Participants
-from coordinator.phased.courses import Course, begin, begin_of
 from coordinator.telemetry.tracing import GroupTrace
-from coordinator.tickets import Latch, Ticket
 from coordinator.wiring import Process
 from ledger.ids import transfer_id
 from ledger.model import Transfer

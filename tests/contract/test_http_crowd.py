@@ -15,8 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from coordinator.access import Scope, add, new_token, table_of
 from coordinator.http.connections import SPARE
+from coordinator.security.tokens import Scope, add, new_token, table_of
 from tandem.local import processes
 from tests.certificates import Authority
 from tests.cluster import Cluster, Coordinator, wait_until

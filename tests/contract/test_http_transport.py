@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from coordinator.access import Scope, add, new_token, table_of
+from coordinator.security.tokens import Scope, add, new_token, table_of
 from tests.cluster import Cluster
 from tests.logs import events, lines
 

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from coordinator.phased.courses import PROTOCOLS
+from coordinator.engine.in_flight import PROTOCOLS
 from tests.cluster import Cluster, wait_until
 from tests.contract.begun import Begun
 from tests.contract.http import Town, is_problem, visit

@@ -8,7 +8,7 @@ from itertools import cycle
 
 import pytest
 
-from coordinator.tickets import Settled
+from coordinator.engine.tickets import Settled
 from coordinator.wiring import Process
 from ledger.decide import decide
 from ledger.ids import transfer_id

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from coordinator.cluster import read_map
-from coordinator.moments import Moments
-from coordinator.shards import Shards
+from coordinator.services.snapshot_reads import Moments
+from coordinator.shards.registry import Shards
 from shard_client.errors import ShardUnavailable
 from shard_client.shard_map import ShardMap
 from tests.cluster import Cluster

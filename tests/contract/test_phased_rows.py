@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from coordinator.participants import Participants
-from coordinator.phased.courses import Course, Place, Task, begin, begin_of, taken_over
+from coordinator.engine.in_flight import Course, Place, Task, begin, begin_of, taken_over
+from coordinator.engine.participants import Participants
+from coordinator.engine.tickets import Latch, Ticket
 from coordinator.protocols import saga
 from coordinator.protocols import try_confirm_cancel as tcc
 from coordinator.protocols.phased import IllegalStep
 from coordinator.telemetry.tracing import GroupTrace
-from coordinator.tickets import Latch, Ticket
 from coordinator.wiring import Process
 from ledger.ids import transfer_id
 from ledger.model import Transfer

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from coordinator.auditing.audit import audit
-from coordinator.provision import provision
+from coordinator.shards.provisioning import provision
 from shard_client.admin import Login, make_shard, may_change_own_password
 from shard_client.checks import check_server
 from shard_client.connection import Address, ShardConnection

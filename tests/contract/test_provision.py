@@ -14,8 +14,8 @@ from click.testing import CliRunner
 
 from coordinator.cluster import ClusterError, NoMapPublished, read_map
 from coordinator.cluster.client import new_client
-from coordinator.provision import check_shards, provision, restore_map
 from coordinator.settings import Settings
+from coordinator.shards.provisioning import check_shards, provision, restore_map
 from shard_client.admin import make_shard, quoted
 from tandem.cli import main
 from tests.bank import Bank

@@ -8,12 +8,12 @@ import pytest
 from click.testing import CliRunner
 
 import coordinator.auditing.audit
-from coordinator.addresses import service_address
 from coordinator.auditing.anchors import BrokenAnchors
 from coordinator.auditing.audit import audit
 from coordinator.auditing.history import account_history
 from coordinator.auditing.shard_audit import ShardAudit
 from coordinator.cluster import read_map
+from coordinator.shards.addresses import service_address
 from ledger.chain import first_link, next_link
 from shard_client.audit import Snapshot
 from tandem.cli.audit import audit as audit_command

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect
 
-from coordinator.access import Scope, add, new_token, table_of
+from coordinator.security.tokens import Scope, add, new_token, table_of
 from ledger.ids import transfer_id
 from tests import browser as chromium
 from tests.bank import Bank, Load

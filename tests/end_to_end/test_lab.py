@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
+from lab.redis_place import RedisPlace, redis_place
+from lab.schedule import schedule
+from lab.shard_place import ShardPlace
 from tandem.chaos.history import Order
 from tandem.chaos.workload import Wire, account_names
-from tandem.lab.redis_place import RedisPlace, redis_place
-from tandem.lab.schedule import schedule
-from tandem.lab.shard_place import ShardPlace
 from tandem.local.errors import LocalError
 from tandem.local.progress import silent
 from tandem.local.redis import is_ready

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from coordinator import recovery
-from coordinator.tickets import Latch, Settled, State, Ticket
+from coordinator.engine.tickets import Latch, Settled, State, Ticket
+from coordinator.recovery import branches as recovery
 from coordinator.wiring import Process
 from ledger.ids import transfer_id
 from ledger.model import Transfer

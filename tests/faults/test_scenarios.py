@@ -17,7 +17,7 @@ import pytest
 
 from coordinator.cluster import ClusterError, publish_map, read_map
 from coordinator.cluster.client import Paths, zookeeper
-from coordinator.provision import provision, restore_map
+from coordinator.shards.provisioning import provision, restore_map
 from shard_client.shard_map import ShardAddress, ShardMap, SlotRange
 from shard_client.xid import FORMAT_ID
 from tests.bank import Bank, Load, client, post_one, together, transfer

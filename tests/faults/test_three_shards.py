@@ -12,11 +12,11 @@ import httpx
 import pytest
 
 from coordinator.cluster import publish_map, read_map
+from coordinator.engine.tickets import Answer, Settled
 from coordinator.protocols.two_phase_commit import Phase
-from coordinator.provision import provision
-from coordinator.recovery import Unfinished
-from coordinator.tickets import Answer, Settled
-from coordinator.transfers import Pending
+from coordinator.recovery.branches import Unfinished
+from coordinator.services.transfers import Pending
+from coordinator.shards.provisioning import provision
 from coordinator.wiring import Process
 from ledger.ids import transfer_id
 from ledger.model import Transfer

@@ -9,7 +9,7 @@ commit before it is safe, and restart; accounts that are closed and opened meanw
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from coordinator.phased.courses import (
+from coordinator.engine.in_flight import (
     PROTOCOLS,
     Course,
     Place,
@@ -19,7 +19,7 @@ from coordinator.phased.courses import (
     go_on,
     taken_over,
 )
-from coordinator.tickets import Excuse, Latch, NotDone, Ticket
+from coordinator.engine.tickets import Excuse, Latch, NotDone, Ticket
 from ledger.chain import first_link
 from ledger.decide import change_status
 from ledger.ids import SLOT_COUNT, transfer_id

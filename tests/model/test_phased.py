@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.phased import courses
+from coordinator.engine import in_flight as courses
 from coordinator.protocols import saga
 from coordinator.protocols import try_confirm_cancel as tcc
 from coordinator.protocols.phased import PhasedProtocol, Reaction

@@ -12,7 +12,10 @@ import pytest
 from click.testing import CliRunner
 from flask import Flask, g
 
-from coordinator.access import (
+from coordinator.http.access import SCOPES, caller, is_public, scope_of
+from coordinator.http.openapi import document
+from coordinator.security.secret_files import readable_by_others
+from coordinator.security.tokens import (
     Bucket,
     Scope,
     Token,
@@ -25,11 +28,8 @@ from coordinator.access import (
     read,
     table_of,
 )
-from coordinator.addresses import admin_address, audit_address, service_address
-from coordinator.http.access import SCOPES, caller, is_public, scope_of
-from coordinator.http.openapi import document
-from coordinator.secret_files import readable_by_others
 from coordinator.settings import SettingsError, load
+from coordinator.shards.addresses import admin_address, audit_address, service_address
 from shard_client.shard_map import ShardAddress
 from shard_client.tls import Tls
 from tandem.cli import main

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator.phased.courses import Course, Visited, begin_of, begin_together, go_on
-from coordinator.queue import Queue
-from coordinator.tickets import Group, Ticket
+from coordinator.engine.in_flight import Course, Visited, begin_of, begin_together, go_on
+from coordinator.engine.scheduler import Queue
+from coordinator.engine.tickets import Group, Ticket
 from ledger.decide import decide
 from ledger.ids import SLOT_COUNT
 from ledger.model import Account, Posting, Status

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator.callers import Callers
-from coordinator.queue import Overloaded, Queue
-from coordinator.tickets import Ticket
+from coordinator.engine.fairness import Callers
+from coordinator.engine.scheduler import Overloaded, Queue
+from coordinator.engine.tickets import Ticket
 from tests.unit.tickets import ANSWER, has_nothing, queue, take, take_at_once, ticket
 
 # --- turns ----------------------------------------------------------------------------------
@@ -61,7 +61,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr("coordinator.queue.time", made)
+    monkeypatch.setattr("coordinator.engine.scheduler.time", made)
     return made
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.clocks import judge
+from coordinator.shards.clocks import judge
 
 PROJECT = Path(__file__).resolve().parents[2]
 

@@ -1,9 +1,9 @@
 """What the finisher knows of groups: joining, telling, and letting go. No shard is asked."""
 
 from coordinator.protocols.two_phase_commit import Phase
-from coordinator.recovery import Finisher, Unfinished
+from coordinator.recovery.branches import Finisher, Unfinished
 from coordinator.settings import Settings
-from coordinator.shards import Shards
+from coordinator.shards.registry import Shards
 from coordinator.telemetry.metrics import Metrics
 from coordinator.telemetry.tracing import Tracer
 from shard_client.prepared import DecisionOutcome

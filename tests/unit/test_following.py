@@ -2,8 +2,8 @@
 
 import pytest
 
-from coordinator.following import Known, judge_decision, judge_part
-from coordinator.ways import Decision, Outcome, Stage
+from coordinator.operations.trace import Known, judge_decision, judge_part
+from coordinator.operations.trace_values import Decision, Outcome, Stage
 from ledger.model import Transfer
 from shard_client.errors import ShardUnavailable
 from shard_client.prepared import DecisionOutcome, Look

@@ -1,7 +1,7 @@
 """What becomes of transfers that a shard has refused, and what their clients hear."""
 
-from coordinator.hindrances import after_too_much, in_smaller_groups, note_hindrance
-from coordinator.tickets import Excuse, NotDone, Ticket
+from coordinator.engine.shard_refusals import after_too_much, in_smaller_groups, note_hindrance
+from coordinator.engine.tickets import Excuse, NotDone, Ticket
 from shard_client.errors import ShardUnavailable, SlotMoved, StatementRefused, TooLarge, TryAgain
 from shard_client.xid import Gtrid
 from tests.unit.tickets import queue, ticket

@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
-from coordinator.executor import Homes
-from coordinator.tickets import Group
+from coordinator.engine.tickets import Group
+from coordinator.engine.two_phase_run import Homes
 from tests.unit.tickets import ticket
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import msgspec
 
-from tandem.lab import words
-from tandem.lab.page import page
-from tandem.lab.plots import embedded
-from tandem.lab.report import comparison_table, groups, seconds_text, share_text
-from tandem.lab.result import (
+from lab import words
+from lab.page import page
+from lab.plots import embedded
+from lab.report import comparison_table, groups, seconds_text, share_text
+from lab.result import (
     Comparison,
     Disturbed,
     Machine,
@@ -19,7 +19,7 @@ from tandem.lab.result import (
     Spread,
     Verdict,
 )
-from tandem.lab.schedule import AWAY, KILL, SLOW
+from lab.schedule import AWAY, KILL, SLOW
 
 
 def outcome(way: str, title: str, **changes: Any) -> Outcome:
@@ -69,7 +69,7 @@ SAGA = outcome("saga", "Saga", rate=300.0, locks=Spread(0.001, 0.002, 0.003, 0.0
 
 def comparison(outcomes: Sequence[Outcome]) -> Comparison:
     machine = Machine(2, 24.0, "a processor", 0.1, "3.11", "0.1.0")
-    return Comparison(7, 32.0, 16, 200, 1000, "now", "tandem lab", machine, list(outcomes))
+    return Comparison(7, 32.0, 16, 200, 1000, "now", "scripts/lab", machine, list(outcomes))
 
 
 def test_words_are_made_from_the_figures() -> None:

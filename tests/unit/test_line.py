@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator.line import Line
-from coordinator.queue import Queue, Turn
-from coordinator.tickets import Excuse, Group, NotDone, Ticket
+from coordinator.engine.lock_waits import Line
+from coordinator.engine.scheduler import Queue, Turn
+from coordinator.engine.tickets import Excuse, Group, NotDone, Ticket
 from tests.unit.tickets import ANSWER, Shards, has_nothing, queue, take, take_at_once, ticket
 
 # --- the line -------------------------------------------------------------------------------
@@ -362,7 +362,7 @@ def test_nothing_is_lost_or_overtaken_whatever_is_locked(
             waiting.in_vain(turn)
             turn = None
         elif not under_way or chance.random() < 0.5:
-            with patch("coordinator.queue._HEIR_PATIENCE_S", 0):
+            with patch("coordinator.engine.scheduler._HEIR_PATIENCE_S", 0):
                 begin(waiting.had(turn), under_way, waiting)
             turn = None
         if not has_nothing(waiting) and chance.random() < 0.6:

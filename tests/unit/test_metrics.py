@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, Histogram
 
+from coordinator.engine.tickets import Excuse, NotDone, Refused, Settled, outcome_of
+from coordinator.services.transfers import PENDING
 from coordinator.telemetry.metrics import Metrics, _observe
-from coordinator.tickets import Excuse, NotDone, Refused, Settled
-from coordinator.transfers import PENDING
 from ledger.model import Reason, Refusal, Transfer
 from shard_client.transfers import StoredTransfer
 
@@ -37,7 +37,7 @@ def lines(metrics: Metrics, name: str) -> dict[str, float]:
 )
 def test_each_answer_counts_once(answer: object, outcome: str, reason: str | None) -> None:
     metrics = Metrics()
-    metrics.answered([("xa", answer)] * 3, 0.2)
+    metrics.answered([("xa", *outcome_of(answer))] * 3, 0.2)
     counted = {s: v for s, v in lines(metrics, "coordinator_transfers_total").items() if v}
     assert counted == {f'coordinator_transfers_total{{outcome="{outcome}",protocol="xa"}}': 3}
     refused = {s: v for s, v in lines(metrics, "coordinator_refusals_total").items() if v}

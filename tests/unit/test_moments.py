@@ -10,8 +10,8 @@ from typing import cast
 
 import pytest
 
-from coordinator.moments import Moment, Moments, Places, _Request
-from coordinator.shards import Shards
+from coordinator.services.snapshot_reads import Moment, Moments, Places, _Request
+from coordinator.shards.registry import Shards
 from ledger.model import Account, Status, Transfer
 from shard_client.errors import (
     ConnectionLost,
@@ -197,7 +197,7 @@ def test_whoever_was_in_vain_pauses(
         resume.wait(10)
 
     resume = threading.Event()
-    monkeypatch.setattr("coordinator.moments.time.sleep", pause)
+    monkeypatch.setattr("coordinator.services.snapshot_reads.time.sleep", pause)
     futures = begin_behind(reads, pool, [("b1",), ("a2", "b1"), ("b2",)])
     reads.next = lambda names: seen_all(names - {"b1"})._replace(busy=names & {"b1"})
     reads.may_see.release(2)
@@ -231,7 +231,7 @@ def test_after_one_in_line_the_others_come_first(
     reads.await_waiting(2)
     # After this try the first one pauses for as long as the test likes.
     resume = threading.Event()
-    monkeypatch.setattr("coordinator.moments.time.sleep", lambda _: resume.wait(10))
+    monkeypatch.setattr("coordinator.services.snapshot_reads.time.sleep", lambda _: resume.wait(10))
     reads.may_see.release()
     assert reads.has_begun.acquire(timeout=10)
     assert reads.asked[-1] == ({"a1"}, False)
@@ -253,7 +253,7 @@ def test_who_is_not_read_in_time_hears_so(
 ) -> None:
     first = begin(reads, pool, "a1")
     assert reads.has_begun.acquire(timeout=10)
-    monkeypatch.setattr("coordinator.moments._TIMEOUT_S", 0.05)
+    monkeypatch.setattr("coordinator.services.snapshot_reads._TIMEOUT_S", 0.05)
     with pytest.raises(TryAgain, match="other reads of many accounts are in front"):
         reads.read({"b1"})
     reads.may_see.release()
@@ -280,7 +280,7 @@ def test_who_gives_up_says_why(
     kind: type[ShardError],
     why: str,
 ) -> None:
-    monkeypatch.setattr("coordinator.moments._TIMEOUT_S", -1)
+    monkeypatch.setattr("coordinator.services.snapshot_reads._TIMEOUT_S", -1)
     reads.next = sees
     reads.may_see.release()
     with pytest.raises(kind, match=why):

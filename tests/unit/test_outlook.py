@@ -2,8 +2,8 @@
 
 import pytest
 
-from coordinator.phased.courses import PROTOCOLS
-from coordinator.protocols.outlook import OUTLOOKS, Errand, Side, in_words
+from coordinator.engine.in_flight import PROTOCOLS
+from coordinator.operations.wording import OUTLOOKS, Errand, Side, in_words
 
 ERRAND = Errand("bob", "s2", "the leader, c2,", "its process is gone", 0.0, None, None)
 

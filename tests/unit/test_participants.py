@@ -5,7 +5,7 @@ import threading
 from types import SimpleNamespace
 from typing import Any
 
-from coordinator.participants import Participants
+from coordinator.engine.participants import Participants
 
 
 class Silent:

@@ -3,13 +3,13 @@
 import time
 from typing import cast
 
-from coordinator.phased.courses import Course, Place, Task
-from coordinator.phased.finisher import PhasedFinisher
-from coordinator.phased.visits import Visits
+from coordinator.engine.in_flight import Course, Place, Task
+from coordinator.engine.local_transactions import Visits
+from coordinator.engine.tickets import Excuse, NotDone
 from coordinator.protocols.saga import SAGA
 from coordinator.protocols.try_confirm_cancel import TCC
-from coordinator.shards import Shards
-from coordinator.tickets import Excuse, NotDone
+from coordinator.recovery.phased import PhasedFinisher
+from coordinator.shards.registry import Shards
 from tests.unit.tickets import Shards as SomeShards
 from tests.unit.tickets import queue, ticket
 

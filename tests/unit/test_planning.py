@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.planning import EMPTY_PLAN, Plan, Sorted, plan, sort_out
-from coordinator.tickets import Latch, Ticket
+from coordinator.engine.planning import EMPTY_PLAN, Plan, Sorted, plan, sort_out
+from coordinator.engine.tickets import Latch, Ticket
 from ledger.chain import first_link
 from ledger.model import Account, Reason, Refusal, Transfer
 from shard_client.branch import Locked, slots_of

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator import queue as queues
-from coordinator.grouping import pause_after
-from coordinator.queue import Overloaded, Queue
-from coordinator.tickets import Group, Ticket
+from coordinator.engine import scheduler as queues
+from coordinator.engine.grouping import pause_after
+from coordinator.engine.scheduler import Overloaded, Queue
+from coordinator.engine.tickets import Group, Ticket
 from tests.unit.tickets import (
     ANSWER,
     FAR_S,

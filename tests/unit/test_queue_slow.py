@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from coordinator.executor import Executors
-from coordinator.queue import Queue
-from coordinator.tickets import Excuse, Group, NotDone, State
+from coordinator.engine.scheduler import Queue
+from coordinator.engine.tickets import Excuse, Group, NotDone, State
+from coordinator.engine.two_phase_run import Executors
 from tests.unit.tickets import GONE, has_nothing, queue, take, take_at_once, ticket
 
 

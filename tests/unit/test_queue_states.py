@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from coordinator.queue import Closed, InUse, Overloaded
-from coordinator.tickets import Excuse, Latch, NotDone, State, Ticket, too_late
+from coordinator.engine.scheduler import Closed, InUse, Overloaded
+from coordinator.engine.tickets import Excuse, Latch, NotDone, State, Ticket, too_late
 from tests.unit.tickets import ANSWER, GONE, Shards, has_nothing, queue, take, ticket
 
 # --- deadlines, trouble ---------------------------------------------------------------------

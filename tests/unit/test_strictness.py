@@ -14,7 +14,7 @@ from coordinator.http.app import create_app
 from coordinator.http.openapi import document
 from coordinator.http.strictness import keep_repeated_apart, parameters_of
 from coordinator.settings import Settings
-from coordinator.shards import Shards
+from coordinator.shards.registry import Shards
 from coordinator.wiring import Process
 from tests.routes import routes
 

@@ -9,7 +9,8 @@ import pytest
 
 from coordinator.settings import Settings, Tracing
 from coordinator.telemetry.otel import OtelTracer
-from coordinator.telemetry.tracing import Tracer, tracer
+from coordinator.telemetry.tracers import tracer
+from coordinator.telemetry.tracing import Tracer
 
 ENDPOINT = "http://127.0.0.1:9/v1/traces"
 TRACE, CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -51,7 +52,7 @@ def test_without_an_endpoint_nothing_is_imported() -> None:
     run = _python(
         "import sys, coordinator.__main__\n"
         "from coordinator.settings import Settings\n"
-        "from coordinator.telemetry.tracing import tracer\n"
+        "from coordinator.telemetry.tracers import tracer\n"
         "assert not tracer(Settings(), 'c1-00000001').is_on\n"
         "assert not [name for name in sys.modules if name.startswith('opentelemetry')]"
     )

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from coordinator import queue as queues
-from coordinator.grouping import pause_after
-from coordinator.queue import Queue
-from coordinator.tickets import Group, Ticket, places
+from coordinator.engine import scheduler as queues
+from coordinator.engine.grouping import pause_after
+from coordinator.engine.scheduler import Queue
+from coordinator.engine.tickets import Group, Ticket, places
 from tests.unit.tickets import ANSWER, queue, ticket
 
 _ACCOUNTS = 20_000

@@ -4,8 +4,8 @@ import random
 import time
 from typing import Any
 
-from coordinator.queue import Queue
-from coordinator.tickets import Excuse, Group, Latch, NotDone, Refused, Ticket
+from coordinator.engine.scheduler import Queue
+from coordinator.engine.tickets import Excuse, Group, Latch, NotDone, Refused, Ticket
 from ledger.model import Reason, Refusal, Transfer
 
 FAR_S = 60.0

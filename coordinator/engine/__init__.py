@@ -1,0 +1,1 @@
+"""Runs transfers: queues them, forms groups, and takes each group through its protocol."""

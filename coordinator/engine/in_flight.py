@@ -1,0 +1,616 @@
+"""A transfer by TC/C or Saga on its way, and what one visit to a shard does to many of them: pure.
+
+A course is one attempt at a transfer. Its place says what is to be done next, and on which shard:
+to make a step durable in the phase table of its source's shard, to call its destination's shard, or
+to look up where it stands. `begin` and `go_on` plan a visit: what it writes, and where each course
+is once that is committed.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum, StrEnum
+from typing import NamedTuple
+
+from coordinator.engine.tickets import NotDone, Ticket
+from coordinator.protocols.phased import Outcome, PhasedProtocol, Step
+from coordinator.protocols.saga import SAGA
+from coordinator.protocols.try_confirm_cancel import TCC
+from ledger.decide import Move, decide, lacks_funds, move
+from ledger.ids import SLOT_COUNT, slot_of
+from ledger.model import Account, Entry, Reason, Refusal, Transfer
+from shard_client.branch import Locked
+from shard_client.phases import (
+    LAPSED,
+    PENDING,
+    Found,
+    PhaseChange,
+    PhaseRow,
+    PhaseState,
+    StepRow,
+    VisitWrites,
+    Wanted,
+)
+from shard_client.transfers import StoredTransfer
+
+# Of a visit that has nothing to lock or look up: compare-and-set is all that it needs.
+NOTHING_FOUND = Found(Locked(frozenset(range(SLOT_COUNT)), True, {}, {}, 2**63), {}, {}, {})
+PROTOCOLS: Mapping[str, PhasedProtocol] = {protocol.name: protocol for protocol in (TCC, SAGA)}
+
+
+class Task(Enum):
+    """What a course needs next."""
+
+    BEGIN = "it is to begin"
+    CALL = "its destination's shard is to be called"
+    ADVANCE = "what was heard is to be made durable in the phase table"
+    LOOK = "its phase is to be looked up"
+    NONE = "nothing"
+
+
+class Place(NamedTuple):
+    """Where a course is.
+
+    `event` is what was heard, to be made durable, and `refusal` why it was a no. `outcome` is that
+    of the phase table; `stored` is the record, if it was made or seen by this course.
+    """
+
+    phase: StrEnum | None
+    task: Task
+    event: StrEnum | None = None
+    refusal: Refusal | None = None
+    destination_state: str = ""
+    stored: StoredTransfer | None = None
+    outcome: str = PENDING
+
+    @property
+    def is_lapsed(self) -> bool:
+        """Whether it is certain that nothing comes of this attempt."""
+        return self.outcome == LAPSED
+
+
+class Course:
+    """One attempt at a transfer; see the module."""
+
+    __slots__ = (
+        "alone",
+        "attempts",
+        "error",
+        "excuse",
+        "gtrid",
+        "hindered_at",
+        "is_local",
+        "is_running",
+        "not_before",
+        "place",
+        "queued",
+        "since",
+        "skips",
+        "ticket",
+        "transfer",
+    )
+
+    def __init__(
+        self, transfer: Transfer, gtrid: str, place: Place, since: float, ticket: Ticket | None
+    ) -> None:
+        self.transfer = transfer
+        self.gtrid = gtrid
+        # One within a shard goes with those of its batch that do not: it is done where they begin.
+        source, destination = ticket.shards if ticket else ("", "")
+        self.is_local = source == destination != ""
+        self.place = place
+        self.ticket = ticket
+        # What its client is told if it lapses; without, it runs again.
+        self.excuse: NotDone | None = None
+        self.since = since
+        # The ticket that it has begun with: what comes after it in its batch may have to wait.
+        self.queued = ticket
+        # How often its next visit has failed, and since when it does; and how often it was because
+        # an account was locked.
+        self.attempts = 0
+        self.skips = 0
+        self.hindered_at = 0.0
+        self.not_before = 0.0
+        self.error: str | None = None
+        self.is_running = False
+        # A visit that it was part of failed: perhaps because of it.
+        self.alone = False
+
+    @property
+    def attempt(self) -> tuple[str, str]:
+        return self.transfer.id, self.gtrid
+
+    @property
+    def protocol(self) -> PhasedProtocol:
+        return PROTOCOLS[self.transfer.protocol]
+
+    @property
+    def is_done(self) -> bool:
+        return self.place.task is Task.NONE
+
+    @property
+    def step(self) -> Step:
+        """The step that is to be made durable."""
+        phase, event = self.place.phase, self.place.event
+        assert phase is not None
+        assert event is not None
+        return self.protocol.step(phase, event)
+
+    @property
+    def call(self) -> StrEnum:
+        assert self.place.phase is not None
+        call = self.protocol.call_of(self.place.phase)
+        assert call is not None
+        return call
+
+    @property
+    def account(self) -> str | None:
+        """The account that its next visit changes."""
+        task = self.place.task
+        if task is Task.CALL:
+            return self.transfer.destination
+        if task is Task.ADVANCE:
+            return self.transfer.source if self.step.source else None
+        # Whether it has begun is certain only behind the lock: its packet may be on its way still.
+        may_begin = task is Task.BEGIN or (task is Task.LOOK and self.place.phase is None)
+        return self.transfer.source if may_begin else None
+
+    @property
+    def ends(self) -> tuple[str, ...]:
+        """The accounts that it has to have when it begins: what one across shards does to its
+        destination comes later, in a visit of its own.
+        """
+        source, destination = self.transfer.source, self.transfer.destination
+        return (source, destination) if self.is_local else (source,)
+
+    @property
+    def where(self) -> str:
+        """The account on whose shard its next visit is."""
+        is_call = self.place.task is Task.CALL
+        return self.transfer.destination if is_call else self.transfer.source
+
+    @property
+    def can_be_answered(self) -> bool:
+        """Its outcome is recorded, and all that a client could see of it is done."""
+        if self.place.stored is None or self.place.task is Task.NONE:
+            return self.place.stored is not None
+        if self.place.task is not Task.ADVANCE:
+            return False
+        return self.step.phase in self.protocol.final and self.step.source is None
+
+    def failed(self, why: str, now: float) -> None:
+        """Its visit has failed, at `now` by the monotonic clock."""
+        self.error = why
+        self.attempts += 1
+        if self.attempts == 1:
+            self.hindered_at = now
+
+    def expire(self, excuse: NotDone | None) -> bool:
+        """Give it up, if its protocol can at this place; says whether it can."""
+        phase = self.place.phase
+        event = self.protocol.orphaned.get(phase) if phase else None
+        if event is None or self.place.task is not Task.CALL:
+            return False
+        self.place = self.place._replace(task=Task.ADVANCE, event=event)
+        self.excuse = excuse
+        self.attempts, self.error = 0, None
+        return True
+
+    def look_up(self) -> None:
+        """A visit to its source's shard was not answered: how far it is, only that knows."""
+        if self.place.task in (Task.BEGIN, Task.ADVANCE):
+            self.place = self.place._replace(task=Task.LOOK)
+
+
+def begin_of(ticket: Ticket, gtrid: str, now: float) -> Course:
+    """The course of a ticket that is to begin."""
+    return Course(ticket.transfer, gtrid, Place(None, Task.BEGIN), now, ticket)
+
+
+def taken_over(row: PhaseRow, now: float) -> Course:
+    """The course of a row of the phase table, by whoever finishes it."""
+    protocol = PROTOCOLS[row.transfer.protocol]
+    return Course(row.transfer, row.gtrid, _resumed(protocol, row, None), now, None)
+
+
+def _resumed(protocol: PhasedProtocol, row: PhaseRow, stored: StoredTransfer | None) -> Place:
+    """What is to be done next with a transfer that is in this phase."""
+    phase = protocol.phase(row.phase)
+    event = protocol.orphaned.get(phase) or protocol.by_itself.get(phase)
+    task = Task.ADVANCE if event else Task.CALL
+    refusal = Refusal(Reason(row.reason), row.detail or "") if row.reason else None
+    return Place(phase, task, event, refusal, row.destination_state, stored, row.outcome)
+
+
+# --- what a visit needs ---------------------------------------------------------------------
+
+
+def wanted(courses: Sequence[Course]) -> Wanted:
+    """What a visit that takes these courses on is to lock and look up."""
+    needs = Wanted(set(), set(), set(), set(), set())
+    for course in courses:
+        id_ = course.transfer.id
+        if course.place.task is Task.BEGIN:
+            needs.accounts.update(course.ends)
+        elif course.account:
+            needs.accounts.add(course.account)
+        if course.place.task is Task.CALL:
+            needs.steps.add(id_)
+        elif course.place.task is Task.LOOK:
+            needs.phases.add(id_)
+        elif course.account and course.place.task is Task.ADVANCE:
+            needs.standing.add(id_)
+        if course.place.task in (Task.BEGIN, Task.LOOK):
+            needs.transfers.add(id_)
+    return needs
+
+
+# --- what a visit does ----------------------------------------------------------------------
+
+
+class Visited(NamedTuple):
+    """A visit's plan: what it writes, and where its courses are after it; and those for which
+    something stood in the way, and why.
+    """
+
+    writes: VisitWrites
+    places: list[tuple[Course, Place]]
+    hindered: list[tuple[Course, str]]
+
+
+class Begin(NamedTuple):
+    """A plan of the visit in which transfers begin; and for each why it is refused without a
+    record.
+    """
+
+    visit: Visited
+    refusals: list[Refusal | None]
+
+
+def begin(courses: Sequence[Course], found: Found, now: int, expires_at: int) -> Begin:
+    """Plan the visit in which transfers begin, all on one shard; see `begin_together`."""
+    on = [("here", course) for course in courses]
+    return begin_together(on, {"here": found}, now, expires_at)["here"]
+
+
+def begin_together(
+    courses: Iterable[tuple[str, Course]],
+    found: Mapping[str, Found],
+    now: int,
+    expires_at: int,
+) -> dict[str, Begin]:
+    """Plan the visits in which transfers begin, each on its source's shard; one visit for each
+    shard that `found` has.
+
+    The caller holds the locks of the accounts and has not found their ids. What is hindered has to
+    wait, with what comes after it in its batch: whether it is refused depends on those before it.
+    """
+    begins = {shard: Begin(Visited(VisitWrites(), [], []), []) for shard in found}
+    order = _Order()
+    for shard, course in courses:
+        visit, refusals = begins[shard]
+        result = _first(course, visit.writes, found[shard], now)
+        if order.has_to_wait(course, result, visit.writes, found[shard]):
+            visit.hindered.append((course, "one before it in its batch is not decided yet"))
+            continue
+        is_unrecorded = isinstance(result, Refusal) and not result.is_recorded
+        refusals.append(result if isinstance(result, Refusal) and is_unrecorded else None)
+        place = _begun(course, result, visit.writes, now, expires_at)
+        order.begins(course, place)
+        visit.places.append((course, place))
+    return begins
+
+
+def _first(
+    course: Course, writes: VisitWrites, found: Found, now: int
+) -> tuple[list[Account], list[Entry]] | Refusal:
+    """The first thing that happens to a transfer, and to one within its shard the only one: the
+    accounts after it, and the entries that it makes.
+    """
+    transfer = course.transfer
+    source = _account(transfer.source, writes, found)
+    if not course.is_local:
+        first = course.protocol.first.source
+        assert first is not None
+        moved = move(first, transfer, source, now)
+        if isinstance(moved, Refusal):
+            return moved
+        return [moved.account], [moved.entry] if moved.entry else []
+    ends = (source, _account(transfer.destination, writes, found))
+    accounts = {account.id: account for account in ends if account}
+    (outcome,), changed = decide(accounts, [transfer], now)
+    return outcome if isinstance(outcome, Refusal) else ([*changed.values()], [*outcome])
+
+
+def _begun(
+    course: Course,
+    result: tuple[list[Account], list[Entry]] | Refusal,
+    writes: VisitWrites,
+    now: int,
+    expires_at: int,
+) -> Place:
+    """Lay out the writes of one that begins; where it is after them."""
+    done = Place(None if course.is_local else course.protocol.begin, Task.NONE)
+    if isinstance(result, Refusal):
+        if not result.is_recorded:
+            return done
+        stored = _record(course, Outcome.REJECTED.value, result, now)
+        writes.transfers.append(stored)
+        return done._replace(stored=stored)
+    accounts, entries = result
+    for account in accounts:
+        _put(writes, account)
+    writes.entries += entries
+    if course.is_local:
+        stored = _record(course, Outcome.COMMITTED.value, None, entries[0].stamp)
+        writes.transfers.append(stored)
+        return done._replace(stored=stored)
+    protocol, phase = course.protocol, course.protocol.first.phase
+    row = PhaseRow(
+        course.transfer,
+        course.gtrid,
+        phase.value,
+        PENDING,
+        protocol.source_states[phase],
+        protocol.absent.value,
+        attempts=0,
+        next_attempt_at=now,
+        expires_at=expires_at,
+        updated_at=now,
+        reason=None,
+        detail=None,
+    )
+    writes.begun.append(row)
+    return Place(phase, Task.CALL)
+
+
+class _Order:
+    """What of those that begin together bears upon those after them in their batches.
+
+    An account pays with what it has: what those before are to bring it comes later, and what they
+    have taken from it may come back. Whoever has enough without is decided as if they were done.
+    """
+
+    def __init__(self) -> None:
+        self._may_come: defaultdict[tuple[int, str], int] = defaultdict(int)
+        self._held: set[tuple[int, str]] = set()
+
+    def has_to_wait(
+        self, course: Course, result: object, writes: VisitWrites, found: Found
+    ) -> bool:
+        """Whether its outcome is open while one before it in its batch is, or it comes after one
+        that has to wait.
+        """
+        if course.ticket is None or course.ticket.batch is None:
+            return False
+        places = _places(course.ticket)
+        waits = not self._held.isdisjoint(places)
+        lacks = isinstance(result, Refusal) and result.reason is Reason.INSUFFICIENT_FUNDS
+        if lacks and not waits and (more := self._may_come.get(places[0])):
+            account = _account(course.transfer.source, writes, found)
+            assert account is not None
+            waits = not lacks_funds(course.transfer, account, more)
+        if waits:
+            self._held.update(places)
+        return waits
+
+    def begins(self, course: Course, place: Place) -> None:
+        """It is planned to be at `place` after the visit."""
+        if course.ticket and course.ticket.batch is not None and place.task is not Task.NONE:
+            for end in _places(course.ticket):
+                self._may_come[end] += course.transfer.amount
+
+
+def _places(ticket: Ticket) -> list[tuple[int, str]]:
+    """A ticket's accounts within its batch."""
+    batch = id(ticket.batch)
+    return [(batch, ticket.transfer.source), (batch, ticket.transfer.destination)]
+
+
+def has_to_enter(courses: Iterable[Course]) -> bool:
+    """Whether a visit that takes these courses on has to lock or look up anything."""
+    return any(course.account or course.place.task is Task.LOOK for course in courses)
+
+
+def go_on(
+    courses: Sequence[Course], found: Found, absent: set[str], now: int, pause_us: int
+) -> Visited:
+    """Plan a visit that takes courses on. `found` is NOTHING_FOUND if nothing was looked for,
+    `absent` are accounts that are known not to exist; what cannot be done now is noted in the phase
+    table as to be tried again after a pause.
+    """
+    visit = Visited(VisitWrites(), [], [])
+    for course in courses:
+        slots = found.locked.slots
+        if not found.locked.is_writable or slot_of(course.where) not in slots:
+            visit.hindered.append((course, "its shard is read only, or its slot has moved"))
+            continue
+        account = course.account
+        if account and account not in found.locked.accounts and account not in absent:
+            visit.hindered.append((course, locked_by_others(course)))
+            continue
+        place: Place | None
+        if course.place.task is Task.CALL:
+            place = _call(course, visit.writes, found, now)
+        elif course.place.task is Task.ADVANCE:
+            place = _advance(course, visit, found, now, pause_us)
+        else:
+            place = _look(course, visit.writes, found)
+        if place:
+            visit.places.append((course, place))
+    return visit
+
+
+def locked_by_others(course: Course) -> str:
+    """What stands in the way of a course whose account is not free."""
+    return f"account {course.account} is locked by other transfers"
+
+
+def _call(course: Course, writes: VisitWrites, found: Found, now: int) -> Place:
+    """Carry out a call on the destination's shard, or find that it was carried out."""
+    transfer, protocol = course.transfer, course.protocol
+    row = found.steps.get(course.attempt)
+    state = protocol.state(row.state) if row else protocol.absent
+    reaction = protocol.react(state, course.call)
+    refusal: Refusal | None = None
+    stamp = now
+    if reaction.move:
+        account = _account(transfer.destination, writes, found)
+        result = move(reaction.move, transfer, account, now)
+        if isinstance(result, Refusal):
+            reaction, refusal = protocol.refused, result
+        else:
+            _put(writes, result.account)
+            if result.entry:
+                writes.entries.append(result.entry)
+                stamp = result.entry.stamp
+    elif row and row.reason:
+        refusal = Refusal(Reason(row.reason), row.detail or "")
+    step = StepRow(
+        *course.attempt,
+        transfer.destination,
+        transfer.amount,
+        reaction.state.value,
+        is_empty=int(row is None and reaction.move is None and refusal is None),
+        stamp=stamp,
+        reason=refusal.reason.value if refusal else None,
+        detail=refusal.detail if refusal else None,
+    )
+    if row is None:
+        writes.new_steps.append(step)
+    elif row.state != step.state:
+        writes.next_steps.append(step)
+    else:
+        writes.rests_on_reading = True
+    return course.place._replace(
+        task=Task.ADVANCE,
+        event=reaction.event,
+        refusal=refusal,
+        destination_state=reaction.state.value,
+    )
+
+
+def _advance(course: Course, visit: Visited, found: Found, now: int, pause_us: int) -> Place | None:
+    """Make a step durable on the source's shard; None if it has to be tried again."""
+    writes, transfer, place, protocol = visit.writes, course.transfer, course.place, course.protocol
+    assert place.phase is not None
+    was, step, stamp = place.phase.value, course.step, now
+    if step.source:
+        if found.standing.get(course.attempt) != was:
+            # Somebody else has taken it further.
+            return place._replace(task=Task.LOOK)
+        result = move(step.source, transfer, _account(transfer.source, writes, found), now)
+        if isinstance(result, Refusal):
+            # Later, perhaps: it is not the outcome of the transfer, and the phase stays.
+            waiting = _state(course, place, course.attempts + 1, now + pause_us, now)
+            writes.changed.append(PhaseChange(course.attempt, was, waiting))
+            visit.hindered.append((course, result.detail))
+            return None
+        _put(writes, result.account)
+        if result.entry:
+            writes.entries.append(result.entry)
+            stamp = result.entry.stamp
+    stored, outcome = place.stored, place.outcome
+    if step.outcome:
+        stored, outcome = _record(course, step.outcome.value, place.refusal, stamp), step.outcome
+        writes.transfers.append(stored)
+    elif outcome == PENDING:
+        outcome = LAPSED
+    after = place._replace(
+        phase=step.phase, task=Task.NONE, event=None, stored=stored, outcome=outcome
+    )
+    if step.phase in protocol.final:
+        writes.changed.append(PhaseChange(course.attempt, was, None))
+        return after
+    writes.changed.append(PhaseChange(course.attempt, was, _state(course, after, 0, now, now)))
+    event = protocol.by_itself.get(step.phase)
+    return after._replace(task=Task.ADVANCE if event else Task.CALL, event=event)
+
+
+def attempts_of(courses: Iterable[Course], now: int, pause_us: int) -> VisitWrites:
+    """What the phase table is to say of courses whose destination could not be called: how often
+    it was tried, and when it is tried again. A call is not durable on the source's shard otherwise.
+    """
+    writes = VisitWrites()
+    for course in courses:
+        place = course.place
+        if place.phase and place.task is Task.CALL:
+            state = _state(course, place, course.attempts, now + pause_us, now)
+            writes.changed.append(PhaseChange(course.attempt, place.phase.value, state))
+    return writes
+
+
+def _state(course: Course, place: Place, attempts: int, next_at: int, now: int) -> PhaseState:
+    """What the phase table has of a course at a place."""
+    assert place.phase is not None
+    refusal = place.refusal
+    return PhaseState(
+        place.phase.value,
+        str(place.outcome),
+        course.protocol.source_states[place.phase],
+        place.destination_state or course.protocol.absent.value,
+        attempts,
+        next_at,
+        now,
+        refusal.reason.value if refusal else None,
+        refusal.detail if refusal else None,
+    )
+
+
+def _record(course: Course, status: str, refusal: Refusal | None, stamp: int) -> StoredTransfer:
+    """What is recorded of a transfer, for good."""
+    reason, detail = (refusal.reason.value, refusal.detail) if refusal else (None, None)
+    return StoredTransfer(course.transfer, course.gtrid, status, reason, detail, stamp)
+
+
+def _look(course: Course, writes: VisitWrites, found: Found) -> Place:
+    """Where a course stands, by what its source's shard has."""
+    writes.rests_on_reading = True
+    known = found.locked.known.get(course.transfer.id)
+    is_ours = known is not None and known.gtrid == course.gtrid and known.status != PENDING
+    stored = known if is_ours else None
+    row = found.phases.get(course.attempt)
+    if row:
+        return _resumed(course.protocol, row, stored)
+    outcome = stored.status if stored else LAPSED
+    return course.place._replace(task=Task.NONE, event=None, stored=stored, outcome=outcome)
+
+
+def _account(name: str, writes: VisitWrites, found: Found) -> Account | None:
+    return writes.accounts.get(name) or found.locked.accounts.get(name)
+
+
+def _put(writes: VisitWrites, account: Account) -> None:
+    writes.accounts[account.id] = account
+
+
+# --- one moment -----------------------------------------------------------------------------
+
+
+def as_whole(
+    accounts: Mapping[str, Account], rows: Iterable[PhaseRow], steps: Iterable[StepRow]
+) -> dict[str, Account]:
+    """Accounts that were read at one moment, without the one side of a transfer whose other side is
+    not there yet. `rows` are the unfinished transfers from them, `steps` how far these are on their
+    destinations' shards.
+    """
+    found = dict(accounts)
+    states = {step.attempt: step.state for step in steps}
+    for row in rows:
+        protocol = PROTOCOLS[row.transfer.protocol]
+        what = protocol.whole.get(protocol.phase(row.phase))
+        if what is None or states.get(row.attempt) == protocol.arrived:
+            continue
+        name = row.transfer.source if what is Move.REFUND else row.transfer.destination
+        if name in found:
+            account = found[name]
+            found[name] = account._replace(balance=account.balance + row.transfer.amount)
+    return found
+
+
+def hangs_on_step(row: PhaseRow) -> bool:
+    """Whether the balance of the source, for whoever reads many at one moment, depends on what the
+    destination's shard says. When the outcome is recorded it does not any more.
+    """
+    protocol = PROTOCOLS[row.transfer.protocol]
+    phase = protocol.phase(row.phase)
+    return phase in protocol.undecided and protocol.whole.get(phase) is Move.REFUND

@@ -1,0 +1,218 @@
+"""Takes transfers by TC/C and Saga further: one local transaction on each shard that they need, all
+at once.
+"""
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+from coordinator.engine.in_flight import (
+    NOTHING_FOUND,
+    Course,
+    Visited,
+    attempts_of,
+    go_on,
+    has_to_enter,
+    locked_by_others,
+    wanted,
+)
+from coordinator.engine.participants import Participants
+from coordinator.shards.registry import Shards
+from coordinator.telemetry.metrics import Metrics
+from coordinator.telemetry.tracing import GroupTrace
+from ledger.ids import slot_of
+from shard_client.branch import clock_is_ahead
+from shard_client.connection import LOCK_WAIT_S
+from shard_client.errors import (
+    ClockAhead,
+    DuplicateRow,
+    ShardError,
+    ShardUnavailable,
+    TryAgain,
+)
+from shard_client.phases import Found, Visit
+from shard_client.xid import Gtrid
+
+# The pause that is noted in the phase table for a step that cannot be made now.
+_PAUSE_US = 1_000_000
+
+
+def is_collision(error: ShardError | None) -> bool:
+    """Whether a visit was undone because somebody else was at the same, or was faster."""
+    return isinstance(error, TryAgain | DuplicateRow)
+
+
+class Visits:
+    """Makes visits. A shard may take `lock_s` to lock and look up, `write_s` to commit."""
+
+    def __init__(self, shards: Shards, metrics: Metrics, *, lock_s: float, write_s: float) -> None:
+        self._shards = shards
+        self._metrics = metrics
+        self._lock_s = lock_s
+        self._write_s = write_s
+
+    def deadline(self) -> float:
+        """For a packet that locks or looks up."""
+        return time.monotonic() + self._lock_s
+
+    def enter(
+        self,
+        parties: Participants[Visit],
+        work: Mapping[str, Sequence[Course]],
+        in_line: Course | None = None,
+    ) -> dict[str, Found]:
+        """Begin a visit on each of these shards; those that are lost are missing. The account of
+        the course that is `in_line` is waited for, up to a second, before anything else is locked.
+        """
+        began = time.monotonic()
+        parties.open(work, self.deadline())
+        if in_line and in_line.account:
+            account, shard = in_line.account, self._shards.shard_of(in_line.where)
+            deadline = self.deadline() + LOCK_WAIT_S
+            parties.ask([shard], lambda v: v.wait_for([account], deadline), "lock")
+        needs = {shard: wanted(courses) for shard, courses in work.items()}
+        # Phases and steps are waited for, where others are at the same transfers.
+        found = parties.ask(
+            list(work), lambda v: v.enter(needs[v.shard], self.deadline() + LOCK_WAIT_S), "enter"
+        )
+        for shard, answer in found.items():
+            if not answer.locked.is_writable:
+                self._shards.note(ShardUnavailable(shard, "it is read only"))
+        waited_us = round((time.monotonic() - began) * 1e6)
+        # One that shows no slots has shown no clock either; what is asked of it has to wait.
+        shown = {s: answer.locked for s, answer in found.items() if answer.locked.slots}
+        self._leave_out(parties, {s: locked.latest + waited_us for s, locked in shown.items()})
+        return {shard: answer for shard, answer in found.items() if shard in parties.branches}
+
+    def _leave_out(self, parties: Participants[Visit], latest: Mapping[str, int]) -> None:
+        """Make no visit to shards of whose clock this process's is too far ahead."""
+        now = time.time_ns() // 1000
+        for shard, stamp in latest.items():
+            if now > stamp and shard in parties.branches:
+                error = ClockAhead(shard, clock_is_ahead(now, stamp))
+                self._metrics.stamps_refused.inc()
+                self._shards.clocks.refused(str(error))
+                parties.leave_out(error)
+
+    def absent(
+        self, parties: Participants[Visit], missing: Mapping[str, set[str]]
+    ) -> dict[str, set[str]]:
+        """Which of these accounts do not exist, on each shard, rather than being locked."""
+        asked = {shard: names for shard, names in missing.items() if names}
+        existing = parties.ask(
+            list(asked), lambda v: v.existing(asked[v.shard], self.deadline()), "lock"
+        )
+        return {shard: asked[shard] - found for shard, found in existing.items()}
+
+    def leave(self, parties: Participants[Visit], visits: Mapping[str, Visited]) -> set[str]:
+        """Write and commit; says on which shards that was answered."""
+        writing = [shard for shard, visit in visits.items() if not visit.writes.is_empty]
+        idle = [shard for shard in visits if shard not in writing]
+        parties.release(idle, self._write_s)
+        done = parties.ask(
+            writing,
+            lambda v: v.leave(visits[v.shard].writes, time.monotonic() + self._write_s),
+            "leave",
+            releases=True,
+        )
+        return {*done, *idle}
+
+    def go_on(
+        self,
+        gtrid: Gtrid,
+        courses: Iterable[Course],
+        trace: GroupTrace,
+        in_line: Course | None = None,
+    ) -> dict[str, ShardError]:
+        """Take courses a step further, each on the shard that it needs. One for which that failed
+        has an `error`, and one more attempt; only for the account of the one that is `in_line` is
+        it waited. Says which shards were lost.
+        """
+        began = time.monotonic()
+        work: dict[str, list[Course]] = defaultdict(list)
+        for course in courses:
+            work[self._shards.shard_of(course.where)].append(course)
+        parties = Participants(self._shards, gtrid, self._metrics, trace, Visit)
+        with parties.used():
+            visits = self._plan(parties, work, in_line)
+            done = self.leave(parties, visits)
+        self._metrics.phase("visiting", time.monotonic() - began)
+        trace.phase("visiting", began)
+        for shard, visit in visits.items():
+            if shard in done:
+                self.apply(visit)
+        for shard, error in parties.lost.items():
+            for course in work[shard]:
+                if shard in visits:
+                    course.look_up()
+                is_awaited = in_line is not None and course.account == in_line.account
+                is_locked = is_awaited and is_collision(error)
+                why = locked_by_others(course) if is_locked else str(error)
+                course.failed(why, time.monotonic())
+        return parties.lost
+
+    def _plan(
+        self,
+        parties: Participants[Visit],
+        work: Mapping[str, list[Course]],
+        in_line: Course | None,
+    ) -> dict[str, Visited]:
+        entering = {shard: courses for shard, courses in work.items() if has_to_enter(courses)}
+        found = self.enter(parties, entering, in_line)
+        straight = [shard for shard in work if shard not in entering]
+        parties.open(straight, self.deadline())
+        straight = [shard for shard in straight if shard in parties.branches]
+        self._leave_out(parties, {shard: self._shards.clocks.latest(shard) for shard in straight})
+        found |= dict.fromkeys(straight, NOTHING_FOUND)
+        missing = {
+            shard: {course.account for course in courses if course.account}
+            - found[shard].locked.accounts.keys()
+            for shard, courses in work.items()
+            if shard in found
+        }
+        absent = self.absent(parties, missing)
+        now = time.time_ns() // 1000
+        visits = {
+            shard: go_on(work[shard], answer, absent.get(shard, set()), now, _PAUSE_US)
+            for shard, answer in found.items()
+            if shard in parties.branches
+        }
+        for shard, visit in visits.items():
+            slots = found[shard].locked.slots
+            if any(slot_of(course.where) not in slots for course, _ in visit.hindered):
+                self._shards.look_again()
+        return visits
+
+    def note_attempts(self, gtrid: Gtrid, courses: Iterable[Course], pause_s: float) -> None:
+        """Let the phase tables say that these could not go on, as far as their shards can be asked:
+        it is for those who look, and nothing rests on it.
+        """
+        now = time.time_ns() // 1000
+        work: dict[str, list[Course]] = defaultdict(list)
+        for course in courses:
+            work[self._shards.shard_of(course.transfer.source)].append(course)
+        visits = {
+            shard: Visited(attempts_of(some, now, round(pause_s * 1e6)), [], [])
+            for shard, some in work.items()
+            if self._shards.trouble_with(shard) is None and now <= self._shards.clocks.latest(shard)
+        }
+        parties = Participants(self._shards, gtrid, self._metrics, GroupTrace(), Visit)
+        with parties.used():
+            parties.open(visits, self.deadline())
+            self.leave(parties, {name: visits[name] for name in parties.branches})
+
+    def apply(self, visit: Visited) -> None:
+        """The visit is committed: its courses are where it was planned."""
+        phases: Counter[tuple[str, str]] = Counter()
+        now = time.monotonic()
+        for course, place in visit.places:
+            if place.phase is not None and place.phase is not course.place.phase:
+                phases[course.protocol.name, place.phase.value] += 1
+            course.place = place
+            course.attempts, course.skips, course.error, course.alone = 0, 0, None, False
+            if course.is_done and not course.is_local:
+                self._metrics.course_ended(course.protocol.name, now - course.since)
+        self._metrics.phases_changed(phases)
+        for course, why in visit.hindered:
+            course.failed(why, now)
+            course.skips += 1

@@ -1,0 +1,394 @@
+"""Runs a group of transfers by TC/C or Saga.
+
+    queue -> [ begin -> call -> advance -> (call -> advance) ] -> answer
+
+All transfers of the group go through their phases together, so that each local transaction is
+shared by many. One that cannot go on here is given up, if its protocol can, or left to the
+finisher.
+"""
+
+import random
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from coordinator.engine import group_log
+from coordinator.engine.grouping import pause_after
+from coordinator.engine.in_flight import Course, Task, begin_of, begin_together
+from coordinator.engine.local_transactions import Visits, is_collision
+from coordinator.engine.participants import Participants
+from coordinator.engine.planning import why_ahead
+from coordinator.engine.scheduler import Queue
+from coordinator.engine.shard_refusals import (
+    after_too_much,
+    note_hindrance,
+    refuse_ahead,
+    refused_alone,
+)
+from coordinator.engine.tickets import Excuse, Group, NotDone, Refused, Settled, Ticket, too_crowded
+from coordinator.engine.two_phase_run import Names, known_answer
+from coordinator.shards.registry import Shards
+from coordinator.telemetry.metrics import Metrics
+from coordinator.telemetry.tracing import Tracer
+from ledger.decide import refuse_reuse
+from ledger.ids import slot_of
+from shard_client.errors import ClockAhead, ShardError, StatementRefused, is_busy
+from shard_client.phases import PENDING, Found, Visit
+from shard_client.transfers import StoredTransfer, probe
+
+# So long is a course tried here whose account others have locked, or whose shard has undone the
+# visit. While it is, its source is at no other group's disposal.
+_PATIENCE_S = 0.1
+
+
+class PhasedResolver(Protocol):
+    """Goes on with what cannot go on here, as long as that takes."""
+
+    def add(self, *courses: Course) -> None: ...
+
+    def crowded(self, limit: int) -> set[str]: ...
+
+
+class PhasedRun:
+    """One group on its way. Whatever happens, each of its tickets then is answered, or waits again,
+    or is with the finisher.
+    """
+
+    def __init__(
+        self,
+        group: Group,
+        *,
+        queue: Queue,
+        shards: Shards,
+        visits: Visits,
+        finisher: PhasedResolver,
+        metrics: Metrics,
+        tracer: Tracer,
+        names: Names,
+        grace_s: float,
+        unfinished_max: int,
+    ) -> None:
+        self._group = group
+        self._queue = queue
+        self._shards = shards
+        self._visits = visits
+        self._finisher = finisher
+        self._metrics = metrics
+        self._grace_s = grace_s
+        self._unfinished_max = unfinished_max
+        self._gtrid = names.gtrid(group.tickets[0].shards[0])
+        self._trace = tracer.group(self._gtrid, [ticket.origin for ticket in group.tickets])
+        self._again: list[Ticket] = []
+        # Accounts that others had locked, once, and for as long as they were tried.
+        self._missed: set[str] = set()
+        self._stuck: set[str] = set()
+        self._courses: list[Course] = []
+
+    def run(self) -> None:
+        """See the class."""
+        try:
+            self._metrics.group_size.observe(len(self._group.tickets))
+            self._begin()
+            self._go_on()
+        except Exception:
+            group_log.log_bug(self._gtrid, self._group.tickets, "on its way")
+            self._give_up_after_bug()
+        finally:
+            self._queue.finished(self._group, self._again, self._missed, self._stuck)
+            self._metrics.deferred.inc(len(self._again))
+            self._trace.end(self._group.way)
+
+    def _give_up_after_bug(self) -> None:
+        """How far its courses are is not known: the phase table will say."""
+        begun = {id(course.ticket) for course in self._courses}
+        for course in self._courses:
+            if not course.is_done:
+                course.place = course.place._replace(task=Task.LOOK)
+        self._leave([course for course in self._courses if not course.is_done])
+        self._again = [
+            ticket
+            for ticket in self._group.tickets
+            if ticket.answer is None and id(ticket) not in begun
+        ]
+        self._delay(self._again)
+
+    # --- begin ------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        """Make the first step of each transfer durable, on its source's shard."""
+        work: dict[str, list[Course]] = defaultdict(list)
+        now = time.monotonic()
+        courses = [begin_of(ticket, str(self._gtrid), now) for ticket in self._group.tickets]
+        for course, ticket in zip(courses, self._group.tickets, strict=True):
+            work[ticket.shards[0]].append(course)
+        parties = Participants(self._shards, self._gtrid, self._metrics, self._trace, Visit)
+        with parties.used():
+            found = self._visits.enter(parties, work)
+            asked = {shard: {name for c in work[shard] for name in c.ends} for shard in found}
+            missing = {
+                shard: names - found[shard].locked.accounts.keys() for shard, names in asked.items()
+            }
+            absent = self._visits.absent(parties, missing)
+            taken = sum(map(len, missing.values())) - sum(map(len, absent.values()))
+            self._queue.met_others(self._group, taken, sum(map(len, asked.values())))
+            found = {shard: found[shard] for shard in parties.branches}
+            for shard, names in missing.items():
+                self._missed |= names - absent.get(shard, names)
+            begins = _sort(courses, found, {name for some in absent.values() for name in some})
+            refuse_ahead(self._queue, self._shards.clocks, self._metrics, begins.ahead)
+            self._withdraw_crowd(begins.ready)
+            self._write_first(parties, begins.ready, found)
+        for ticket in begins.waiting:
+            error = parties.lost.get(ticket.shards[0])
+            if isinstance(error, ClockAhead):
+                excuse = NotDone(Excuse.SHARD_UNAVAILABLE, f"{error}; nothing has happened")
+                self._queue.withdraw([ticket], excuse)
+        if begins.is_displaced:
+            self._shards.look_again()
+        waiting = after_too_much(self._queue, self._gtrid, begins.waiting, parties.lost)
+        for ticket in waiting:
+            note_hindrance(ticket, parties.lost, ticket.shards)
+        self._put_again(waiting)
+        self._answer_known(begins.known)
+
+    def _withdraw_crowd(self, ready: list[Course]) -> None:
+        """Write nothing of those towards accounts that are locked and for which too many that have
+        begun wait already.
+        """
+        crowded = self._finisher.crowded(self._unfinished_max)
+        for course in ready if crowded else ():
+            if course.ticket and course.transfer.destination in crowded:
+                answer = too_crowded(course.transfer.destination, self._unfinished_max)
+                self._queue.withdraw([course.ticket], answer)
+
+    def _write_first(
+        self, parties: Participants[Visit], every: list[Course], found: dict[str, Found]
+    ) -> None:
+        claimed = self._queue.claim_for_writing(
+            [course.ticket for course in every if course.ticket], str(self._gtrid)
+        )
+        kept = set(map(id, claimed))
+        begun = [(c.ticket.shards[0], c) for c in every if c.ticket and id(c.ticket) in kept]
+        now = time.time_ns() // 1000
+        expires_at = now + round(self._grace_s * 1e6)
+        begins = begin_together(begun, found, now, expires_at)
+        visits = {shard: begin.visit for shard, begin in begins.items()}
+        self._wait(c.ticket for visit in visits.values() for c, _ in visit.hindered)
+        done = self._visits.leave(parties, visits)
+        for shard, visit in visits.items():
+            courses = [course for course, _ in visit.places]
+            if shard in done:
+                self._visits.apply(visit)
+                answers = zip(courses, begins[shard].refusals, strict=True)
+                self._queue.settle((c.ticket, Refused(r)) for c, r in answers if r and c.ticket)
+                self._courses += courses
+            else:
+                self._not_begun(courses, parties.lost[shard])
+
+    def _wait(self, tickets: Iterable[Ticket | None]) -> None:
+        """Nothing is written for these: they wait for those before them in their batches."""
+        waiting = [ticket for ticket in tickets if ticket]
+        for ticket in waiting:
+            ticket.has_waited = True
+        self._queue.reopen(waiting, str(self._gtrid))
+        self._put_again(waiting)
+
+    def _not_begun(self, courses: list[Course], error: ShardError) -> None:
+        """The visit in which these were to begin has failed, or was not answered."""
+        tickets = [course.ticket for course in courses if course.ticket]
+        if is_collision(error):
+            self._queue.reopen(tickets, str(self._gtrid))
+            self._put_again(tickets)
+            return
+        for ticket in tickets:
+            note_hindrance(ticket, {error.shard: error}, [error.shard])
+        if isinstance(error, StatementRefused):
+            group_log.log_refused(self._gtrid, tickets, error)
+            for ticket in tickets:
+                ticket.limit = max(len(tickets) // 2, 1)
+            if len(courses) == 1:
+                courses[0].excuse = refused_alone(error)
+        # They may have begun, even if it was the COMMIT that was refused: the finisher looks behind
+        # their locks, and what has not begun runs again.
+        for course in courses:
+            course.look_up()
+        self._leave(courses)
+
+    # --- go on ------------------------------------------------------------------------------
+
+    def _go_on(self) -> None:
+        """Take what has begun through its phases. Those whose accounts others have locked are tried
+        again beside those that go on.
+        """
+        active = self._settled(self._courses)
+        while active:
+            lost = self._visits.go_on(self._gtrid, active, self._trace)
+            late = [course for course in active if self._is_late(course, lost)]
+            # What is locked now may be free soon: the finisher gives it up.
+            left = [
+                c for c in late if not self._is_lost(c, lost) or not c.expire(self._excuse(c, lost))
+            ]
+            if left:
+                self._stuck |= {c.account for c in left if c.account and c.skips}
+                self._settled(left, is_left=True)
+                self._leave(left)
+            gone = set(map(id, left))
+            active = self._settled([course for course in active if id(course) not in gone])
+            if active and all(course.error for course in active):
+                time.sleep(pause_after(min(course.attempts for course in active)))
+
+    def _leave(self, courses: Sequence[Course]) -> None:
+        """To the finisher; what comes after them in their batches waits until they are done."""
+        self._queue.hold_back([course.queued for course in courses if course.queued])
+        self._finisher.add(*courses)
+
+    def _is_late(self, course: Course, lost: dict[str, ShardError]) -> bool:
+        """Whether a course cannot go on here."""
+        if course.error is None:
+            return False
+        return self._is_lost(course, lost) or time.monotonic() - course.hindered_at > _PATIENCE_S
+
+    def _is_lost(self, course: Course, lost: dict[str, ShardError]) -> bool:
+        """Whether it is the shard that cannot do its part."""
+        error = lost.get(self._shards.shard_of(course.where))
+        return error is not None and not is_collision(error)
+
+    def _excuse(self, course: Course, lost: dict[str, ShardError]) -> NotDone | None:
+        """What is told of a course that is given up; None: it runs again, in a smaller group."""
+        shard = self._shards.shard_of(course.where)
+        error = lost.get(shard)
+        if isinstance(error, StatementRefused) and course.ticket:
+            size = len(self._group.tickets)
+            course.ticket.limit = max(size // 2, 1)
+            return None if size > 1 else refused_alone(error)
+        if isinstance(error, ClockAhead):
+            detail = f"{course.error}; nothing has happened"
+            return NotDone(Excuse.SHARD_UNAVAILABLE, detail)
+        if self._shards.trouble_with(shard) or (error and not is_busy(error)):
+            detail = f"shard {shard} does not answer: {course.error}; nothing has happened"
+            return NotDone(Excuse.SHARD_UNAVAILABLE, detail)
+        return NotDone(Excuse.ACCOUNT_BUSY, f"{course.error}; nothing has happened")
+
+    def _settled(self, courses: Iterable[Course], *, is_left: bool = False) -> list[Course]:
+        """Answer those that can be; gives those that are not done."""
+        active = []
+        for course in courses:
+            again = settle(self._queue, course, is_left=is_left)
+            if again:
+                self._put_again([again])
+            if not course.is_done:
+                active.append(course)
+        return active
+
+    # --- answers ----------------------------------------------------------------------------
+
+    def _answer_known(self, known: Iterable[tuple[Ticket, StoredTransfer]]) -> None:
+        """Answer the tickets whose transfers have had their outcome before."""
+        by_shard: dict[str, list[tuple[Ticket, StoredTransfer]]] = defaultdict(list)
+        for ticket, stored in known:
+            by_shard[ticket.shards[0]].append((ticket, stored))
+        for shard, pairs in by_shard.items():
+            try:
+                deadline = self._visits.deadline()
+                with self._shards[shard].recovering(deadline) as connection:
+                    asked = [stored.transfer.id for _, stored in pairs]
+                    there = probe(connection, asked, deadline)
+            except ShardError as error:
+                self._shards.note(error)
+                there = {}
+            for ticket, stored in pairs:
+                is_pending = stored.status == PENDING
+                if is_pending or there.get(stored.transfer.id) == stored:
+                    self._queue.settle([(ticket, known_answer(ticket, stored))])
+                else:
+                    self._put_again([ticket])
+
+    def _put_again(self, tickets: Iterable[Ticket]) -> None:
+        again = list(tickets)
+        self._delay(again)
+        self._again += again
+
+    def _delay(self, tickets: Iterable[Ticket]) -> None:
+        # One draw for all: they come back together.
+        now, drawn = time.monotonic(), random.random()
+        for ticket in tickets:
+            ticket.not_before = now + pause_after(ticket.skips, lambda: drawn)
+
+
+class _Begins(NamedTuple):
+    """What becomes of the tickets of a group when the source accounts are locked."""
+
+    ready: list[Course]
+    waiting: list[Ticket]
+    # They have an outcome from before.
+    known: list[tuple[Ticket, StoredTransfer]]
+    # They cannot be stamped, and why.
+    ahead: list[tuple[Ticket, str]]
+    is_displaced: bool
+
+
+def _sort(courses: Sequence[Course], found: Mapping[str, Found], absent: set[str]) -> _Begins:
+    """Sort a group's courses, in its order, by what its shards have answered."""
+    ready: list[Course] = []
+    waiting: list[Ticket] = []
+    known: list[tuple[Ticket, StoredTransfer]] = []
+    ahead: list[tuple[Ticket, str]] = []
+    seen: set[str] = set()
+    held: set[tuple[int, str]] = set()
+    is_displaced = False
+    for course in courses:
+        ticket, transfer = course.ticket, course.transfer
+        assert ticket is not None
+        answer = found.get(ticket.shards[0])
+        is_owner = answer is not None and _owns(answer, course)
+        is_displaced = is_displaced or (answer is not None and not is_owner)
+        stored = answer.locked.known.get(transfer.id) if answer and is_owner else None
+        places = [(id(ticket.batch), name) for name in (transfer.source, transfer.destination)]
+        if stored and (stored.status != PENDING or refuse_reuse(stored.transfer, ticket.asked)):
+            known.append((ticket, stored))
+            continue
+        if answer and is_owner and not stored and transfer.id not in seen:
+            is_free = all(name in answer.locked.accounts or name in absent for name in course.ends)
+            if is_free and held.isdisjoint(places):
+                # Both sides of what is within one shard get one stamp.
+                why = course.is_local and why_ahead(ticket, answer.locked, answer.locked, 0)
+                if why:
+                    ahead.append((ticket, why))
+                    continue
+                seen.add(transfer.id)
+                ready.append(course)
+                continue
+        if is_owner:
+            ticket.skips += 1
+        # Whatever waits holds back what comes after it in its batch on the same accounts (R9).
+        if ticket.batch is not None:
+            held.update(places)
+        waiting.append(ticket)
+    return _Begins(ready, waiting, known, ahead, is_displaced)
+
+
+def _owns(answer: Found, course: Course) -> bool:
+    locked = answer.locked
+    return locked.is_writable and all(slot_of(name) in locked.slots for name in course.ends)
+
+
+def settle(queue: Queue, course: Course, *, is_left: bool) -> Ticket | None:
+    """Answer a course's ticket, if its outcome is recorded and, unless it `is_left` to be finished
+    later, all that its client could see is done. Gives the ticket if it is to run again.
+    """
+    ticket, place = course.ticket, course.place
+    if ticket is None:
+        return None
+    if place.stored and (is_left or course.can_be_answered):
+        course.ticket = None
+        queue.settle([(ticket, Settled(place.stored, is_replay=False))])
+        return None
+    if place.is_lapsed and place.task is not Task.LOOK:
+        course.ticket = None
+        queue.reopen([ticket], course.gtrid)
+        if course.excuse:
+            queue.settle([(ticket, course.excuse)])
+            return None
+        return ticket
+    return None

@@ -1,0 +1,111 @@
+"""Keeps the gauges of a process true: looks at its parts once a second."""
+
+import logging
+import threading
+from collections import Counter
+from importlib.metadata import version
+
+from coordinator.cluster.session import ClusterSession
+from coordinator.engine.in_flight import PROTOCOLS
+from coordinator.engine.scheduler import Queue
+from coordinator.recovery.branches import Finisher
+from coordinator.recovery.scanner import Sweeper, age_of
+from coordinator.settings import Settings
+from coordinator.shards.registry import Shards
+from coordinator.telemetry.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+_INTERVAL_S = 1.0
+
+
+class Gauges:
+    """See the module. What is counted when it happens is not its business."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        started_ms: int,
+        metrics: Metrics,
+        *,
+        cluster: ClusterSession,
+        shards: Shards,
+        queue: Queue,
+        finisher: Finisher,
+        sweeper: Sweeper,
+    ) -> None:
+        self._settings = settings
+        self._started_ms = started_ms
+        self._metrics = metrics
+        self._cluster = cluster
+        self._shards = shards
+        self._queue = queue
+        self._finisher = finisher
+        self._sweeper = sweeper
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="gauges", daemon=True)
+
+    def start(self) -> None:
+        settings = self._settings
+        names = version("tandem"), settings.coordinator.id, settings.cluster.id
+        self._metrics.info.labels(*names).set(1)
+        self._metrics.start_time.set(self._started_ms / 1000)
+        self._metrics.workers.set(1)
+        self._metrics.queue_limit.set(settings.engine.queue_max)
+        self._refresh()
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join(timeout=_INTERVAL_S)
+        self._metrics.is_leader.set(0)
+
+    def _work(self) -> None:
+        while not self._stop.wait(_INTERVAL_S):
+            self._refresh()
+
+    def _refresh(self) -> None:
+        try:
+            self._look()
+        except Exception:
+            log.exception(
+                "the gauges met a bug and are refreshed again", extra={"event": "metrics.bug"}
+            )
+
+    def _look(self) -> None:
+        metrics, cluster = self._metrics, self._cluster
+        metrics.is_leader.set(cluster.leads)
+        leader = cluster.view.leader
+        metrics.epoch.set(leader.epoch if leader else cluster.epoch)
+        metrics.zookeeper.set(cluster.is_connected)
+        current = cluster.map.current
+        metrics.map_version.set(current.version if current else 0)
+        metrics.queue_length.set(self._queue.waiting)
+        metrics.callers.set(self._queue.callers)
+        accounts, transfers = self._queue.stuck
+        metrics.stuck_accounts.set(accounts)
+        metrics.stuck_transfers.set(transfers)
+        metrics.missing.set(sum(item.is_stuck for item in self._finisher.unfinished()))
+        if self._sweeper.last_success:
+            metrics.swept_at.set(self._sweeper.last_success)
+        for shard in self._shards.all():
+            metrics.know_shard(shard.id)
+            metrics.shard_up.labels(shard.id).set(shard.is_available)
+            metrics.weak.labels(shard.id).set(bool(shard.last_check and shard.last_check.weak))
+            for name, pool in shard.pools.items():
+                metrics.pool.labels(shard.id, name, "busy").set(pool.busy)
+                metrics.pool.labels(shard.id, name, "idle").set(pool.idle)
+                metrics.pool_limit.labels(shard.id, name).set(pool.size)
+        for name, gtrids in list(self._sweeper.in_doubt.items()):
+            metrics.in_doubt.labels(name).set(len(gtrids))
+            metrics.in_doubt_oldest.labels(name).set(max(map(age_of, gtrids), default=0.0))
+        for name, groups in list(self._sweeper.unfinished.items()):
+            ages = [age_of(group.gtrid) for group in groups]
+            metrics.unfinished_oldest.labels(name).set(max(ages, default=0.0))
+            counts: Counter[tuple[str, str]] = Counter()
+            for group in groups:
+                counts[group.protocol, group.phase] += group.transfers
+            for protocol in PROTOCOLS.values():
+                for phase in protocol.source_states:
+                    labels = (name, protocol.name, str(phase))
+                    metrics.unfinished.labels(*labels).set(counts[labels[1:]])

@@ -1,0 +1,132 @@
+"""The way of a transfer by TC/C or Saga across shards: what its phase table, its destination's step
+and its entries show. The commit on its source's shard that records the outcome decides.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, TypeVar
+
+from coordinator.engine.in_flight import PROTOCOLS
+from coordinator.operations.trace_values import Decision, Outcome, Part, Stage, Way
+from coordinator.shards.registry import Shards
+from ledger.model import Entry, Transfer
+from shard_client.accounts import entries_of
+from shard_client.connection import ShardConnection
+from shard_client.errors import ShardError
+from shard_client.phases import PENDING, PhaseRow, StepRow, phases_of, read_steps
+from shard_client.transfers import StoredTransfer
+from shard_client.xid import Gtrid
+
+T = TypeVar("T")
+
+
+class On(Protocol):
+    """Makes a call on a shard, with its deadline. Raises ShardError."""
+
+    def __call__(self, shard: str, call: Callable[[ShardConnection, float], T], /) -> T: ...
+
+
+_STAGES = {
+    # The source's, by what the phase says of it.
+    "reserved": (Stage.RESERVED, "the amount is reserved, and its balance is unchanged"),
+    "paid": (Stage.COMMITTED, "what was reserved is paid"),
+    "released": (Stage.UNDONE, "what was reserved is released"),
+    "debited": (Stage.COMMITTED, "it is debited"),
+    # The destination's, by its step.
+    "tried": (Stage.RESERVED, "there will be room for the amount, and its balance is unchanged"),
+    "confirmed": (Stage.COMMITTED, "it was confirmed"),
+    "cancelled": (Stage.UNDONE, "it was cancelled before it was confirmed"),
+    "credited": (Stage.COMMITTED, "it was credited"),
+    "refused": (Stage.UNDONE, "it was refused here"),
+}
+
+
+class _Side(NamedTuple):
+    """What one shard shows: the account's entries of it, and the phase row or the step."""
+
+    entries: list[Entry]
+    row: PhaseRow | None = None
+    step: StepRow | None = None
+
+
+class PhasedWays:
+    """See the module."""
+
+    def __init__(self, shards: Shards, on: On) -> None:
+        self._shards = shards
+        self._on = on
+
+    def has(self, transfer: Transfer) -> bool:
+        """Whether it goes through phases: within one shard none does."""
+        ends = {self._shards.shard_of(transfer.source), self._shards.shard_of(transfer.destination)}
+        return transfer.protocol in PROTOCOLS and len(ends) > 1
+
+    def way_of(self, stored: StoredTransfer, gtrid: Gtrid | None) -> Way:
+        """Its way so far. Raises ShardError if its source's shard cannot be asked."""
+        transfer = stored.transfer
+        home = self._shards.shard_of(transfer.source)
+        source = self._on(home, lambda c, deadline: _source(c, stored, deadline))
+        is_settled = stored.status != PENDING
+        outcome = Outcome(stored.status)
+        decision = Decision.NONE
+        if is_settled:
+            is_committed = outcome is Outcome.COMMITTED
+            decision = Decision.COMMITTED if is_committed else Decision.ABORTED
+        parts = [Part(home, [transfer.source], *judge_source(stored, source), source.entries)]
+        if destination := self._destination(stored, source):
+            parts.append(destination)
+        phase = source.row.phase if source.row else None
+        return Way(transfer, outcome, stored, gtrid, decision, parts, home, phase)
+
+    def _destination(self, stored: StoredTransfer, source: _Side) -> Part | None:
+        """Its destination's part; None if it was refused before it had one."""
+        account = stored.transfer.destination
+        shard = self._shards.shard_of(account)
+        try:
+            seen = self._on(shard, lambda c, deadline: _destination(c, stored, deadline))
+        except ShardError as error:
+            return Part(shard, [account], Stage.UNKNOWN, error.text, [])
+        if seen.step is None and source.row is None and not source.entries:
+            return None
+        return Part(shard, [account], *judge_destination(seen), seen.entries)
+
+
+def _source(connection: ShardConnection, stored: StoredTransfer, deadline: float) -> _Side:
+    transfer = stored.transfer
+    rows = phases_of(connection, [transfer.id], deadline)
+    row = next((row for row in rows if row.gtrid == stored.gtrid), None)
+    # Saga debits when it begins, and gives back after the outcome; TC/C pays with the outcome.
+    since = {transfer.created_at, stored.decided_at}
+    return _Side(entries_of(connection, transfer.source, transfer.id, since, deadline), row=row)
+
+
+def _destination(connection: ShardConnection, stored: StoredTransfer, deadline: float) -> _Side:
+    transfer = stored.transfer
+    rows = read_steps(connection, [transfer.id], deadline).get()
+    step = next((row for row in rows if row.gtrid == stored.gtrid), None)
+    if step is None:
+        return _Side([])
+    account = transfer.destination
+    entries = entries_of(connection, account, transfer.id, {step.stamp}, deadline)
+    return _Side(entries, step=step)
+
+
+def judge_source(stored: StoredTransfer, seen: _Side) -> tuple[Stage, str]:
+    """How far a transfer is on its source's shard, and by what that is known."""
+    if seen.row:
+        stage, because = _STAGES[seen.row.source_state]
+        return stage, f"its phase is {seen.row.phase}: {because}"
+    if stored.status == PENDING:
+        return Stage.NOTHING, "its phase has just changed"
+    if len(seen.entries) > 1:
+        return Stage.UNDONE, "it was debited, and has got the amount back"
+    if seen.entries:
+        return Stage.COMMITTED, "its entry stands"
+    return Stage.COMMITTED, "its record stands"
+
+
+def judge_destination(seen: _Side) -> tuple[Stage, str]:
+    """The same of its destination's."""
+    if seen.step is None:
+        return Stage.NOTHING, "it was not called yet"
+    stage, because = _STAGES[seen.step.state]
+    return stage, seen.step.detail or because

@@ -1,0 +1,222 @@
+"""What operators ask of transfers by TC/C and Saga that are not finished: what happens next, and to
+finish them now. Nothing here decides an outcome: it goes on from where the phase table says.
+"""
+
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from coordinator.engine.in_flight import PROTOCOLS, Course, taken_over
+from coordinator.operations.wording import OUTLOOKS, Errand, Side, in_words
+from coordinator.protocols.recovery import Surroundings, whose_turn
+from coordinator.recovery.phased import PAUSE_MAX_S, PhasedFinisher
+from coordinator.recovery.scanner import age_of
+from coordinator.shards.registry import Shards
+from shard_client.errors import ShardError
+from shard_client.phases import PhaseRow, Unfinished, phases_of, read_phases
+from shard_client.transfers import StoredTransfer, probe
+from shard_client.xid import Gtrid
+
+log = logging.getLogger(__name__)
+
+_CALL_TIMEOUT_S = 3.0
+_RESOLVE_TIMEOUT_S = 8.0
+
+
+class InPhase(NamedTuple):
+    """Transfers of a group that are in one phase: on which shard that is noted, how many, and one
+    of them, of which `next` speaks: what happens next and, at the latest, in how many seconds.
+
+    `attempts` is how often the worst of them was tried in vain, as far as it is known here;
+    `reason` and `detail` are why it was refused.
+    """
+
+    gtrid: Gtrid
+    shard: str
+    age_s: float
+    protocol: str
+    phase: str
+    transfers: int
+    transfer: str
+    attempts: int
+    reason: str | None
+    detail: str | None
+    next: str
+    # None: it depends on something that has to come back first.
+    next_in_s: float | None
+
+
+class Resolved(NamedTuple):
+    """A transfer after its group was to be finished now: `status` is "committed", "rejected",
+    "pending", "lapsed" if nothing has happened by it, or "unknown" if its shard cannot be asked;
+    `phase` in which it is left, and why; None if it is finished.
+    """
+
+    transfer: str
+    status: str
+    phase: str | None
+    why: str | None
+
+
+# Shard -> what is unfinished on it.
+Found = Mapping[str, list[Unfinished]]
+
+
+class UnfinishedTransfers:
+    """See the module."""
+
+    def __init__(self, shards: Shards, finisher: PhasedFinisher, interval_s: float) -> None:
+        self._shards = shards
+        self._finisher = finisher
+        self._interval_s = interval_s
+
+    # --- looking on -------------------------------------------------------------------------
+
+    def describe(
+        self, items: Iterable[tuple[str, Unfinished]], around: Surroundings, actor: str
+    ) -> list[InPhase]:
+        """What is unfinished on these shards, the oldest first; `actor` finishes what others have
+        left behind.
+        """
+        found = list(items)
+        rows = self._examples(found)
+        courses: dict[str, list[Course]] = defaultdict(list)
+        for course in self._finisher.unfinished():
+            courses[course.gtrid].append(course)
+        described = [
+            self._describe(shard, item, rows.get(item.transfer), courses, around, actor)
+            for shard, item in found
+        ]
+        return sorted(described, key=lambda item: (-item.age_s, item.gtrid, item.shard, item.phase))
+
+    def _examples(self, found: Iterable[tuple[str, Unfinished]]) -> dict[str, PhaseRow]:
+        """The one transfer that is named of each group, as far as it is there still."""
+        names: dict[str, list[str]] = defaultdict(list)
+        for shard, item in found:
+            names[shard].append(item.transfer)
+        rows: dict[str, PhaseRow] = {}
+        for shard, transfers in names.items():
+            deadline = time.monotonic() + _CALL_TIMEOUT_S
+            try:
+                with self._shards[shard].connection(deadline) as connection:
+                    of_all = phases_of(connection, transfers, deadline)
+            except ShardError as error:
+                self._shards.note(error)
+                continue
+            rows |= {row.transfer.id: row for row in of_all}
+        return rows
+
+    def _describe(
+        self,
+        shard: str,
+        item: Unfinished,
+        row: PhaseRow | None,
+        courses: Mapping[str, list[Course]],
+        around: Surroundings,
+        actor: str,
+    ) -> InPhase:
+        phase = PROTOCOLS[item.protocol].phase(item.phase)
+        mine = [c for c in courses.get(str(item.gtrid), ()) if c.place.phase is phase]
+        course = next((c for c in mine if c.transfer.id == item.transfer), None)
+        age_s = age_of(item.gtrid)
+        turn = whose_turn(item.gtrid, age_s, around)
+        in_s: float | None = turn.in_s + max(self._interval_s, PAUSE_MAX_S)
+        if row is None:
+            words = "it goes on at this moment"
+        else:
+            is_here = OUTLOOKS[phase].side is Side.SOURCE
+            account = row.transfer.source if is_here else row.transfer.destination
+            place = shard if is_here else self._shards.shard_of(account)
+            trouble = self._shards.trouble_with(place)
+            away = trouble[0] if trouble else None
+            in_s = None if away else in_s
+            hindrance = course.error if course else None
+            errand = Errand(account, place, actor, turn.why, turn.in_s, away, hindrance)
+            words = in_words(phase, errand)
+        return InPhase(
+            item.gtrid,
+            shard,
+            age_s,
+            item.protocol,
+            item.phase,
+            item.transfers,
+            item.transfer,
+            max([item.attempts, *(c.attempts for c in mine)]),
+            item.reason,
+            item.detail,
+            words,
+            in_s,
+        )
+
+    # --- finishing now ----------------------------------------------------------------------
+
+    def resolve(self, gtrid: Gtrid, shards: list[str]) -> tuple[list[Resolved], dict[str, str]]:
+        """Go on with a group's transfers now, without waiting for anybody's turn: what came of
+        each, and shard -> why something is left, or cannot be looked for, on it.
+        """
+        rows: dict[str, list[PhaseRow]] = {}
+        away: dict[str, str] = {}
+        for shard in shards:
+            deadline = time.monotonic() + _CALL_TIMEOUT_S
+            try:
+                with self._shards[shard].connection(deadline) as connection:
+                    rows[shard] = read_phases(connection, [str(gtrid)], _CALL_TIMEOUT_S)
+            except ShardError as error:
+                self._shards.note(error)
+                away[shard] = error.text
+        every = [row for some in rows.values() for row in some]
+        extra = {"event": "phases.asked", "gtrid": str(gtrid), "count": len(every)}
+        log.info("transfers of group %s are to be finished now, as asked", gtrid, extra=extra)
+        self._finisher.add(*(taken_over(row, time.monotonic()) for row in every))
+        self._finisher.hurry(gtrid)
+        deadline = time.monotonic() + _RESOLVE_TIMEOUT_S
+        self._finisher.wait_for(
+            lambda courses: all(c.gtrid != str(gtrid) or self._waits_for_shard(c) for c in courses),
+            deadline,
+        )
+        resolved: list[Resolved] = []
+        for shard, some in rows.items():
+            resolved += self._what_became(shard, some)
+            if left := next((item for item in resolved if item.phase), None):
+                away.setdefault(shard, left.why or "it takes long")
+        return resolved, away
+
+    def _waits_for_shard(self, course: Course) -> bool:
+        """It was tried in vain, and its next step is on a shard that cannot be used."""
+        place = self._shards.shard_of(course.where)
+        return bool(course.error) and self._shards.trouble_with(place) is not None
+
+    def _what_became(self, shard: str, rows: list[PhaseRow]) -> list[Resolved]:
+        """Of these transfers, by what their shard has now, whoever has finished them."""
+        ids = [row.transfer.id for row in rows]
+        deadline = time.monotonic() + _CALL_TIMEOUT_S
+        try:
+            with self._shards[shard].connection(deadline) as connection:
+                left = {row.attempt: row for row in phases_of(connection, ids, deadline)}
+                stored = probe(connection, ids, deadline)
+        except ShardError as error:
+            self._shards.note(error)
+            return [Resolved(r.transfer.id, "unknown", r.phase, error.text) for r in rows]
+        courses = {course.attempt: course for course in self._finisher.unfinished()}
+        found = []
+        for row in rows:
+            known, now = stored.get(row.transfer.id), left.get(row.attempt)
+            # Another attempt may have come to an outcome since: this one has none.
+            is_its = isinstance(known, StoredTransfer) and known.gtrid == row.gtrid
+            status = now.outcome if now else "lapsed"
+            if isinstance(known, StoredTransfer) and is_its:
+                status = known.status
+            why = self._why(row, now, courses.get(row.attempt)) if now else None
+            found.append(Resolved(row.transfer.id, status, now.phase if now else None, why))
+        return found
+
+    def _why(self, row: PhaseRow, now: PhaseRow, course: Course | None) -> str:
+        """Why a transfer is still in the phase table."""
+        phase = PROTOCOLS[row.transfer.protocol].phase(now.phase)
+        is_here = OUTLOOKS[phase].side is Side.SOURCE
+        place = self._shards.shard_of(row.transfer.source if is_here else row.transfer.destination)
+        if trouble := self._shards.trouble_with(place):
+            return f"it waits for {place} ({trouble[0]})"
+        return (course.error if course else None) or "it takes long"

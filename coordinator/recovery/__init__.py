@@ -1,0 +1,1 @@
+"""Finishes what others began, and purges what nobody needs any more."""

@@ -1,0 +1,195 @@
+"""Looks for branches in doubt, and for transfers by TC/C and Saga, that nobody is at work on, and
+gives them to those who finish them.
+"""
+
+import logging
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+
+from coordinator.engine.in_flight import Course, taken_over
+from coordinator.protocols.recovery import Surroundings, whose_turn
+from coordinator.protocols.two_phase_commit import Phase
+from coordinator.recovery.branches import Finisher
+from coordinator.recovery.branches import Unfinished as Group
+from coordinator.recovery.phased import PhasedFinisher
+from coordinator.shards.registry import Shards
+from coordinator.telemetry.logs import few
+from shard_client.connection import ShardConnection
+from shard_client.errors import ShardError
+from shard_client.phases import PhaseRow, Unfinished, list_unfinished, read_phases
+from shard_client.prepared import list_prepared
+from shard_client.xid import Gtrid
+
+log = logging.getLogger(__name__)
+
+_CALL_TIMEOUT_S = 3.0
+# Younger branches are on their way.
+_IN_DOUBT_S = 1.0
+# What cannot be finished at once, a refund without room, does not keep a coordinator from starting.
+_ATTEMPTS_WAITED_FOR = 20
+
+
+class Sweeper:
+    """Sweeps at every interval, and at once when it is woken. `surroundings` says what is known of
+    the other processes at the moment of a sweep.
+
+    `in_doubt` has what the last look at each shard found prepared for more than a second, and
+    `unfinished` what it found in the phase table as old;
+    `last_success` is when all that can be used were last looked at, in seconds since 1970, or 0.
+    """
+
+    def __init__(
+        self,
+        shards: Shards,
+        finisher: Finisher,
+        phased_finisher: PhasedFinisher,
+        *,
+        cluster: str,
+        interval_s: float,
+        surroundings: Callable[[], Surroundings],
+    ) -> None:
+        self._shards = shards
+        self._finisher = finisher
+        self._phased_finisher = phased_finisher
+        self._cluster = cluster
+        self._interval_s = interval_s
+        self._surroundings = surroundings
+        self._swept: set[str] = set()
+        self.in_doubt: dict[str, list[Gtrid]] = {}
+        self.unfinished: dict[str, list[Unfinished]] = {}
+        self.last_success = 0.0
+        self._stopping = False
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="sweeper", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._wake.set()
+        self._thread.join(timeout=_CALL_TIMEOUT_S)
+
+    def wake(self) -> None:
+        """Sweep soon: somebody is gone, or this process leads now."""
+        self._wake.set()
+
+    def sweep(self) -> None:
+        """Look once at every shard that can be used."""
+        around = self._surroundings()
+        found: dict[Gtrid, set[str]] = defaultdict(set)
+        courses: list[Course] = []
+        is_complete = True
+        for shard in self._shards.all():
+            if not shard.is_available:
+                continue
+            deadline = time.monotonic() + _CALL_TIMEOUT_S
+            try:
+                with shard.recovering(deadline) as connection:
+                    prepared = list_prepared(connection, self._cluster, deadline)
+                    unfinished = list_unfinished(connection, self._cluster, deadline)
+                    rows = self._abandoned(connection, unfinished, around)
+            except ShardError as error:
+                self._shards.note(error)
+                is_complete = False
+                continue
+            self.in_doubt[shard.id] = [
+                branch.gtrid for branch in prepared if age_of(branch.gtrid) > _IN_DOUBT_S
+            ]
+            self.unfinished[shard.id] = [
+                item for item in unfinished if age_of(item.gtrid) > _IN_DOUBT_S
+            ]
+            courses += [taken_over(row, time.monotonic()) for row in rows]
+            for branch in prepared:
+                if whose_turn(branch.gtrid, age_of(branch.gtrid), around).is_mine:
+                    found[branch.gtrid].add(branch.shard)
+            self._swept.add(shard.id)
+        if is_complete:
+            self.last_success = time.time()
+        known = {item.gtrid for item in self._finisher.unfinished()}
+        if new := found.keys() - known:
+            extra = {"event": "recovery.found", "count": len(new), "gtrids": few(sorted(new))}
+            log.info("%d groups in doubt are being finished", len(new), extra=extra)
+        self._finisher.add(
+            *(Group(gtrid, shards, Phase.ARBITRATING) for gtrid, shards in found.items())
+        )
+        at_work = {course.attempt for course in self._phased_finisher.unfinished()}
+        if abandoned := [course for course in courses if course.attempt not in at_work]:
+            extra = {
+                "event": "phases.found",
+                "count": len(abandoned),
+                "gtrids": few(sorted({course.gtrid for course in abandoned})),
+            }
+            log.info("%d unfinished transfers are being finished", len(abandoned), extra=extra)
+        self._phased_finisher.add(*abandoned)
+
+    def _abandoned(
+        self, connection: ShardConnection, unfinished: Sequence[Unfinished], around: Surroundings
+    ) -> list[PhaseRow]:
+        """What of this is to be finished here, and is not yet. Raises ShardError."""
+        at_work = Counter(course.gtrid for course in self._phased_finisher.unfinished())
+        there: Counter[Gtrid] = Counter()
+        for item in unfinished:
+            there[item.gtrid] += item.transfers
+        mine = [
+            str(gtrid)
+            for gtrid, count in there.items()
+            if at_work[str(gtrid)] < count and whose_turn(gtrid, age_of(gtrid), around).is_mine
+        ]
+        return read_phases(connection, mine, _CALL_TIMEOUT_S) if mine else []
+
+    def reasons_to_wait(self) -> list[str]:
+        """Why what an earlier life left behind is not finished yet, as far as it can be; none when
+        it is. What waits for a shard that is down is no reason.
+        """
+        around = self._surroundings()
+        reasons = [
+            f"shard {shard.id} was not searched for unfinished groups yet"
+            for shard in self._shards.all()
+            if shard.is_available and shard.id not in self._swept
+        ]
+        for item in self._finisher.unfinished():
+            gtrid = item.gtrid
+            is_past = gtrid.coordinator == around.coordinator and gtrid.time_ms < around.started_ms
+            needed = {*item.branches, gtrid.home}
+            can_go_on = all(self._shards.trouble_with(shard) is None for shard in needed)
+            if is_past and not item.is_stuck and can_go_on:
+                reasons.append(f"group {gtrid} of an earlier life is being finished")
+        names = {
+            course.gtrid
+            for course in self._phased_finisher.unfinished()
+            if self._is_waited_for(course)
+        }
+        for gtrid in filter(None, map(Gtrid.parse, sorted(names))):
+            if gtrid.coordinator == around.coordinator and gtrid.time_ms < around.started_ms:
+                text = f"transfers of group {gtrid} of an earlier life are being finished"
+                reasons.append(text)
+        return reasons
+
+    def _is_waited_for(self, course: Course) -> bool:
+        """Whether a course that is being finished can be, as far as it can be told."""
+        ends = (course.transfer.source, course.transfer.destination)
+        can_go_on = all(
+            self._shards.trouble_with(self._shards.shard_of(account)) is None for account in ends
+        )
+        return can_go_on and course.attempts <= _ATTEMPTS_WAITED_FOR
+
+    def _work(self) -> None:
+        while not self._stopping:
+            self._wake.wait(self._interval_s)
+            self._wake.clear()
+            if self._stopping:
+                return
+            try:
+                self.sweep()
+            except Exception:
+                log.exception(
+                    "the sweep met a bug; it is repeated", extra={"event": "recovery.sweep_bug"}
+                )
+
+
+def age_of(gtrid: Gtrid) -> float:
+    """How long ago a group was formed, in seconds, by this machine's clock."""
+    return max(time.time() - gtrid.time_ms / 1000, 0.0)

@@ -1,0 +1,131 @@
+"""Accounts on whichever shards they are: opening, changing, reading."""
+
+import random
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
+
+from coordinator.shards.registry import Shards
+from ledger.model import Account, Entry, Refusal, Status
+from shard_client import accounts as on_shard
+from shard_client.accounts import AccountState, Terms
+from shard_client.connection import ShardConnection
+from shard_client.errors import (
+    ClockAhead,
+    ConnectionLost,
+    ShardError,
+    ShardUnavailable,
+    SlotMoved,
+)
+
+T = TypeVar("T")
+
+_CALL_TIMEOUT_S = 3.0
+_TRIES = 5
+_PAUSE_S = 0.02
+# Accounts that are opened in one transaction at most.
+_OPEN_MAX = 2000
+
+
+class Opened(NamedTuple):
+    """An account after it was to be opened; `is_new` if this call has opened it."""
+
+    state: AccountState
+    shard: str
+    is_new: bool
+
+
+class Accounts:
+    """What callers do with accounts. Every method raises ShardError when a shard does not do its
+    part; nothing has happened then, or what has can be repeated.
+    """
+
+    def __init__(self, shards: Shards) -> None:
+        self._shards = shards
+
+    def open_all(self, terms: Sequence[Terms]) -> list[Opened | ShardError]:
+        """Open accounts; a result for each, in order. Those that exist are left as they are."""
+        places: dict[str, dict[str, Terms]] = defaultdict(dict)
+        for item in terms:
+            places[self._shards.shard_of(item.id)].setdefault(item.id, item)
+        found: dict[str, Opened | ShardError] = {}
+        for shard, wanted in places.items():
+            items = list(wanted.values())
+            for start in range(0, len(items), _OPEN_MAX):
+                found.update(self._open_some(shard, items[start : start + _OPEN_MAX]))
+        results: list[Opened | ShardError] = []
+        for item in terms:
+            result = found[item.id]
+            results.append(result)
+            if isinstance(result, Opened):
+                found[item.id] = result._replace(is_new=False)
+        return results
+
+    def _open_some(self, shard: str, terms: list[Terms]) -> dict[str, Opened | ShardError]:
+        def open_(connection: ShardConnection, deadline: float) -> dict[str, Opened | ShardError]:
+            now = time.time_ns() // 1000
+            states, new = on_shard.open_all(connection, terms, now, deadline)
+            return {name: Opened(state, shard, name in new) for name, state in states.items()}
+
+        try:
+            return self._on(shard, open_)
+        except ShardError as error:
+            return {item.id: error for item in terms}
+
+    def get(self, account: str) -> tuple[AccountState, str] | None:
+        """An account and its shard; None if it does not exist."""
+        shard = self._shards.shard_of(account)
+        found = self._on(shard, lambda c, deadline: on_shard.read(c, [account], deadline))
+        return (found[account], shard) if account in found else None
+
+    def set_status(self, account: str, status: Status) -> tuple[AccountState | Refusal | None, str]:
+        """Change an account's status; None if it does not exist; and its shard."""
+        shard = self._shards.shard_of(account)
+        now = time.time_ns() // 1000
+        changed = self._on(
+            shard, lambda c, deadline: on_shard.set_status(c, account, status, now, deadline)
+        )
+        return changed, shard
+
+    def entries(
+        self, account: str, after: int | None, limit: int, *, newest_first: bool
+    ) -> list[Entry] | None:
+        """A page of an account's statement; None if it does not exist."""
+
+        def read(connection: ShardConnection, deadline: float) -> list[Entry] | None:
+            if account not in on_shard.read(connection, [account], deadline):
+                return None
+            return on_shard.statement(
+                connection, account, after, limit, deadline, newest_first=newest_first
+            )
+
+        return self._on(self._shards.shard_of(account), read)
+
+    def balance_at(self, account: str, at: int) -> tuple[Account, int] | None:
+        """An account and its balance at a stamp, for good; None if it does not exist."""
+        return self._on(
+            self._shards.shard_of(account),
+            lambda c, deadline: on_shard.balance_at(c, account, at, deadline),
+        )
+
+    def _on(self, shard: str, call: Callable[[ShardConnection, float], T]) -> T:
+        """Do something on a shard that may be repeated, repeating it while locks collide."""
+        lost: ConnectionLost | None = None
+        for attempt in range(_TRIES):
+            deadline = time.monotonic() + _CALL_TIMEOUT_S
+            try:
+                with self._shards[shard].connection(deadline) as connection:
+                    return call(connection, deadline)
+            except ShardError as error:
+                self._shards.note(error)
+                if isinstance(error, ConnectionLost):
+                    lost = error
+                if isinstance(error, SlotMoved):
+                    self._shards.look_again()
+                may_repeat = not isinstance(error, ShardUnavailable | ClockAhead)
+                if not may_repeat or attempt == _TRIES - 1 or error.code == 1205:
+                    # Of a try before nobody knows whether it has happened.
+                    raise (lost or error) from None
+            time.sleep(_PAUSE_S * random.random() * 2**attempt)
+        raise AssertionError("unreachable")

@@ -1,0 +1,274 @@
+"""Setting up the shards and the shard map, and checking them: what `tandem shards` does."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from itertools import groupby
+from typing import NamedTuple, TypeVar
+
+import msgspec
+
+from coordinator.cluster import ClusterError, NoMapPublished, protect, publish_map, read_map
+from coordinator.settings import Settings, SettingsError
+from coordinator.shards.addresses import admin_address, service_address
+from coordinator.shards.clocks import judge
+from ledger.ids import SLOT_COUNT
+from shard_client.admin import Login, make_shard, may_change_own_password
+from shard_client.checks import (
+    Holding,
+    ServerCheck,
+    check_server,
+    look,
+    owned_slots,
+    verify_identity,
+)
+from shard_client.connection import ShardConnection
+from shard_client.errors import ShardError
+from shard_client.remedies import explained
+from shard_client.shard_map import ShardAddress, ShardMap, SlotRange
+from shard_client.trial import try_branch, try_writes
+
+T = TypeVar("T")
+
+_TIMEOUT_S = 5.0
+_CHANGEABLE = (
+    "mysql.user may change its own password, so whoever stole it could lock coordinators out: run "
+    "`tandem shards init` again"
+)
+
+
+class ShardCheck(NamedTuple):
+    """The state of one shard; `problems` each name a setting and the fix."""
+
+    shard: str
+    address: str
+    reachable: bool
+    version: str
+    problems: list[str]
+    notes: list[str]
+
+
+def provision(settings: Settings, report: Callable[[str], None]) -> None:
+    """Make shards of the servers in [shards] and publish their map. May be repeated.
+
+    The slots are dealt out evenly when the first map is published; later runs keep it. Shards that
+    have data already get no map from here. Raises SettingsError, ClusterError, ShardError.
+    """
+    wanted = _addresses(settings)
+    current = _published(settings)
+    plan = current or _first_map(settings, wanted)
+    if set(plan.shards) != set(wanted):
+        raise ClusterError(
+            f"the published map has shards {', '.join(plan.shards)}, the configuration "
+            f"{', '.join(wanted)}; shards cannot be added or removed yet; nothing was changed"
+        )
+
+    mysql = settings.mysql
+    service = Login(mysql.user, mysql.password)
+    auditor = Login(mysql.audit_user, mysql.audit_password) if mysql.audit_user else None
+
+    def make(shard: str) -> tuple[str, str]:
+        address = admin_address(settings, shard, wanted[shard])
+        uuid = make_shard(address, settings.cluster.id, plan.ranges_of(shard), service, auditor)
+        report(f"shard {shard} is set up at {address.host}:{address.port}")
+        return shard, uuid
+
+    with ThreadPoolExecutor(len(wanted)) as pool:
+        uuids = dict(pool.map(make, wanted))
+    shards = {
+        name: ShardAddress(a.host, a.port, a.database, uuids[name]) for name, a in wanted.items()
+    }
+    if current is None:
+        publish_map(settings, ShardMap(1, shards, plan.ranges))
+        report("shard map version 1 is published")
+    elif current.shards != shards:
+        _republish(settings, current, shards, report)
+    if protect(settings, report):
+        report(f"what is in ZooKeeper belongs to the user {settings.zookeeper.user} alone")
+
+
+def _published(settings: Settings) -> ShardMap | None:
+    """The published map; None if there is none."""
+    try:
+        return read_map(settings)
+    except NoMapPublished:
+        return None
+
+
+def _first_map(settings: Settings, wanted: Mapping[str, ShardAddress]) -> ShardMap:
+    """All slots dealt out evenly, if that is what the servers say that are shards already, and none
+    of them has data: whoever has some was in a map that is lost. Raises ClusterError.
+    """
+    plan = ShardMap.evenly(1, wanted)
+    for shard, holding in _each(wanted, lambda s, a: look(admin_address(settings, s, a))).items():
+        if holding.identity is None:
+            continue
+        _check_is(settings, shard, holding)
+        owned, dealt = holding.ranges, plan.ranges_of(shard)
+        if holding.has_data or owned != dealt:
+            has = "has data" if holding.has_data else f"would get {shown_ranges(dealt)}"
+            raise ClusterError(
+                f"no shard map is published for cluster {settings.cluster.id}, but shard {shard} "
+                f"was in one: it owns {shown_ranges(owned)} and {has}. Nothing was changed. If "
+                "ZooKeeper has lost the map, name all shards in [shards] and run `tandem shards "
+                "restore-map`"
+            )
+    return plan
+
+
+def restore_map(settings: Settings, report: Callable[[str], None]) -> ShardMap:
+    """Publish the map again that ZooKeeper has lost, from what the shards in [shards] themselves
+    say that they own: each slot once, or nothing is published.
+
+    Raises SettingsError, ClusterError, ShardError.
+    """
+    wanted = _addresses(settings)
+    if current := _published(settings):
+        raise ClusterError(
+            f"shard map version {current.version} is published; there is nothing to restore"
+        )
+    holdings = _each(wanted, lambda s, a: look(service_address(settings, s, a)))
+    for shard, holding in holdings.items():
+        _check_is(settings, shard, holding)
+    ranges = whole({shard: holding.ranges for shard, holding in holdings.items()})
+    shards = {
+        shard: msgspec.structs.replace(address, server_uuid=_uuid_of(holdings[shard]))
+        for shard, address in wanted.items()
+    }
+    # Above every version that was counted up from 1, so that coordinators that run take it.
+    made = ShardMap(int(time.time()), shards, ranges)
+    publish_map(settings, made)
+    report(f"shard map version {made.version} is published, as the shards say")
+    if protect(settings, report):
+        report(f"what is in ZooKeeper belongs to the user {settings.zookeeper.user} alone")
+    return made
+
+
+def whole(owned: Mapping[str, list[tuple[int, int]]]) -> list[SlotRange]:
+    """What the shards own, if that is each slot once. Raises ClusterError, which names the rest."""
+    owners: list[list[str]] = [[] for _ in range(SLOT_COUNT)]
+    for shard, ranges in owned.items():
+        for first, last in ranges:
+            for slot in range(first, last + 1):
+                owners[slot].append(shard)
+    wrong = []
+    for names, slots in groupby(range(SLOT_COUNT), key=lambda slot: owners[slot]):
+        if len(names) != 1:
+            first, *rest = slots
+            where = shown_ranges([(first, rest[-1] if rest else first)])
+            wrong.append(f"{where} by {' and '.join(names)}" if names else f"{where} by none")
+    if wrong:
+        raise ClusterError(
+            f"these slots are not owned by one shard each: {'; '.join(wrong)}. Nothing was "
+            "published. Does [shards] name every shard of the cluster, and each as what it is?"
+        )
+    return [SlotRange(first, last, shard) for shard in owned for first, last in owned[shard]]
+
+
+def shown_ranges(ranges: Sequence[tuple[int, int]]) -> str:
+    return "slots " + (", ".join(f"{first}-{last}" for first, last in ranges) or "none")
+
+
+def _check_is(settings: Settings, shard: str, holding: Holding) -> None:
+    """Raise ClusterError unless a server is this shard of this cluster."""
+    found = holding.identity
+    if found is None:
+        raise ClusterError(
+            f"the server of shard {shard} is no shard: it has no identity row; nothing was changed"
+        )
+    if (found.cluster, found.shard) != (settings.cluster.id, shard):
+        raise ClusterError(
+            f"the server of shard {shard} is shard {found.shard} of cluster {found.cluster} "
+            "already; nothing was changed; check its address in [shards]"
+        )
+
+
+def _uuid_of(holding: Holding) -> str:
+    assert holding.identity is not None
+    return holding.identity.server_uuid
+
+
+def _each(
+    wanted: Mapping[str, ShardAddress], call: Callable[[str, ShardAddress], T]
+) -> dict[str, T]:
+    """Ask all servers at once. Raises what one of them raises."""
+    with ThreadPoolExecutor(len(wanted)) as pool:
+        return dict(zip(wanted, pool.map(call, wanted, wanted.values()), strict=True))
+
+
+def _republish(
+    settings: Settings,
+    current: ShardMap,
+    shards: dict[str, ShardAddress],
+    report: Callable[[str], None],
+) -> None:
+    """Publish new addresses of the same servers; another server is not taken for a shard."""
+    for name, new in shards.items():
+        old = current.shards[name]
+        if old.server_uuid and new.server_uuid != old.server_uuid:
+            raise ClusterError(
+                f"shard {name} is another server (uuid {new.server_uuid}) than the map knows "
+                f"({old.server_uuid}); nothing was published"
+            )
+    publish_map(settings, ShardMap(current.version + 1, shards, current.ranges))
+    report(f"shard map version {current.version + 1} is published")
+
+
+def _addresses(settings: Settings) -> dict[str, ShardAddress]:
+    if not settings.shards:
+        raise SettingsError('[shards] names no shard: add one, as s1 = "127.0.0.1:3306/tandem"')
+    return {shard: ShardAddress.parse(text) for shard, text in settings.shards.items()}
+
+
+def check_shards(settings: Settings) -> list[ShardCheck]:
+    """Check every shard of the published map. Raises ClusterError."""
+    published = read_map(settings)
+    checked = _each(published.shards, lambda s, a: _check(settings, published, s, a))
+    ours_s = time.time() - time.monotonic()
+    offsets = {shard: offset_s for shard, (_, offset_s) in checked.items() if offset_s is not None}
+    clocks = judge({shard: offset_s - ours_s for shard, offset_s in offsets.items()})
+    found = []
+    for shard, (check, _) in checked.items():
+        # What this machine would stamp is refused there, if its clock is the one that is wrong.
+        ours = clocks.ours if shard in offsets else None
+        wrong = filter(None, [clocks.theirs.get(shard), ours])
+        found.append(check._replace(problems=[*check.problems, *wrong]))
+    return found
+
+
+def _check(
+    settings: Settings, published: ShardMap, shard: str, address: ShardAddress
+) -> tuple[ShardCheck, float | None]:
+    """The state of a shard, and by how much its clock shows more than the monotonic one."""
+    where, refuses = str(address), settings.mysql.weak_durability == "refuse"
+    found: ServerCheck | None = None
+    try:
+        connection = ShardConnection(service_address(settings, shard, address), _TIMEOUT_S, 60)
+    except ShardError as error:
+        # A server that gives a reason is there.
+        is_there = 1000 <= error.code < 2000 or error.code >= 3000
+        return ShardCheck(shard, where, is_there, "", [explained(error)], []), None
+    problems, notes = [], []
+    with closing(connection):
+        version = connection.server_version
+        deadline = time.monotonic() + _TIMEOUT_S
+        try:
+            verify_identity(connection, settings.cluster.id, address.server_uuid, deadline)
+            found = check_server(connection, deadline)
+            problems += found.problems + (found.weak if refuses else [])
+            notes += [] if refuses else found.weak
+            notes += [_CHANGEABLE] if may_change_own_password(connection, deadline) else []
+            owned, mapped = owned_slots(connection, deadline), published.ranges_of(shard)
+            if owned != mapped:
+                problems.append(
+                    f"it owns {shown_ranges(owned)}, the shard map gives it {shown_ranges(mapped)};"
+                    " it takes transfers for what it owns alone"
+                )
+            if not problems:
+                try_writes(connection, settings.cluster.id, deadline)
+                try_branch(connection, settings.cluster.id, deadline)
+        except ShardError as error:
+            problems.append(explained(error))
+    offset_s = found.clock_offset_s if found else None
+    return ShardCheck(shard, where, True, version, problems, notes), offset_s

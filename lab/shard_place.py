@@ -1,0 +1,205 @@
+"""Where Tandem's protocols run: a local cluster of its own, with two MySQL shards."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import pymysql
+from pymysql.connections import Connection
+from pymysql.cursors import Cursor
+
+from coordinator.auditing.audit import audit
+from coordinator.cluster import read_map
+from coordinator.settings import Settings, load
+from lab.parts import READ_TIMEOUT_S, ReadSum
+from lab.result import Deal
+from lab.schedule import COORDINATORS, SHARDS
+from shard_client.shard_map import ShardAddress
+from tandem.chaos.faults import Hands
+from tandem.chaos.history import Order
+from tandem.chaos.watchers import read_view
+from tandem.chaos.workload import CURRENCY, Wire
+from tandem.local.cluster import LocalCluster, Options
+from tandem.local.errors import LocalError
+from tandem.local.progress import Report
+
+SETUP_PATIENCE_S = 30.0
+SETUP_PAUSE_S = 0.5
+# Of so many transfers that were answered as committed the service is asked one by one.
+ASKED_MAX = 300
+# The naive coordinator is one process each, so these are too. A line for each request is no part
+# of what is compared.
+COORDINATOR = {"TANDEM_COORDINATOR_WORKERS": "1", "TANDEM_LOG_REQUESTS": "errors"}
+
+ISSUER = "issuer"
+SUM = "SELECT COALESCE(SUM(balance), 0) FROM accounts WHERE id IN %s"
+BALANCES = "SELECT id, balance FROM accounts WHERE id IN %s"
+# What each transfer has put on each account of these, in all; what was booked back counts too.
+MOVED = """\
+SELECT transfer_id, account_id, SUM(amount) FROM entries
+WHERE account_id IN %s GROUP BY transfer_id, account_id"""
+
+
+class ShardPlace:
+    """A cluster; see parts.Place."""
+
+    can_read_at_once = True
+
+    def __init__(self, local: LocalCluster, wire: Wire) -> None:
+        self.local = local
+        self.parts = Hands(local)
+        self.urls = local.urls()
+        self._wire = wire
+        self.settings: Settings = load(environ={}, defaults=local.environment())
+        self._map = read_map(self.settings)
+        self.versions: Mapping[str, str] = {
+            name: f"MySQL {self._rows(name, 'SELECT VERSION()', None)[0][0]}"
+            for name in self._map.shards
+        }
+
+    def shard_of(self, account: str) -> str:
+        return self._map.shard_of(account)
+
+    def fund(self, accounts: Sequence[str], each: int) -> None:
+        issuer = f"{accounts[0]}-{ISSUER}"
+        terms: list[dict[str, Any]] = [{"id": name, "currency": CURRENCY} for name in accounts]
+        terms.append({"id": issuer, "currency": CURRENCY, "overdraft_limit": None})
+        self._insist("/v1/accounts/batch", {"accounts": terms}, {"created", "exists"})
+        orders = [Order(f"fund-{name}", issuer, name, each, CURRENCY) for name in accounts]
+        items = {"transfers": [order.item for order in orders]}
+        self._insist("/v1/transfers/batch", items, {"committed"})
+
+    def _insist(self, path: str, body: object, wanted: set[str]) -> None:
+        give_up = time.monotonic() + SETUP_PATIENCE_S
+        for url in cycle(self.urls):
+            reply = self._wire.send("POST", f"{url}{path}", body)
+            results = reply.body["results"] if reply.status == 200 else []
+            if results and {result["status"] for result in results} <= wanted:
+                return
+            if time.monotonic() > give_up:
+                raise LocalError(f"accounts cannot be funded: {path} at {url}: {reply.label}")
+            time.sleep(SETUP_PAUSE_S)
+
+    def readers(self, accounts: Sequence[str]) -> dict[str, ReadSum]:
+        return {
+            shard: SumReader(
+                self.settings, address, [a for a in accounts if self.shard_of(a) == shard]
+            )
+            for shard, address in self._map.shards.items()
+        }
+
+    def balances(self, accounts: Sequence[str]) -> dict[str, int]:
+        return {
+            account: int(balance)
+            for shard in self._map.shards
+            for account, balance in self._rows(shard, BALANCES, [list(accounts)])
+        }
+
+    def moved(self, accounts: Sequence[str]) -> dict[tuple[str, str], int]:
+        """What each transfer has put on each account, by (transfer, account), from the entries."""
+        return {
+            (transfer, account): int(amount)
+            for shard in self._map.shards
+            for transfer, account, amount in self._rows(shard, MOVED, [list(accounts)])
+        }
+
+    def check_protocol(self, protocol: str) -> None:
+        """Raises LocalError if the coordinators do not know it."""
+        order = Order("protocol", "nobody", "nobody-else", 1, CURRENCY)
+        reply = self._wire.send(
+            "POST",
+            f"{self.urls[0]}/v1/transfers",
+            order.body | {"protocol": protocol},
+            {"Idempotency-Key": order.key},
+        )
+        if reply.status == 400:
+            raise LocalError(
+                f'the coordinators do not know the protocol "{protocol}": '
+                f"{reply.body['detail']}; leave it out of --ways"
+            )
+
+    def unfinished(self) -> str | None:
+        for url in self.urls:
+            reply, view = read_view(self._wire, url)
+            if view is None:
+                return f"{url} does not tell what is in doubt: {reply.label}"
+            if view.branches or view.unreachable:
+                return f"{len(view.branches)} branches in doubt"
+        return None
+
+    def violations(self, deals: Sequence[Deal]) -> list[str]:
+        """The audit of all shards, and of some of the transfers what the service says of them."""
+        audited = audit(self.settings, lambda text: None)
+        found = [f"{rule}: {subject}" for rule, _, subject, _ in audited.violations]
+        for deal in _some([deal for deal in deals if deal.outcome == "committed"], ASKED_MAX):
+            reply = self._wire.send("GET", f"{self.urls[0]}/v1/transfers/{deal.id}")
+            if reply.status != 200 or reply.body["status"] != "committed":
+                found.append(f"GET of a transfer that was answered as committed: {reply.label}")
+        return found
+
+    def _rows(self, shard: str, statement: str, values: object) -> Sequence[Any]:
+        address = self._map.shards[shard]
+        with _connect(self.settings, address) as session, session.cursor() as cursor:
+            cursor.execute(statement, values)
+            return list(cursor.fetchall())
+
+
+class SumReader:
+    """Reads what one shard holds, as any client of the database could: READ COMMITTED."""
+
+    def __init__(self, settings: Settings, address: ShardAddress, accounts: list[str]) -> None:
+        self._settings = settings
+        self._address = address
+        self._accounts = accounts
+        self._session: Connection[Cursor] | None = None
+
+    def __call__(self) -> int | None:
+        try:
+            if self._session is None:
+                self._session = _connect(self._settings, self._address)
+            with self._session.cursor() as cursor:
+                cursor.execute(SUM, [self._accounts])
+                return int(cursor.fetchall()[0][0])
+        except (pymysql.MySQLError, OSError):
+            self._forget()
+            return None
+
+    def _forget(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            with suppress(pymysql.MySQLError, OSError):
+                session.close()
+
+
+def _some(deals: Sequence[Deal], at_most: int) -> Sequence[Deal]:
+    """So many at most, evenly from all of them."""
+    return deals[:: max(1, -(-len(deals) // at_most))]
+
+
+def _connect(settings: Settings, address: ShardAddress) -> "Connection[Cursor]":
+    return pymysql.connect(
+        host=address.host,
+        port=address.port,
+        database=address.database,
+        user=settings.mysql.admin_user,
+        password=settings.mysql.admin_password,
+        charset="utf8mb4",
+        autocommit=True,
+        connect_timeout=READ_TIMEOUT_S,
+        read_timeout=READ_TIMEOUT_S * 10,
+        init_command="SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+    )
+
+
+@contextmanager
+def shard_place(folder: Path, wire: Wire, report: Report) -> Iterator[ShardPlace]:
+    """A place for the block, with everything ready. Raises LocalError, ClusterError."""
+    local = LocalCluster(folder, coordinator_environment=COORDINATOR)
+    try:
+        local.up(Options(len(SHARDS), len(COORDINATORS)), report)
+        yield ShardPlace(local, wire)
+    finally:
+        local.down(kill=True)
