@@ -334,7 +334,10 @@ class LocalCluster:
 
     def _not_ready(self, cluster: State, process: Process) -> str | None:
         if process.kind == "mysql":
-            return mysql.is_ready(process.port, cluster.admin_password)
+            why = mysql.is_ready(process.port, cluster.admin_password)
+            if why is None:
+                mysql.started(self.data_dir / process.name)
+            return why
         if process.kind == "zookeeper":
             return zookeeper.is_ready(process.port)
         if process.kind == "prometheus":

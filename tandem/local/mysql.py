@@ -1,10 +1,11 @@
 """How a shard's server is set up, started and asked whether it is ready."""
 
+import hashlib
 import os
 import secrets
 import shutil
 import subprocess
-import time
+import tempfile
 from collections.abc import Mapping
 from contextlib import closing, suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ from tandem.local import processes
 from tandem.local.errors import LocalError
 from tandem.local.ports import HOST
 from tandem.local.progress import Report
-from tandem.local.servers import Database
+from tandem.local.servers import Database, download_folder
 
 ADMIN = "tandem_admin"
 DATABASE = "tandem"
@@ -109,84 +110,122 @@ def temporary_folder(data: Path) -> Path:
 def command(server: Database, data: Path, port: int, number: int) -> list[str]:
     """The command line of shard number `number` (from 1)."""
     engine = MYSQL if server.engine == "mysql" else MARIADB
-    own = (f"--port={port}", f"--server-id={number}")
+    own = [f"--port={port}", f"--server-id={number}"]
+    if (first := _first_sql(data)).exists():
+        own.append(f"--init-file={first}")
     return [*_base(server, data), *COMMON, *DURABLE, *engine, *own]
 
 
 def initialise(
     server: Database, folders: Mapping[str, Path], admin_password: str, logs: Path, report: Report
 ) -> None:
-    """Make the data folders of new shards, all at once.
+    """Make the data folders of new shards.
 
-    A folder appears under its name only when it is complete. The server's root can then log in
-    with no password that anybody knows; the account ADMIN may do everything.
+    Each is a copy of one that is kept for this build of the server: to make one takes some times
+    as long as to copy it. A folder appears under its name only when it is complete. At its first
+    start the server's root gets a password that nobody knows; the account ADMIN may do everything.
     """
     logs.mkdir(parents=True, exist_ok=True)
-    running: dict[str, subprocess.Popen[bytes]] = {}
-    try:
-        for name, data in folders.items():
-            running[name] = _begin_initialising(server, data, admin_password, logs / f"{name}.log")
-        _await_all(running, logs, report)
-    finally:
-        for child in running.values():
-            child.kill()
-            child.wait()
-        for data in folders.values():
-            _sql_file(data).unlink(missing_ok=True)
-            shutil.rmtree(temporary_folder(_unfinished(data)), ignore_errors=True)
-    for data in folders.values():
-        _unfinished(data).rename(data)
-
-
-def _await_all(running: dict[str, subprocess.Popen[bytes]], logs: Path, report: Report) -> None:
-    deadline = time.monotonic() + INITIALISE_TIMEOUT_S
-    for name, child in running.items():
+    template = _template(server, logs / f"{server.engine}-template.log", report)
+    for name, data in folders.items():
         report(f"Creating the shards' data folders: {name}")
-        with suppress(subprocess.TimeoutExpired):
-            child.wait(max(0.0, deadline - time.monotonic()))
-        if child.returncode != 0:
-            log = logs / f"{name}.log"
-            how = "took too long" if child.returncode is None else "failed"
-            raise LocalError(
-                f"creating the data folder of {name} {how}; {log} ends with:\n"
-                f"{processes.last_lines(log)}"
+        work = _unfinished(data)
+        shutil.rmtree(work, ignore_errors=True)
+        _copy(template, work)
+        for own in (work / "auto.cnf", *work.glob("*.pem")):
+            # What tells a server from others: it makes them anew.
+            own.unlink(missing_ok=True)
+        first = _first_sql(data)
+        first.touch(mode=0o600)
+        first.write_text(_accounts_sql(admin_password))
+        work.rename(data)
+
+
+def _template(server: Database, log: Path, report: Report) -> Path:
+    """A data folder of this build of the server as it is before its first start."""
+    command = _begin_command(server, Path("data"))
+    what = "\n".join([server.version, *command]).encode()
+    name = f"{server.engine}-{hashlib.sha256(what).hexdigest()[:16]}"
+    template = download_folder() / "templates" / name
+    if template.exists():
+        return template
+    report(
+        f"Creating a data folder of {server.engine} {server.version}, which others are copied of"
+    )
+    template.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=template.parent, prefix=f"{name}.") as folder:
+        made = Path(folder) / "data"
+        _create(server, made, log)
+        with suppress(FileExistsError, OSError):
+            # Another one may have been quicker.
+            made.rename(template)
+    return template
+
+
+def _create(server: Database, data: Path, log: Path) -> None:
+    """Have the server make a data folder. Raises LocalError."""
+    data.mkdir()
+    temporary_folder(data).mkdir()
+    with tempfile.TemporaryFile() as given, log.open("ab") as output:
+        given.write(_tables_sql(server).encode())
+        given.seek(0)
+        try:
+            done = subprocess.run(
+                _begin_command(server, data),
+                stdin=given,
+                stdout=output,
+                stderr=output,
+                timeout=INITIALISE_TIMEOUT_S,
+                check=False,
             )
+            how = None if done.returncode == 0 else "failed"
+        except subprocess.TimeoutExpired:
+            how = "took too long"
+    if how:
+        raise LocalError(
+            f"creating a data folder {how}; {log} ends with:\n{processes.last_lines(log)}"
+        )
 
 
-def _begin_initialising(
-    server: Database, data: Path, admin_password: str, log: Path
-) -> subprocess.Popen[bytes]:
-    work = _unfinished(data)
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    temporary_folder(work).mkdir(exist_ok=True)
-    sql = _sql_file(data)
-    sql.touch(mode=0o600)
-    begin = _base(server, work)
+def _begin_command(server: Database, data: Path) -> list[str]:
     if server.engine == "mysql":
-        sql.write_text(_accounts_sql(admin_password))
-        begin += ["--initialize-insecure", f"--init-file={sql}", *MYSQL]
-    else:
-        if server.share is None:
-            raise LocalError(
-                f"{server.program[-1]} lacks the SQL files that make MariaDB's system tables "
-                "(mysql_system_tables.sql)"
-            )
-        files = (server.share / name for name in MARIADB_TABLES)
-        tables = "".join(path.read_text() for path in files if path.exists())
-        opening = "CREATE DATABASE IF NOT EXISTS mysql;\nUSE mysql;\nSET @auth_root_socket=NULL;\n"
-        root = "DELETE FROM mysql.global_priv WHERE User='root' AND Host<>'localhost';\n"
-        proxy = "DELETE FROM mysql.proxies_priv WHERE Host<>'localhost';\nFLUSH PRIVILEGES;\n"
-        sql.write_text(opening + tables + root + proxy + _accounts_sql(admin_password))
-        begin += ["--bootstrap", "--log-warnings=0", "--max-allowed-packet=8M", *MARIADB]
-    with sql.open("rb") as given, log.open("ab") as output:
-        return subprocess.Popen(begin, stdin=given, stdout=output, stderr=output)
+        return [*_base(server, data), "--initialize-insecure", *MYSQL]
+    own = ("--bootstrap", "--log-warnings=0", "--max-allowed-packet=8M")
+    return [*_base(server, data), *own, *MARIADB]
+
+
+def _tables_sql(server: Database) -> str:
+    """What MariaDB is told to make its own tables; MySQL knows by itself."""
+    if server.engine == "mysql":
+        return ""
+    if server.share is None:
+        raise LocalError(
+            f"{server.program[-1]} lacks the SQL files that make MariaDB's system tables "
+            "(mysql_system_tables.sql)"
+        )
+    files = (server.share / name for name in MARIADB_TABLES)
+    tables = "".join(path.read_text() for path in files if path.exists())
+    opening = "CREATE DATABASE IF NOT EXISTS mysql;\nUSE mysql;\nSET @auth_root_socket=NULL;\n"
+    root = "DELETE FROM mysql.global_priv WHERE User='root' AND Host<>'localhost';\n"
+    proxy = "DELETE FROM mysql.proxies_priv WHERE Host<>'localhost';\nFLUSH PRIVILEGES;\n"
+    return opening + tables + root + proxy
+
+
+def _copy(template: Path, to: Path) -> None:
+    """Most of a new data folder is zeros: as holes they take neither time nor room."""
+    if shutil.which("cp"):
+        sparse = ["cp", "-R", "--sparse=always", str(template), str(to)]
+        if subprocess.run(sparse, capture_output=True, check=False).returncode == 0:
+            return
+        shutil.rmtree(to, ignore_errors=True)
+    shutil.copytree(template, to)
 
 
 def _accounts_sql(admin_password: str) -> str:
+    """For the first start; if that is broken off, for the next one."""
     return (
         f"ALTER USER 'root'@'localhost' IDENTIFIED BY '{secrets.token_urlsafe(24)}';\n"
-        f"CREATE USER '{ADMIN}'@'%' IDENTIFIED BY '{admin_password}';\n"
+        f"CREATE USER IF NOT EXISTS '{ADMIN}'@'%' IDENTIFIED BY '{admin_password}';\n"
         f"GRANT ALL PRIVILEGES ON *.* TO '{ADMIN}'@'%' WITH GRANT OPTION;\n"
     )
 
@@ -195,8 +234,14 @@ def _unfinished(data: Path) -> Path:
     return data.with_name(f"{data.name}.part")
 
 
-def _sql_file(data: Path) -> Path:
-    return data.with_name(f"{data.name}.part.sql")
+def _first_sql(data: Path) -> Path:
+    """What a server is told at its first start, before it listens."""
+    return data.with_name(f"{data.name}.first.sql")
+
+
+def started(data: Path) -> None:
+    """A server has started with this data folder and takes connections."""
+    _first_sql(data).unlink(missing_ok=True)
 
 
 def prepare(data: Path) -> None:
