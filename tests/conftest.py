@@ -5,7 +5,13 @@ from collections.abc import Iterator
 import pytest
 
 from tandem.local.cluster import LocalCluster, Options
+from tests import reaper
 from tests.cluster import Cluster
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Nothing that a run has started is left behind, however the run ends."""
+    reaper.watch()
 
 
 @pytest.fixture(scope="session")
