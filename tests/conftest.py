@@ -7,11 +7,29 @@ import pytest
 from tandem.local.cluster import LocalCluster, Options
 from tests import reaper
 from tests.cluster import Cluster
+from tests.extended import is_extended
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Nothing that a run has started is left behind, however the run ends."""
     reaper.watch()
+
+
+# Those that take longest begin first, so that none is left to run beside nothing in the end.
+_ORDER = ("faults", "end_to_end", "monitoring", "contract", "model", "unit")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is for `scripts/test --all`, and put the folders into their order."""
+    for item in items:
+        if is_extended(item.nodeid):
+            item.add_marker("extended")
+    items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> int:
+    folder = item.nodeid.removeprefix("tests/").partition("/")[0]
+    return _ORDER.index(folder) if folder in _ORDER else len(_ORDER)
 
 
 @pytest.fixture(scope="session")

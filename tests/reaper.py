@@ -15,7 +15,7 @@ import time
 import uuid
 from pathlib import Path
 
-_MARK = "TANDEM_TEST_RUN"
+_MARK = "TEST_RUN_MARK"
 # Servers that are asked to end write what they hold; what stays is killed.
 _GRACE_S = 10.0
 _POLL_S = 0.1

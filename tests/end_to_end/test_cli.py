@@ -231,7 +231,6 @@ def test_an_import_that_is_killed_is_simply_run_again(
     assert tandem.balance(target) == 5000
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("victim", ["c1", "s1", "s2"])
 def test_an_import_outlives_the_crash_of_a_part(
     mysql_cluster: Cluster, tandem: Cli, bank: str, tmp_path: Path, victim: str

@@ -20,7 +20,7 @@ def test_that_takes_long():
     for is_detached in (False, True):
         subprocess.Popen(child, start_new_session=is_detached)
     made = Path(__file__).with_name("made")
-    made.write_text(os.environ["TANDEM_TEST_RUN"])
+    made.write_text(os.environ["TEST_RUN_MARK"])
     made.rename(made.with_name("mark"))
     time.sleep(600)
 """

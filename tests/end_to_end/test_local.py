@@ -17,8 +17,6 @@ from tandem.local.cluster import LocalCluster
 from tandem.local.processes import start_mark
 from tests.cluster import wait_until
 
-pytestmark = pytest.mark.alone
-
 TANDEM = str(Path(sys.executable).with_name("tandem"))
 COMMAND_TIMEOUT_S = 200
 

@@ -1,0 +1,40 @@
+"""Which cases run with `scripts/test --all` only: marked `extended`. Each line says why the others
+are enough for every change.
+"""
+
+# The laboratory compares Tandem with others and is no part of it.
+_FILES = {"end_to_end/test_lab.py"}
+# What the bench measures besides the loads, in its short form; every bug that can be planted.
+_CASES = {
+    "end_to_end/test_bench.py": ("test_parts_in_their_short_form",),
+    "end_to_end/test_chaos.py": ("test_a_planted_bug_is_caught[collect-early]",),
+}
+# On MariaDB: what depends on the coordinator alone. What a server does differently is held on both
+# kinds by the other files: the promise of a shard, lost answers, recovery, crashes, the protocols
+# over HTTP, keys, clocks, whole answers, checks, privileges.
+_MARIADB = {
+    "contract/test_http_console.py",
+    "contract/test_http_in_doubt.py",
+    "contract/test_http_stuck.py",
+    "contract/test_http_unfinished.py",
+    "contract/test_mixed_batches.py",
+    "contract/test_moments_away.py",
+    "contract/test_nuisances.py",
+    "end_to_end/test_audit.py",
+    "end_to_end/test_audit_protocols.py",
+    "faults/test_failover.py",
+    "faults/test_fault_points.py",
+    "faults/test_isolation.py",
+    "faults/test_phased_fault_points.py",
+}
+
+
+def is_extended(nodeid: str) -> bool:
+    """Whether a case, by its name as pytest prints it, is for `--all` only."""
+    path, _, case = nodeid.removeprefix("tests/").partition("::")
+    on_mariadb = "mariadb" in case.partition("[")[2]
+    return (
+        path in _FILES
+        or case.startswith(_CASES.get(path, ()) or ("\0",))
+        or (on_mariadb and path in _MARIADB)
+    )
