@@ -150,7 +150,7 @@ class Shard:
         """The rows that the next packet writes."""
         entries = (*self.tables.rows.get("entries", ()), *writes.entries)
         self._brought = {"entries": entries, "transfers": _last(writes.transfers)}
-        accounts = writes.accounts
+        accounts = list(writes.accounts)
         if isinstance(writes, VisitWrites):
             accounts = list(writes.accounts.values())
             steps = [*writes.new_steps, *writes.next_steps]
