@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from ledger.chain import next_link
+from ledger.errors import Bug
 from ledger.model import (
     BALANCE_MAX,
     BALANCE_MIN,
@@ -38,10 +39,11 @@ def decide(
         source = changed.get(transfer.source) or accounts.get(transfer.source)
         destination = changed.get(transfer.destination) or accounts.get(transfer.destination)
         refusal = _refuse(transfer, source, destination)
-        if refusal or source is None or destination is None:
-            assert refusal is not None
+        if refusal:
             outcomes.append(refusal)
             continue
+        if source is None or destination is None:
+            raise Bug(f"{transfer} is allowed from {source} to {destination}, of which one is none")
         stamp = max(now, source.stamp_floor, destination.stamp_floor)
         debit, changed[source.id] = _post(transfer, source, -transfer.amount, stamp)
         credit, changed[destination.id] = _post(transfer, destination, transfer.amount, stamp)
@@ -165,19 +167,23 @@ def move(what: Move, transfer: Transfer, account: Account | None, now: int) -> M
     """One side of a transfer by itself. What was reserved is always paid or released, and what is
     expected always received: these, and a RELEASE, are never refused.
 
-    `account` is None if it does not exist; `now` is a stamp in microseconds.
+    `account` is None if it does not exist; `now` is a stamp in microseconds. Raises Bug if there is
+    less held, or expected, than the move is to take, or if the account is gone.
     """
     refusal = _REFUSE[what](transfer, account) if what in _REFUSE else None
     if refusal:
         return refusal
-    assert account is not None, f"{what} on {transfer}, whose account is gone"
+    if account is None:
+        raise Bug(f"{what} of {transfer}: its account is gone")
     signs = _SIGNS[what]
-    account = account._replace(
-        held=account.held + signs.held * transfer.amount,
-        expected=account.expected + signs.expected * transfer.amount,
-    )
-    assert account.held >= 0, f"{what} of {transfer} on {account}: nothing is reserved"
-    assert account.expected >= 0, f"{what} of {transfer} on {account}: nothing is expected"
+    held = account.held + signs.held * transfer.amount
+    expected = account.expected + signs.expected * transfer.amount
+    if held < 0 or expected < 0:
+        raise Bug(
+            f"{what} of {transfer} on {account}: {held} would be held and {expected} expected, "
+            "and neither can be less than nothing"
+        )
+    account = account._replace(held=held, expected=expected)
     if not signs.balance:
         return Moved(account, None)
     stamp = max(now, account.stamp_floor)
@@ -257,9 +263,8 @@ def _refuse_as_destination(transfer: Transfer, destination: Account | None) -> R
 
 
 def _refuse_refund(transfer: Transfer, source: Account | None) -> Refusal | None:
-    """Only room can be missing: an account with unfinished transfers is not closed."""
-    assert source is not None
-    return _refuse_credit(transfer, source)
+    """Only room can be missing: an account with unfinished transfers is neither closed nor gone."""
+    return _refuse_credit(transfer, source) if source else None
 
 
 _REFUSE = {

@@ -190,7 +190,7 @@ def _check_lines(record: Record | None, phase: PhaseLine | None, found: Traces) 
         return [("entry-has-transfer", detail)] if lines else []
     states = {step.state for step in found.steps if step.gtrid == row.gtrid}
     entries = sorted((line.account, line.amount, line.counterparty) for line in lines)
-    wanted = _wanted(record, phase, has_arrived=ARRIVED.get(row.protocol) in states)
+    wanted = _wanted(row, phase, record, has_arrived=ARRIVED.get(row.protocol) in states)
     if entries not in wanted:
         status = f"{phase.phase} by {phase.protocol}" if phase else record and record.status
         ways = " or ".join(map(str, wanted))
@@ -213,11 +213,9 @@ def _check_lines(record: Record | None, phase: PhaseLine | None, found: Traces) 
 
 
 def _wanted(
-    record: Record | None, phase: PhaseLine | None, *, has_arrived: bool
+    row: Record | PhaseLine, phase: PhaseLine | None, record: Record | None, *, has_arrived: bool
 ) -> list[list[tuple[str, int, str]]]:
-    """The entries that may be there: each way, sorted."""
-    row = phase or record
-    assert row is not None
+    """The entries that may be there: each way, sorted. `row` is what says who pays whom."""
     debit = (row.source, -row.amount, row.destination)
     credit = (row.destination, row.amount, row.source)
     refund = (row.source, row.amount, row.destination)

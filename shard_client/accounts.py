@@ -267,9 +267,10 @@ def entries_of(
     its next 10,000. They are durable then.
     """
     state = read(connection, [account], deadline).get(account)
+    if state is None:
+        return []
     found: set[Entry] = set()
-    for stamp in since if state else ():
-        assert state is not None
+    for stamp in since:
         first = _last_up_to(connection, state.account, stamp - 1, deadline)
         text = sql.fill(connection, _ENTRY_OF, account, first, first + _ONE_STAMP_MAX, transfer)
         found |= {Entry(*row) for row in connection.rows(text, deadline)}

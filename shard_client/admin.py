@@ -14,6 +14,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
+from ledger.errors import Bug
 from shard_client.checks import SCHEMA_VERSION, read_identity
 from shard_client.connection import Address, ShardConnection, known_variables
 from shard_client.errors import ShardError, ShardUnavailable
@@ -70,7 +71,8 @@ def make_shard(
     shard already is left as it is, apart from its users' passwords and privileges. Raises
     ShardUnavailable if it cannot be reached or is another shard.
     """
-    assert admin.database is not None
+    if admin.database is None:
+        raise Bug(f"a shard is to be made at {admin.host}:{admin.port}, in no database")
     deadline = time.monotonic() + _TIMEOUT_S
     with closing(ShardConnection(admin._replace(database=None), 5.0, 60)) as bare:
         bare.query([f"CREATE DATABASE IF NOT EXISTS {quoted(admin.database)}"], deadline)
@@ -196,7 +198,8 @@ def _claim(
             deadline,
         )
         found = read_identity(connection, deadline)
-    assert found is not None
+        if found is None:
+            raise ShardUnavailable(connection.shard, "the identity that was written is gone")
     if found[:2] != (cluster, connection.shard):
         raise ShardUnavailable(
             connection.shard,

@@ -16,6 +16,7 @@ from coordinator.protocols.phased import Outcome, PhasedProtocol, Step
 from coordinator.protocols.saga import SAGA
 from coordinator.protocols.try_confirm_cancel import TCC
 from ledger.decide import Move, decide, lacks_funds, move
+from ledger.errors import Bug
 from ledger.ids import SLOT_COUNT, slot_of
 from ledger.model import Account, Entry, Reason, Refusal, Transfer
 from shard_client.branch import Locked
@@ -66,6 +67,13 @@ class Place(NamedTuple):
     def is_lapsed(self) -> bool:
         """Whether it is certain that nothing comes of this attempt."""
         return self.outcome == LAPSED
+
+    @property
+    def begun(self) -> StrEnum:
+        """The phase of one that has begun. Raises Bug."""
+        if self.phase is None:
+            raise Bug(f"what has not begun is in no phase: {self}")
+        return self.phase
 
 
 class Course:
@@ -129,17 +137,17 @@ class Course:
 
     @property
     def step(self) -> Step:
-        """The step that is to be made durable."""
-        phase, event = self.place.phase, self.place.event
-        assert phase is not None
-        assert event is not None
-        return self.protocol.step(phase, event)
+        """The step that is to be made durable. Raises Bug if nothing was heard."""
+        if self.place.event is None:
+            raise Bug(f"nothing was heard to be made durable of {self.attempt}: {self.place}")
+        return self.protocol.step(self.place.begun, self.place.event)
 
     @property
     def call(self) -> StrEnum:
-        assert self.place.phase is not None
-        call = self.protocol.call_of(self.place.phase)
-        assert call is not None
+        """What is asked of its destination's shard. Raises Bug in a phase in which nothing is."""
+        call = self.protocol.call_of(self.place.begun)
+        if call is None:
+            raise Bug(f"{self.protocol.name} calls nobody while {self.place.phase}: {self.attempt}")
         return call
 
     @property
@@ -309,9 +317,7 @@ def _first(
     transfer = course.transfer
     source = _account(transfer.source, writes, found)
     if not course.is_local:
-        first = course.protocol.first.source
-        assert first is not None
-        moved = move(first, transfer, source, now)
+        moved = move(course.protocol.first_move, transfer, source, now)
         if isinstance(moved, Refusal):
             return moved
         return [moved.account], [moved.entry] if moved.entry else []
@@ -386,9 +392,8 @@ class _Order:
         waits = not self._held.isdisjoint(places)
         lacks = isinstance(result, Refusal) and result.reason is Reason.INSUFFICIENT_FUNDS
         if lacks and not waits and (more := self._may_come.get(places[0])):
-            account = _account(course.transfer.source, writes, found)
-            assert account is not None
-            waits = not lacks_funds(course.transfer, account, more)
+            source = _account(course.transfer.source, writes, found)
+            waits = source is not None and not lacks_funds(course.transfer, source, more)
         if waits:
             self._held.update(places)
         return waits
@@ -492,8 +497,7 @@ def _call(course: Course, writes: VisitWrites, found: Found, now: int) -> Place:
 def _advance(course: Course, visit: Visited, found: Found, now: int, pause_us: int) -> Place | None:
     """Make a step durable on the source's shard; None if it has to be tried again."""
     writes, transfer, place, protocol = visit.writes, course.transfer, course.place, course.protocol
-    assert place.phase is not None
-    was, step, stamp = place.phase.value, course.step, now
+    was, step, stamp = place.begun.value, course.step, now
     if step.source:
         if found.standing.get(course.attempt) != was:
             # Somebody else has taken it further.
@@ -541,12 +545,11 @@ def attempts_of(courses: Iterable[Course], now: int, pause_us: int) -> VisitWrit
 
 def _state(course: Course, place: Place, attempts: int, next_at: int, now: int) -> PhaseState:
     """What the phase table has of a course at a place."""
-    assert place.phase is not None
-    refusal = place.refusal
+    phase, refusal = place.begun, place.refusal
     return PhaseState(
-        place.phase.value,
+        phase.value,
         str(place.outcome),
-        course.protocol.source_states[place.phase],
+        course.protocol.source_states[phase],
         place.destination_state or course.protocol.absent.value,
         attempts,
         next_at,

@@ -118,9 +118,9 @@ class PhasedRun:
     def _begin(self) -> None:
         """Make the first step of each transfer durable, on its source's shard."""
         work: dict[str, list[Course]] = defaultdict(list)
-        now = time.monotonic()
-        courses = [begin_of(ticket, str(self._gtrid), now) for ticket in self._group.tickets]
-        for course, ticket in zip(courses, self._group.tickets, strict=True):
+        name, now = str(self._gtrid), time.monotonic()
+        pairs = [(begin_of(ticket, name, now), ticket) for ticket in self._group.tickets]
+        for course, ticket in pairs:
             work[ticket.shards[0]].append(course)
         parties = Participants(self._shards, self._gtrid, self._metrics, self._trace, Visit)
         with parties.used():
@@ -135,7 +135,7 @@ class PhasedRun:
             found = {shard: found[shard] for shard in parties.branches}
             for shard, names in missing.items():
                 self._missed |= names - absent.get(shard, names)
-            begins = _sort(courses, found, {name for some in absent.values() for name in some})
+            begins = _sort(pairs, found, {name for some in absent.values() for name in some})
             refuse_ahead(self._queue, self._shards.clocks, self._metrics, begins.ahead)
             self._withdraw_crowd(begins.ready)
             self._write_first(parties, begins.ready, found)
@@ -328,7 +328,9 @@ class _Begins(NamedTuple):
     is_displaced: bool
 
 
-def _sort(courses: Sequence[Course], found: Mapping[str, Found], absent: set[str]) -> _Begins:
+def _sort(
+    pairs: Iterable[tuple[Course, Ticket]], found: Mapping[str, Found], absent: set[str]
+) -> _Begins:
     """Sort a group's courses, in its order, by what its shards have answered."""
     ready: list[Course] = []
     waiting: list[Ticket] = []
@@ -337,9 +339,8 @@ def _sort(courses: Sequence[Course], found: Mapping[str, Found], absent: set[str
     seen: set[str] = set()
     held: set[tuple[int, str]] = set()
     is_displaced = False
-    for course in courses:
-        ticket, transfer = course.ticket, course.transfer
-        assert ticket is not None
+    for course, ticket in pairs:
+        transfer = course.transfer
         answer = found.get(ticket.shards[0])
         is_owner = answer is not None and _owns(answer, course)
         is_displaced = is_displaced or (answer is not None and not is_owner)

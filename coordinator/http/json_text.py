@@ -175,9 +175,8 @@ class _Text:
     def peek(self) -> str:
         """The next character that is no blank; "" at the end. Raises ValueError."""
         while True:
-            blanks = _BLANKS.match(self._text, self._at)
-            assert blanks is not None
-            self._at = blanks.end()
+            if blanks := _BLANKS.match(self._text, self._at):
+                self._at = blanks.end()
             if self._at < len(self._text):
                 return self._text[self._at]
             if self._is_all_here:

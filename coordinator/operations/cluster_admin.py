@@ -86,6 +86,13 @@ class Seen(NamedTuple):
     unreachable: Unreachable
 
 
+class Decisions(NamedTuple):
+    """What the homes of groups say: gtrid -> decision; and home -> why it cannot be asked."""
+
+    known: dict[str, DecisionOutcome]
+    unasked: dict[str, ShardError]
+
+
 class Doubts(NamedTuple):
     """What is in doubt and what is unfinished, the oldest first, as far as shards can be asked."""
 
@@ -243,39 +250,36 @@ class Operation:
                 seen.phased.extend((shard.id, item) for item in phased)
         return seen
 
-    def _decisions(self, gtrids: Iterable[Gtrid]) -> dict[str, DecisionOutcome | ShardError]:
-        """What the homes say: gtrid -> decision, and home -> error for one that cannot be asked."""
+    def _decisions(self, gtrids: Iterable[Gtrid]) -> Decisions:
         homes: dict[str, list[str]] = defaultdict(list)
         for gtrid in gtrids:
             homes[gtrid.home].append(str(gtrid))
-        found: dict[str, DecisionOutcome | ShardError] = {}
+        found = Decisions({}, {})
         for home, names in homes.items():
             deadline = time.monotonic() + _CALL_TIMEOUT_S
             try:
                 with self._shards[home].connection(deadline) as connection:
-                    found |= read_decisions(connection, names, deadline)
+                    found.known.update(read_decisions(connection, names, deadline))
             except ShardError as error:
                 self._shards.note(error)
-                found[home] = error
+                found.unasked[home] = error
         return found
 
     def _describe(
         self,
         branch: PreparedBranch,
-        decisions: dict[str, DecisionOutcome | ShardError],
+        decisions: Decisions,
         around: Surroundings,
     ) -> InDoubt:
         gtrid, age_s = branch.gtrid, age_of(branch.gtrid)
         turn = whose_turn(gtrid, age_s, around)
-        home_error = decisions.get(gtrid.home)
-        if isinstance(home_error, ShardError):
+        if home_error := decisions.unasked.get(gtrid.home):
             text = (
                 f"it waits for its home {gtrid.home}, which alone knows the outcome and cannot be "
                 f"asked ({home_error.text}); nobody guesses; bring {gtrid.home} back"
             )
             return InDoubt(gtrid, branch.shard, age_s, None, text, None)
-        decision = decisions.get(str(gtrid))
-        assert not isinstance(decision, ShardError)
+        decision = decisions.known.get(str(gtrid))
         when = f"in {turn.in_s:.0f} s" if turn.in_s >= 1 else "now"
         text = f"{turn.why}; {self._actor()} {_deed(decision, gtrid.home)} {when}"
         return InDoubt(gtrid, branch.shard, age_s, decision, text, turn.in_s + self._interval_s)
@@ -331,12 +335,12 @@ class Operation:
     def _nothing_prepared(self, gtrid: Gtrid, unreachable: Unreachable) -> Resolution | None:
         """What is known of a group that is prepared on no shard that can be asked."""
         found = self._decisions([gtrid])
-        known, home_error = found.get(str(gtrid)), found.get(gtrid.home)
+        known, home_error = found.known.get(str(gtrid)), found.unasked.get(gtrid.home)
         # It may be prepared on those that are away.
         unfinished = dict(unreachable) | self._left_of(gtrid)
-        if isinstance(home_error, ShardError) and gtrid.home in self._shards.map.shards:
+        if home_error and gtrid.home in self._shards.map.shards:
             unfinished[gtrid.home] = home_error.text
-        if isinstance(known, DecisionOutcome):
+        if known:
             return Resolution(known, [], unfinished, [])
         return Resolution(None, [], unfinished, []) if unfinished else None
 

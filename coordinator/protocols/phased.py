@@ -16,6 +16,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from ledger.decide import Move
+from ledger.errors import Bug
 
 
 class Outcome(StrEnum):
@@ -48,8 +49,8 @@ class Reaction(NamedTuple):
     event: StrEnum
 
 
-class IllegalStep(Exception):
-    """An event that cannot occur in this phase, or a call in this state: a bug."""
+class IllegalStep(Bug):
+    """An event that cannot occur in this phase, or a call in this state."""
 
 
 class PhasedProtocol(NamedTuple):
@@ -95,6 +96,15 @@ class PhasedProtocol(NamedTuple):
     @property
     def first(self) -> Step:
         return self.phases[self.begin, self.accepted]
+
+    @property
+    def first_move(self) -> Move:
+        """What a transfer does to its source when it begins. Raises Bug if that is nothing: the
+        money would be in its destination without having left anywhere.
+        """
+        if self.first.source is None:
+            raise Bug(f"{self.name} begins without taking anything from the source: {self.first}")
+        return self.first.source
 
     def phase(self, text: str) -> StrEnum:
         """A phase by its name in the phase table."""

@@ -11,6 +11,8 @@ Between the two only the decision row on the group's home knows, and ARBITRATING
 from enum import StrEnum
 from typing import NamedTuple
 
+from ledger.errors import Bug
+
 
 class Phase(StrEnum):
     LOCKING = "locking"
@@ -61,8 +63,8 @@ class Step(NamedTuple):
     effect: Effect
 
 
-class IllegalStep(Exception):
-    """An event that cannot occur in this phase: a bug."""
+class IllegalStep(Bug):
+    """An event that cannot occur in this phase."""
 
 
 _P, _E, _F = Phase, Event, Effect

@@ -17,6 +17,7 @@ from coordinator.engine.tickets import Excuse, NotDone, Ticket
 from coordinator.shards.registry import FINISHING_CONNECTIONS, Shards
 from coordinator.telemetry.logs import few
 from coordinator.telemetry.tracing import GroupTrace
+from ledger.errors import Bug
 from shard_client.errors import StatementRefused
 from shard_client.xid import Gtrid
 
@@ -132,8 +133,7 @@ class PhasedFinisher:
     def _work_on(self) -> None:
         while portion := self._next():
             try:
-                gtrid = Gtrid.parse(portion.courses[0].gtrid)
-                assert gtrid is not None
+                gtrid = _gtrid_of(portion.courses[0])
                 lost = self._visits.go_on(gtrid, portion.courses, GroupTrace(), portion.in_line)
                 is_theirs = isinstance(lost.get(portion.shard), StatementRefused)
                 hindered = [course for course in portion.courses if course.error]
@@ -242,6 +242,14 @@ class PhasedFinisher:
                 "transfer_ids": few(course.transfer.id for course in done),
             }
             log.info("%d transfers that were left open are finished", len(done), extra=extra)
+
+
+def _gtrid_of(course: Course) -> Gtrid:
+    """The group that has begun an attempt. Raises Bug if it has another name than groups have."""
+    gtrid = Gtrid.parse(course.gtrid)
+    if gtrid is None:
+        raise Bug(f"transfer {course.transfer.id} was begun by {course.gtrid!r}, which is no gtrid")
+    return gtrid
 
 
 def _pause_after(course: Course) -> float:

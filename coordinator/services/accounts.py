@@ -112,7 +112,9 @@ class Accounts:
     def _on(self, shard: str, call: Callable[[ShardConnection, float], T]) -> T:
         """Do something on a shard that may be repeated, repeating it while locks collide."""
         lost: ConnectionLost | None = None
-        for attempt in range(_TRIES):
+        tries = 0
+        while True:
+            tries += 1
             deadline = time.monotonic() + _CALL_TIMEOUT_S
             try:
                 with self._shards[shard].connection(deadline) as connection:
@@ -124,8 +126,7 @@ class Accounts:
                 if isinstance(error, SlotMoved):
                     self._shards.look_again()
                 may_repeat = not isinstance(error, ShardUnavailable | ClockAhead)
-                if not may_repeat or attempt == _TRIES - 1 or error.code == 1205:
+                if not may_repeat or tries == _TRIES or error.code == 1205:
                     # Of a try before nobody knows whether it has happened.
                     raise (lost or error) from None
-            time.sleep(_PAUSE_S * random.random() * 2**attempt)
-        raise AssertionError("unreachable")
+            time.sleep(_PAUSE_S * random.random() * 2 ** (tries - 1))

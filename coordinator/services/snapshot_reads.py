@@ -104,10 +104,6 @@ class _Request:
         self.is_kept_by_others = True
 
     @property
-    def is_settled(self) -> bool:
-        return self.found is not None or self.error is not None
-
-    @property
     def is_in_line(self) -> bool:
         """Whether it waits for locks, and so for itself."""
         return self.tries >= _TRIES_FREE
@@ -138,17 +134,15 @@ class Moments:
         while True:
             if self._is_worth_a_try(request, give_up) and self._take_turn(request, give_up):
                 self._run(request)
-            if request.is_settled:
-                break
+            if request.found is not None:
+                return request.found
+            if error := request.error:
+                # Several may have the same one.
+                raise ShardUnavailable(error.shard, error.text, code=error.code) from error
             if time.monotonic() > give_up:
                 kind = TryAgain if request.is_kept_by_others else ShardUnavailable
                 raise kind(ALL_SHARDS, request.delay)
             time.sleep(_PAUSE_S * random.random() * 2 ** min(request.tries, 4))
-        if error := request.error:
-            # Several may have the same one.
-            raise ShardUnavailable(error.shard, error.text, code=error.code) from error
-        assert request.found is not None
-        return request.found
 
     def _is_worth_a_try(self, request: _Request, give_up: float) -> bool:
         """Whether what was locked is free by now, before a request holds locks while it waits. It

@@ -21,6 +21,7 @@ from coordinator.shards.registry import Shards
 from coordinator.telemetry import logs, tracing
 from coordinator.telemetry.metrics import Metrics
 from ledger.decide import refuse_reuse
+from ledger.errors import Bug
 from ledger.ids import slot_of_transfer
 from ledger.model import Transfer
 from shard_client.errors import ShardError
@@ -222,7 +223,8 @@ class Transfers:
 
     def _shard_of(self, transfer: str) -> str:
         slot = slot_of_transfer(transfer)
-        assert slot is not None
+        if slot is None:
+            raise Bug(f"{transfer!r} is no transfer id: no shard is to be asked for it")
         return self._shards.map.shard_of_slot(slot)
 
 

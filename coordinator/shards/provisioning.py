@@ -17,6 +17,7 @@ from ledger.ids import SLOT_COUNT
 from shard_client.admin import Login, make_shard, may_change_own_password
 from shard_client.checks import (
     Holding,
+    Identity,
     ServerCheck,
     check_server,
     look,
@@ -129,11 +130,10 @@ def restore_map(settings: Settings, report: Callable[[str], None]) -> ShardMap:
             f"shard map version {current.version} is published; there is nothing to restore"
         )
     holdings = _each(wanted, lambda s, a: look(service_address(settings, s, a)))
-    for shard, holding in holdings.items():
-        _check_is(settings, shard, holding)
+    known = {shard: _check_is(settings, shard, holding) for shard, holding in holdings.items()}
     ranges = whole({shard: holding.ranges for shard, holding in holdings.items()})
     shards = {
-        shard: msgspec.structs.replace(address, server_uuid=_uuid_of(holdings[shard]))
+        shard: msgspec.structs.replace(address, server_uuid=known[shard].server_uuid)
         for shard, address in wanted.items()
     }
     # Above every version that was counted up from 1, so that coordinators that run take it.
@@ -170,8 +170,8 @@ def shown_ranges(ranges: Sequence[tuple[int, int]]) -> str:
     return "slots " + (", ".join(f"{first}-{last}" for first, last in ranges) or "none")
 
 
-def _check_is(settings: Settings, shard: str, holding: Holding) -> None:
-    """Raise ClusterError unless a server is this shard of this cluster."""
+def _check_is(settings: Settings, shard: str, holding: Holding) -> Identity:
+    """Who a server says that it is. Raises ClusterError unless it is this shard of this cluster."""
     found = holding.identity
     if found is None:
         raise ClusterError(
@@ -182,11 +182,7 @@ def _check_is(settings: Settings, shard: str, holding: Holding) -> None:
             f"the server of shard {shard} is shard {found.shard} of cluster {found.cluster} "
             "already; nothing was changed; check its address in [shards]"
         )
-
-
-def _uuid_of(holding: Holding) -> str:
-    assert holding.identity is not None
-    return holding.identity.server_uuid
+    return found
 
 
 def _each(

@@ -158,6 +158,9 @@ class Hands:
         with self._turn:
             return self._cluster.crashed()
 
+    def is_running(self, name: str) -> bool:
+        return bool(self._parts()[name]["running"])
+
     def not_ready(self, name: str) -> str | None:
         """Why a part cannot be used; None if it can."""
         part = self._parts()[name]
@@ -344,7 +347,7 @@ class Nemesis:
                 self._accuse(Violation("does-not-come-back", name, why))
                 return False
             # It may have been struck once more, by a fault point of its own.
-            if "does not run" in why:
+            if not self._hands.is_running(name):
                 self._start(name)
             elif self._hands.is_frozen(name):
                 self._hands.thaw(name)

@@ -78,9 +78,14 @@ class Reply(NamedTuple):
     # Without an answer: whether the request may have been carried out.
     was_sent: bool = True
 
+    @property
+    def is_silence(self) -> bool:
+        """Whether no answer came at all."""
+        return self.status == 0
+
 
 # How the labels of requests without an answer begin.
-NOT_CONNECTED, LOST, TOO_LATE = SILENCES = ("refused connection", "lost connection", "no answer")
+NOT_CONNECTED, LOST, TOO_LATE = "refused connection", "lost connection", "no answer"
 
 
 class Attempt(NamedTuple):
@@ -97,11 +102,8 @@ class Attempt(NamedTuple):
     # The answer's own words about the transfer, to be compared with another answer's.
     body: Mapping[str, Any] | None = None
     label: str = ""
-
-    @property
-    def is_silence(self) -> bool:
-        """Whether no answer came at all."""
-        return self.label.startswith(SILENCES)
+    # No answer came at all.
+    is_silence: bool = False
 
     def __str__(self) -> str:
         asked = self.via.value.replace("{id}", self.order.id)

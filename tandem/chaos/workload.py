@@ -132,7 +132,10 @@ class Teller:
         if results is None or len(results) != len(orders):
             told = read_post(reply)[0]
             told = told if told in (Told.NOTHING, Told.UNKNOWN) else Told.UNKNOWN
-            return [self._record(o, url, began, ended, told, reply.label) for o in orders]
+            return [
+                self._record(o, url, began, ended, told, reply.label, is_silence=reply.is_silence)
+                for o in orders
+            ]
         return [
             self._item(order, url, began, ended, result)
             for order, result in zip(orders, results, strict=True)
@@ -155,8 +158,12 @@ class Teller:
         told: Told,
         label: str,
         reason: str = "",
+        *,
+        is_silence: bool = False,
     ) -> Attempt:
-        attempt = Attempt(order, Via.BATCH, url, began, ended, told, reason, None, label)
+        attempt = Attempt(
+            order, Via.BATCH, url, began, ended, told, reason, None, label, is_silence
+        )
         self._history.add(attempt)
         return attempt
 
@@ -172,7 +179,9 @@ class Teller:
         body: Mapping[str, Any] | None,
     ) -> Attempt:
         ended = self._clock()
-        attempt = Attempt(order, via, url, began, ended, told, reason, body, reply.label)
+        attempt = Attempt(
+            order, via, url, began, ended, told, reason, body, reply.label, reply.is_silence
+        )
         self._history.count(f"GET: {reply.label}" if via is Via.GET else reply.label)
         self._history.add(attempt)
         return attempt

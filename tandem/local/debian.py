@@ -32,6 +32,10 @@ COMPONENTS = ("main", "universe")
 UNKNOWN_KEY = ("NO_PUBKEY", "Missing key")
 
 
+class UnknownKey(LocalError):
+    """A list is signed with a key that the machine does not have."""
+
+
 @dataclass(frozen=True)
 class Bundle:
     """Packages that together make one server."""
@@ -210,9 +214,7 @@ class _Apt:
         try:
             self._use(sources, keyring)
             self._run("apt-get", "update")
-        except LocalError as error:
-            if not any(words in str(error) for words in UNKNOWN_KEY):
-                raise
+        except UnknownKey:
             # sid is signed with a key younger than this machine's. The machine's own release
             # brings new keys in a package that is signed with the old ones.
             self._use(_own_sources(), keyring)
@@ -273,7 +275,9 @@ class _Apt:
             telling = [line for line in last if line.startswith(("E:", "W:", "Err"))] or last
             title = self._bundle.title
             said = " ".join(telling).rstrip(".")
-            raise LocalError(f"fetching {title} with apt-get failed: {said}. {advice(title)}")
+            # One exit code stands for all that can fail; only words tell what it was.
+            kind = UnknownKey if any(words in said for words in UNKNOWN_KEY) else LocalError
+            raise kind(f"fetching {title} with apt-get failed: {said}. {advice(title)}")
 
     def _follow(self, output: IO[str]) -> list[str]:
         """Report what apt has got so far; returns its last lines."""
