@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from coordinator.engine import group_log
+from coordinator.engine.batch_order import BatchOrder
 from coordinator.engine.grouping import pause_after
 from coordinator.engine.in_flight import Course, Task, begin_of, begin_together
 from coordinator.engine.known import answer_known
@@ -315,7 +316,7 @@ def _sort(courses: Sequence[Course], found: Mapping[str, Found], absent: set[str
     known: list[tuple[Ticket, StoredTransfer]] = []
     ahead: list[tuple[Ticket, str]] = []
     seen: set[str] = set()
-    held: set[tuple[int, str]] = set()
+    order = BatchOrder()
     is_displaced = False
     for course in courses:
         ticket, transfer = course.ticket, course.transfer
@@ -324,13 +325,12 @@ def _sort(courses: Sequence[Course], found: Mapping[str, Found], absent: set[str
         is_owner = answer is not None and _owns(answer, course)
         is_displaced = is_displaced or (answer is not None and not is_owner)
         stored = answer.locked.known.get(transfer.id) if answer and is_owner else None
-        places = [(id(ticket.batch), name) for name in (transfer.source, transfer.destination)]
         if stored and has_answer(ticket, stored):
             known.append((ticket, stored))
             continue
         if answer and is_owner and not stored and transfer.id not in seen:
             is_free = all(name in answer.locked.accounts or name in absent for name in course.ends)
-            if is_free and held.isdisjoint(places):
+            if is_free and not order.blocks(ticket):
                 # Both sides of what is within one shard get one stamp.
                 why = course.is_local and why_ahead(ticket, answer.locked, answer.locked, 0)
                 if why:
@@ -341,9 +341,7 @@ def _sort(courses: Sequence[Course], found: Mapping[str, Found], absent: set[str
                 continue
         if is_owner:
             ticket.skips += 1
-        # Whatever waits holds back what comes after it in its batch on the same accounts (R9).
-        if ticket.batch is not None:
-            held.update(places)
+        order.hold(ticket)
         waiting.append(ticket)
     return _Begins(ready, waiting, known, ahead, is_displaced)
 

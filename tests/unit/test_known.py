@@ -1,4 +1,4 @@
-"""What is answered to a key that was seen before, and what waits, when a fake shard is asked again."""
+"""What is answered to a key that was seen before, and what waits: a fake shard is asked again."""
 
 import json
 from collections.abc import Iterator
