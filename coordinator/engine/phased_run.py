@@ -4,7 +4,7 @@
 
 All transfers of the group go through their phases together, so that each local transaction is
 shared by many. One that cannot go on here is given up, if its protocol can, or left to the
-finisher.
+resolver.
 """
 
 import random
@@ -43,7 +43,7 @@ from shard_client.transfers import StoredTransfer
 _PATIENCE_S = 0.1
 
 
-class PhasedResolver(Protocol):
+class TakesOverCourses(Protocol):
     """Goes on with what cannot go on here, as long as that takes."""
 
     def add(self, *courses: Course) -> None: ...
@@ -53,7 +53,7 @@ class PhasedResolver(Protocol):
 
 class PhasedRun:
     """One group on its way. Whatever happens, each of its tickets then is answered, or waits again,
-    or is with the finisher.
+    or is with the resolver.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class PhasedRun:
         queue: Queue,
         shards: Shards,
         visits: Visits,
-        finisher: PhasedResolver,
+        resolver: TakesOverCourses,
         metrics: Metrics,
         tracer: Tracer,
         names: Names,
@@ -74,7 +74,7 @@ class PhasedRun:
         self._queue = queue
         self._shards = shards
         self._visits = visits
-        self._finisher = finisher
+        self._resolver = resolver
         self._metrics = metrics
         self._grace_s = grace_s
         self._unfinished_max = unfinished_max
@@ -158,7 +158,7 @@ class PhasedRun:
         """Write nothing of those towards accounts that are locked and for which too many that have
         begun wait already.
         """
-        crowded = self._finisher.crowded(self._unfinished_max)
+        crowded = self._resolver.crowded(self._unfinished_max)
         for course in ready if crowded else ():
             if course.ticket and course.transfer.destination in crowded:
                 answer = too_crowded(course.transfer.destination, self._unfinished_max)
@@ -211,7 +211,7 @@ class PhasedRun:
                 ticket.limit = max(len(tickets) // 2, 1)
             if len(courses) == 1:
                 courses[0].excuse = refused_alone(error)
-        # They may have begun, even if it was the COMMIT that was refused: the finisher looks behind
+        # They may have begun, even if it was the COMMIT that was refused: the resolver looks behind
         # their locks, and what has not begun runs again.
         for course in courses:
             course.look_up()
@@ -227,7 +227,7 @@ class PhasedRun:
         while active:
             lost = self._visits.go_on(self._gtrid, active, self._trace)
             late = [course for course in active if self._is_late(course, lost)]
-            # What is locked now may be free soon: the finisher gives it up.
+            # What is locked now may be free soon: the resolver gives it up.
             left = [
                 c for c in late if not self._is_lost(c, lost) or not c.expire(self._excuse(c, lost))
             ]
@@ -241,9 +241,9 @@ class PhasedRun:
                 time.sleep(pause_after(min(course.attempts for course in active)))
 
     def _leave(self, courses: Sequence[Course]) -> None:
-        """To the finisher; what comes after them in their batches waits until they are done."""
+        """To the resolver; what comes after them in their batches waits until they are done."""
         self._queue.hold_back([course.queued for course in courses if course.queued])
-        self._finisher.add(*courses)
+        self._resolver.add(*courses)
 
     def _is_late(self, course: Course, lost: dict[str, ShardError]) -> bool:
         """Whether a course cannot go on here."""
