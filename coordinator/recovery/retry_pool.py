@@ -138,8 +138,8 @@ class RetryPool(Generic[Key, Item, Task]):
         return kept
 
     def drop(self, key: Key, item: Item) -> bool:
-        """Forget an item that is done, while its portion is under way: who waits for it is woken when
-        that is given back. Says whether it was here; another one under its key stays.
+        """Forget an item that is done, while its portion is under way: who waits for it is woken
+        when that is given back. Says whether it was here; another one under its key stays.
         """
         with self.lock:
             is_here = self._items.get(key) is item
