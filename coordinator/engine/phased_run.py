@@ -4,7 +4,7 @@
 
 All transfers of the group go through their phases together, so that each local transaction is
 shared by many. One that cannot go on here is given up, if its protocol can, or left to the
-finisher.
+resolver.
 """
 
 import random
@@ -14,11 +14,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from coordinator.engine import group_log
+from coordinator.engine.batch_order import BatchOrder
 from coordinator.engine.grouping import pause_after
 from coordinator.engine.in_flight import Course, Task, begin_of, begin_together
+from coordinator.engine.known import answer_known
 from coordinator.engine.local_transactions import Visits, is_collision
 from coordinator.engine.participants import Participants
-from coordinator.engine.planning import why_ahead
+from coordinator.engine.planning import has_answer, why_ahead
 from coordinator.engine.scheduler import Queue
 from coordinator.engine.shard_refusals import (
     after_too_much,
@@ -27,22 +29,21 @@ from coordinator.engine.shard_refusals import (
     refused_alone,
 )
 from coordinator.engine.tickets import Excuse, Group, NotDone, Refused, Settled, Ticket, too_crowded
-from coordinator.engine.two_phase_run import Names, known_answer
+from coordinator.engine.two_phase_run import Names
 from coordinator.shards.registry import Shards
 from coordinator.telemetry.metrics import Metrics
 from coordinator.telemetry.tracing import Tracer
-from ledger.decide import refuse_reuse
 from ledger.ids import slot_of
 from shard_client.errors import ClockAhead, ShardError, StatementRefused, is_busy
-from shard_client.phases import PENDING, Found, Visit
-from shard_client.transfers import StoredTransfer, probe
+from shard_client.phases import Found, Visit
+from shard_client.transfers import StoredTransfer
 
 # So long is a course tried here whose account others have locked, or whose shard has undone the
 # visit. While it is, its source is at no other group's disposal.
 _PATIENCE_S = 0.1
 
 
-class PhasedResolver(Protocol):
+class TakesOverCourses(Protocol):
     """Goes on with what cannot go on here, as long as that takes."""
 
     def add(self, *courses: Course) -> None: ...
@@ -52,7 +53,7 @@ class PhasedResolver(Protocol):
 
 class PhasedRun:
     """One group on its way. Whatever happens, each of its tickets then is answered, or waits again,
-    or is with the finisher.
+    or is with the resolver.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class PhasedRun:
         queue: Queue,
         shards: Shards,
         visits: Visits,
-        finisher: PhasedResolver,
+        resolver: TakesOverCourses,
         metrics: Metrics,
         tracer: Tracer,
         names: Names,
@@ -73,7 +74,7 @@ class PhasedRun:
         self._queue = queue
         self._shards = shards
         self._visits = visits
-        self._finisher = finisher
+        self._resolver = resolver
         self._metrics = metrics
         self._grace_s = grace_s
         self._unfinished_max = unfinished_max
@@ -150,13 +151,14 @@ class PhasedRun:
         for ticket in waiting:
             note_hindrance(ticket, parties.lost, ticket.shards)
         self._put_again(waiting)
-        self._answer_known(begins.known)
+        deadline = self._visits.deadline
+        self._put_again(answer_known(self._queue, self._shards, begins.known, deadline))
 
     def _withdraw_crowd(self, ready: list[Course]) -> None:
         """Write nothing of those towards accounts that are locked and for which too many that have
         begun wait already.
         """
-        crowded = self._finisher.crowded(self._unfinished_max)
+        crowded = self._resolver.crowded(self._unfinished_max)
         for course in ready if crowded else ():
             if course.ticket and course.transfer.destination in crowded:
                 answer = too_crowded(course.transfer.destination, self._unfinished_max)
@@ -209,7 +211,7 @@ class PhasedRun:
                 ticket.limit = max(len(tickets) // 2, 1)
             if len(courses) == 1:
                 courses[0].excuse = refused_alone(error)
-        # They may have begun, even if it was the COMMIT that was refused: the finisher looks behind
+        # They may have begun, even if it was the COMMIT that was refused: the resolver looks behind
         # their locks, and what has not begun runs again.
         for course in courses:
             course.look_up()
@@ -225,7 +227,7 @@ class PhasedRun:
         while active:
             lost = self._visits.go_on(self._gtrid, active, self._trace)
             late = [course for course in active if self._is_late(course, lost)]
-            # What is locked now may be free soon: the finisher gives it up.
+            # What is locked now may be free soon: the resolver gives it up.
             left = [
                 c for c in late if not self._is_lost(c, lost) or not c.expire(self._excuse(c, lost))
             ]
@@ -239,9 +241,9 @@ class PhasedRun:
                 time.sleep(pause_after(min(course.attempts for course in active)))
 
     def _leave(self, courses: Sequence[Course]) -> None:
-        """To the finisher; what comes after them in their batches waits until they are done."""
+        """To the resolver; what comes after them in their batches waits until they are done."""
         self._queue.hold_back([course.queued for course in courses if course.queued])
-        self._finisher.add(*courses)
+        self._resolver.add(*courses)
 
     def _is_late(self, course: Course, lost: dict[str, ShardError]) -> bool:
         """Whether a course cannot go on here."""
@@ -281,28 +283,7 @@ class PhasedRun:
                 active.append(course)
         return active
 
-    # --- answers ----------------------------------------------------------------------------
-
-    def _answer_known(self, known: Iterable[tuple[Ticket, StoredTransfer]]) -> None:
-        """Answer the tickets whose transfers have had their outcome before."""
-        by_shard: dict[str, list[tuple[Ticket, StoredTransfer]]] = defaultdict(list)
-        for ticket, stored in known:
-            by_shard[ticket.shards[0]].append((ticket, stored))
-        for shard, pairs in by_shard.items():
-            try:
-                deadline = self._visits.deadline()
-                with self._shards[shard].recovering(deadline) as connection:
-                    asked = [stored.transfer.id for _, stored in pairs]
-                    there = probe(connection, asked, deadline)
-            except ShardError as error:
-                self._shards.note(error)
-                there = {}
-            for ticket, stored in pairs:
-                is_pending = stored.status == PENDING
-                if is_pending or there.get(stored.transfer.id) == stored:
-                    self._queue.settle([(ticket, known_answer(ticket, stored))])
-                else:
-                    self._put_again([ticket])
+    # --- again ------------------------------------------------------------------------------
 
     def _put_again(self, tickets: Iterable[Ticket]) -> None:
         again = list(tickets)
@@ -337,7 +318,7 @@ def _sort(
     known: list[tuple[Ticket, StoredTransfer]] = []
     ahead: list[tuple[Ticket, str]] = []
     seen: set[str] = set()
-    held: set[tuple[int, str]] = set()
+    order = BatchOrder()
     is_displaced = False
     for course, ticket in pairs:
         transfer = course.transfer
@@ -345,13 +326,12 @@ def _sort(
         is_owner = answer is not None and _owns(answer, course)
         is_displaced = is_displaced or (answer is not None and not is_owner)
         stored = answer.locked.known.get(transfer.id) if answer and is_owner else None
-        places = [(id(ticket.batch), name) for name in (transfer.source, transfer.destination)]
-        if stored and (stored.status != PENDING or refuse_reuse(stored.transfer, ticket.asked)):
+        if stored and has_answer(ticket, stored):
             known.append((ticket, stored))
             continue
         if answer and is_owner and not stored and transfer.id not in seen:
             is_free = all(name in answer.locked.accounts or name in absent for name in course.ends)
-            if is_free and held.isdisjoint(places):
+            if is_free and not order.blocks(ticket):
                 # Both sides of what is within one shard get one stamp.
                 why = course.is_local and why_ahead(ticket, answer.locked, answer.locked, 0)
                 if why:
@@ -362,9 +342,7 @@ def _sort(
                 continue
         if is_owner:
             ticket.skips += 1
-        # Whatever waits holds back what comes after it in its batch on the same accounts (R9).
-        if ticket.batch is not None:
-            held.update(places)
+        order.hold(ticket)
         waiting.append(ticket)
     return _Begins(ready, waiting, known, ahead, is_displaced)
 

@@ -8,7 +8,8 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeGuard
 
-from coordinator.engine.tickets import Ticket, places
+from coordinator.engine.batch_order import BatchOrder
+from coordinator.engine.tickets import Ticket
 from ledger.decide import decide, refuse_reuse
 from ledger.ids import slot_of
 from ledger.model import Account, Posting, Refusal, Transfer
@@ -49,14 +50,13 @@ def sort_out(
     result = Sorted([], [], [], [], [])
     is_early = _is_early(tickets, locked, now)
     seen: set[str] = set()
-    held: set[tuple[int, str]] = set()
+    order = BatchOrder()
     for ticket in tickets:
         transfer = ticket.transfer
         source, destination = transfer.source, transfer.destination
         from_, to = map(locked.get, ticket.shards)
         stored = _find(transfer, from_)
-        is_pending = stored is not None and stored.status == PENDING
-        if stored and not (is_pending and refuse_reuse(stored.transfer, ticket.asked) is None):
+        if stored and has_answer(ticket, stored):
             result.known.append((ticket, stored))
             continue
         if not (_takes(from_, source) and _takes(to, destination)):
@@ -64,8 +64,8 @@ def sort_out(
         elif transfer.id in seen:
             result.passed_over.append(ticket)
             continue
-        elif is_pending or (
-            (held and not held.isdisjoint(places(ticket)))
+        elif stored or (
+            (order and order.blocks(ticket))
             or (source not in from_.accounts and source not in absent)
             or (destination not in to.accounts and destination not in absent)
         ):
@@ -77,10 +77,15 @@ def sort_out(
             else:
                 result.ready.append(ticket)
             continue
-        # Whatever waits holds back what comes after it in its batch on the same accounts (R9).
-        if ticket.batch is not None:
-            held.update(places(ticket))
+        order.hold(ticket)
     return result
+
+
+def has_answer(ticket: Ticket, stored: StoredTransfer) -> bool:
+    """Whether what is recorded of a ticket's key settles what it is told: an outcome does, and that
+    another body is pending; what is pending with its own body is waited for.
+    """
+    return stored.status != PENDING or refuse_reuse(stored.transfer, ticket.asked) is not None
 
 
 def _find(transfer: Transfer, answer: Locked | None) -> StoredTransfer | None:

@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 
 from coordinator.engine import group_log
 from coordinator.engine.grouping import pause_after
+from coordinator.engine.known import answer_known
 from coordinator.engine.participants import Participants
 from coordinator.engine.planning import EMPTY_PLAN, Plan, Sorted, plan, sort_out
 from coordinator.engine.scheduler import Queue
@@ -27,33 +28,28 @@ from coordinator.engine.shard_refusals import (
     refuse_ahead,
 )
 from coordinator.engine.tickets import (
-    Answer,
     Excuse,
     Group,
     NotDone,
     Refused,
     Settled,
     Ticket,
-    in_use,
 )
 from coordinator.protocols.two_phase_commit import Effect, Event, Phase, step
 from coordinator.shards.registry import Shards
 from coordinator.telemetry.metrics import Metrics
 from coordinator.telemetry.tracing import Tracer
-from ledger.decide import refuse_reuse
 from ledger.ids import slot_of
 from ledger.model import Account
 from shard_client.branch import Branch, Locked
 from shard_client.errors import (
     ConnectionLost,
     DuplicateRow,
-    ShardError,
     ShardUnavailable,
     StatementRefused,
 )
-from shard_client.phases import PENDING
 from shard_client.prepared import DecisionOutcome
-from shard_client.transfers import StoredTransfer, probe
+from shard_client.transfers import StoredTransfer
 from shard_client.xid import Gtrid
 
 log = logging.getLogger(__name__)
@@ -158,7 +154,7 @@ class Held(NamedTuple):
     participants: Participants[Branch]
 
 
-class BranchResolver(Protocol):
+class TakesOverBranches(Protocol):
     """Finishes branches, and asks home for the outcome where it is not known, as long as that
     takes; then tells it.
     """
@@ -184,7 +180,7 @@ class GroupRun:
         *,
         queue: Queue,
         shards: Shards,
-        finisher: BranchResolver,
+        resolver: TakesOverBranches,
         metrics: Metrics,
         tracer: Tracer,
         names: Names,
@@ -195,7 +191,7 @@ class GroupRun:
         self._group = group
         self._queue = queue
         self._shards = shards
-        self._finisher = finisher
+        self._resolver = resolver
         self._metrics = metrics
         self._timeouts = timeouts
         self._gtrid = held.gtrid if held else names.gtrid(homes.of(group))
@@ -213,11 +209,11 @@ class GroupRun:
         self._again: list[Ticket] = []
         self._missed: set[str] = set()
         self._phase = Phase.LOCKING
-        self._is_with_finisher = False
+        self._is_with_resolver = False
 
     def run(self) -> None:
         """Run the group. Whatever happens, each of its tickets then is answered, or waits again,
-        or is with the finisher.
+        or is with the resolver.
         """
         try:
             self._metrics.group_size.observe(len(self._group.tickets))
@@ -255,8 +251,8 @@ class GroupRun:
             branch.connection.close()
         decided = set(map(id, self._plan.tickets))
         if self._phase in (Phase.PREPARING, Phase.DECIDING, Phase.COMMITTING):
-            self._leave_to_finisher()
-        if self._is_with_finisher:
+            self._leave_to_resolver()
+        if self._is_with_resolver:
             others = [ticket for ticket in self._group.tickets if id(ticket) not in decided]
         else:
             others = list(self._group.tickets)
@@ -270,7 +266,7 @@ class GroupRun:
             Effect.COMMIT_ALONE: self._commit_alone,
             Effect.WRITE_AND_PREPARE: self._write_and_prepare,
             Effect.INSERT_DECISION: self._insert_decision,
-            Effect.ARBITRATE: self._leave_to_finisher,
+            Effect.ARBITRATE: self._leave_to_resolver,
             Effect.COMMIT_BRANCHES: self._commit_branches,
             Effect.ROLL_BACK_BRANCHES: self._roll_back_branches,
             Effect.ANSWER: self._answer,
@@ -447,13 +443,13 @@ class GroupRun:
 
     def _finish_later(self, phase: Phase, shards: list[str]) -> None:
         if shards:
-            self._finisher.take_over(self._gtrid, shards, phase)
+            self._resolver.take_over(self._gtrid, shards, phase)
 
-    def _leave_to_finisher(self) -> None:
+    def _leave_to_resolver(self) -> None:
         """The answer to the commit point is lost: what became of it, home will say (rule R1)."""
-        if self._is_with_finisher:
+        if self._is_with_resolver:
             return
-        self._is_with_finisher = True
+        self._is_with_resolver = True
         plan, queue = self._plan, self._queue
 
         self._halve()
@@ -470,7 +466,7 @@ class GroupRun:
 
         for branch in self._participants.branches.values():
             branch.connection.close()
-        self._finisher.take_over(self._gtrid, self._remote_shards(), Phase.ARBITRATING, settled)
+        self._resolver.take_over(self._gtrid, self._remote_shards(), Phase.ARBITRATING, settled)
 
     # --- answer -----------------------------------------------------------------------------
 
@@ -523,36 +519,9 @@ class GroupRun:
 
     def _answer_known(self) -> None:
         """Answer the tickets whose transfers have had their outcome before."""
-        by_shard: dict[str, list[tuple[Ticket, StoredTransfer]]] = defaultdict(list)
-        for ticket, stored in self._known:
-            by_shard[ticket.shards[0]].append((ticket, stored))
-        for shard, known in by_shard.items():
-            try:
-                is_safe = self._are_durable(shard, [stored for _, stored in known])
-            except ShardError as error:
-                self._shards.note(error)
-                is_safe = False
-            if not is_safe:
-                again = [ticket for ticket, _ in known]
-                self._delay(again)
-                self._again += again
-                continue
-            self._queue.settle([(ticket, known_answer(ticket, stored)) for ticket, stored in known])
-
-    def _are_durable(self, shard: str, known: list[StoredTransfer]) -> bool:
-        """Whether outcomes that the lock packet has found on a shard are there for good (rule R2).
-
-        Where a commit is seen before it is safe, only the session that has read can prove that: by
-        a write after it. The lock's session is another by now, so they are read again.
-        """
-        deadline = self._write_deadline()
-        with self._shards[shard].recovering(deadline) as connection:
-            if connection.is_durable_before_visible:
-                return True
-            # What is pending is known for its body alone: it is another one than was asked for.
-            settled = [stored for stored in known if stored.status != PENDING]
-            found = probe(connection, [stored.transfer.id for stored in settled], deadline)
-            return all(found.get(stored.transfer.id) == stored for stored in settled)
+        waiting = answer_known(self._queue, self._shards, self._known, self._write_deadline)
+        self._delay(waiting)
+        self._again += waiting
 
     def _delay(self, tickets: list[Ticket]) -> None:
         # One draw for all: they come back together.
@@ -580,13 +549,3 @@ def _answer(queue: Queue, plan: Plan) -> None:
         for result in plan.results
     ]
     queue.settle(zip(plan.tickets, answers, strict=True))
-
-
-def known_answer(ticket: Ticket, stored: StoredTransfer) -> Answer:
-    """The answer to a ticket whose transfer has had its outcome before, or is pending with another
-    body.
-    """
-    if stored.status == PENDING:
-        return in_use(ticket.asked)
-    refusal = refuse_reuse(stored.transfer, ticket.asked)
-    return Refused(refusal) if refusal else Settled(stored, stored.gtrid != ticket.gtrid)
