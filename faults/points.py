@@ -25,7 +25,7 @@ from faults.plan import Fault, FaultsError, Mode, Plan, Traits
 from shard_client.branch import Branch
 from shard_client.connection import Reply, Result, ShardConnection
 from shard_client.errors import ConnectionLost, ShardError, translate
-from shard_client.phases import VisitWrites
+from shard_client.records import VisitWrites
 
 log = logging.getLogger("faults")
 

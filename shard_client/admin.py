@@ -14,8 +14,9 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
+from shard_client.address import Address
 from shard_client.checks import SCHEMA_VERSION, read_identity
-from shard_client.connection import Address, ShardConnection, known_variables
+from shard_client.connection import ShardConnection, known_variables
 from shard_client.errors import ShardError, ShardUnavailable
 from shard_client.schema import accounts, tables
 from shard_client.session import opening

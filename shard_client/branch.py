@@ -6,46 +6,15 @@ not prepared.
 """
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import NamedTuple
 
-from ledger.model import Account, Entry
+from ledger.model import Account
 from shard_client import statements as sql
 from shard_client.connection import Reply, Result, ShardConnection
 from shard_client.errors import StatementRefused
-from shard_client.transfers import StoredTransfer, stored_of
+from shard_client.records import STAMP_AHEAD_MAX_US, Locked, Writes
+from shard_client.transfers import stored_of
 from shard_client.xid import xid
-
-# How far a stamp may be ahead of a shard's clock: much more than clocks that are looked after
-# differ, and little enough to wait for.
-STAMP_AHEAD_MAX_US = 60_000_000
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-class Locked(NamedTuple):
-    """What a lock packet found; `slots` are those that the shard owns.
-
-    `accounts` are locked and ours until the branch ends; an account that was asked for and is not
-    in there is locked by somebody else or does not exist. `known` are transfers that have an
-    outcome already; it counts only for those whose source account is in `accounts`. No account is
-    brought to a stamp beyond `latest`, which is a little ahead of the shard's clock: it
-    would keep such a stamp, and hand it on, for as long as the clock takes to come there.
-    """
-
-    slots: frozenset[int]
-    is_writable: bool
-    accounts: dict[str, Account]
-    known: dict[str, StoredTransfer]
-    latest: int
-
-
-class Writes(NamedTuple):
-    """All that a group writes on one shard."""
-
-    accounts: list[Account]
-    entries: list[Entry]
-    transfers: list[StoredTransfer]
 
 
 class Branch:
@@ -210,22 +179,6 @@ def locked_of(
 def latest_of(slots: Result) -> int:
     """The latest stamp that a shard takes: from its clock, which READ_SLOTS brings."""
     return max((clock for _, _, _, clock, _ in slots.rows), default=0) + STAMP_AHEAD_MAX_US
-
-
-def clock_is_ahead(stamp: int, latest: int) -> str:
-    """Why a stamp of this process's clock is not taken by a shard."""
-    return (
-        f"the clock of this coordinator says {moment(stamp)}, that of the shard "
-        f"{moment(latest - STAMP_AHEAD_MAX_US)}: one of them is wrong, and nothing is stamped so"
-    )
-
-
-def moment(stamp: int) -> str:
-    """A stamp for people."""
-    try:
-        return f"{_EPOCH + timedelta(microseconds=stamp):%Y-%m-%dT%H:%M:%SZ}"
-    except OverflowError:
-        return f"{stamp} us"
 
 
 @lru_cache(maxsize=64)

@@ -4,7 +4,8 @@ import time
 from contextlib import closing
 from typing import NamedTuple
 
-from shard_client.connection import Address, ShardConnection
+from shard_client.address import Address
+from shard_client.connection import ShardConnection
 from shard_client.errors import ShardError, ShardUnavailable
 from shard_client.statements import CLOCK
 from shard_client.variables import misset

@@ -4,21 +4,11 @@ What may go is decided by the caller, who sees all shards; nothing here looks at
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from shard_client import statements as sql
 from shard_client.connection import ShardConnection
-from shard_client.prepared import DecisionOutcome
+from shard_client.records import Decision, DecisionOutcome
 from shard_client.transfers import make_durable
-
-
-class Decision(NamedTuple):
-    """A decision row; `branches` are the other shards of a committed group."""
-
-    gtrid: str
-    outcome: DecisionOutcome
-    branches: list[str]
-    decided_at: int
 
 
 def some_decisions(

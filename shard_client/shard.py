@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import NamedTuple
 
+from shard_client.address import Address
 from shard_client.checks import ServerCheck, check_server, clock_offset_s, verify_identity
-from shard_client.connection import LOCK_WAIT_S, Address, Pool, ShardConnection
+from shard_client.connection import Pool, ShardConnection
 from shard_client.errors import (
     DISK_FULL,
     ConnectionLost,
@@ -17,6 +18,7 @@ from shard_client.errors import (
     ShardUnavailable,
     TimedOut,
 )
+from shard_client.node import LOCK_WAIT_S
 from shard_client.rehearsal import rehearse
 from shard_client.remedies import explained
 from shard_client.trial import try_branch, try_writes

@@ -10,7 +10,8 @@ from coordinator.shards.addresses import service_address
 from ledger.ids import transfer_id
 from ledger.model import Transfer
 from shard_client.connection import ShardConnection
-from shard_client.phases import Found, Visit
+from shard_client.phases import Visit
+from shard_client.records import Found
 from shard_client.xid import Gtrid
 from tests.cluster import Cluster
 

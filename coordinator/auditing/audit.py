@@ -31,8 +31,9 @@ from coordinator.cluster import read_map
 from coordinator.settings import Settings
 from coordinator.shards.addresses import audit_address, service_address
 from ledger.transfer_audit import Traces, check_transfer
+from shard_client.address import Address
 from shard_client.audit import GroupRow, Snapshot
-from shard_client.connection import Address, ShardConnection
+from shard_client.connection import ShardConnection
 from shard_client.errors import ShardError
 from shard_client.shard_map import ShardMap
 from shard_client.transfers import make_durable

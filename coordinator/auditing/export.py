@@ -16,9 +16,10 @@ from coordinator.settings import Settings
 from coordinator.shards.addresses import service_address
 from ledger.model import Account, Entry
 from shard_client.accounts import raise_floors
+from shard_client.address import Address
 from shard_client.audit import Snapshot
 from shard_client.checks import read_clock
-from shard_client.connection import Address, ShardConnection
+from shard_client.connection import ShardConnection
 from shard_client.errors import ShardError, ShardUnavailable, TryAgain
 from shard_client.transfers import make_durable
 

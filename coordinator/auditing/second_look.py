@@ -8,8 +8,9 @@ from contextlib import ExitStack, closing
 from itertools import groupby
 
 from ledger.transfer_audit import Traces
+from shard_client.address import Address
 from shard_client.audit import Snapshot
-from shard_client.connection import Address, ShardConnection
+from shard_client.connection import ShardConnection
 from shard_client.prepared import list_prepared
 from shard_client.transfers import glimpse
 

@@ -21,8 +21,6 @@ from coordinator.shards.registry import Shards
 from coordinator.telemetry.metrics import Metrics
 from coordinator.telemetry.tracing import GroupTrace
 from ledger.ids import slot_of
-from shard_client.branch import clock_is_ahead
-from shard_client.connection import LOCK_WAIT_S
 from shard_client.errors import (
     ClockAhead,
     DuplicateRow,
@@ -30,7 +28,9 @@ from shard_client.errors import (
     ShardUnavailable,
     TryAgain,
 )
-from shard_client.phases import Found, Visit
+from shard_client.node import LOCK_WAIT_S
+from shard_client.phases import Visit
+from shard_client.records import Found, clock_is_ahead
 from shard_client.xid import Gtrid
 
 # The pause that is noted in the phase table for a step that cannot be made now.

@@ -10,8 +10,9 @@ from coordinator.shards.registry import Shards
 from coordinator.telemetry.metrics import Metrics
 from coordinator.telemetry.tracing import GroupTrace
 from shard_client.branch import Branch
-from shard_client.connection import SLOW_S, Reply
+from shard_client.connection import Reply
 from shard_client.errors import Hurried, ShardError
+from shard_client.node import SLOW_S
 from shard_client.shard import Shard
 from shard_client.xid import Gtrid
 

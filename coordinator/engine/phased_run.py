@@ -34,8 +34,9 @@ from coordinator.telemetry.tracing import Tracer
 from ledger.decide import refuse_reuse
 from ledger.ids import slot_of
 from shard_client.errors import ClockAhead, ShardError, StatementRefused, is_busy
-from shard_client.phases import PENDING, Found, Visit
-from shard_client.transfers import StoredTransfer, probe
+from shard_client.phases import Visit
+from shard_client.records import PENDING, Found, StoredTransfer
+from shard_client.transfers import probe
 
 # So long is a course tried here whose account others have locked, or whose shard has undone the
 # visit. While it is, its source is at no other group's disposal.

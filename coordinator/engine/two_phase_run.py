@@ -43,7 +43,7 @@ from coordinator.telemetry.tracing import Tracer
 from ledger.decide import refuse_reuse
 from ledger.ids import slot_of
 from ledger.model import Account
-from shard_client.branch import Branch, Locked
+from shard_client.branch import Branch
 from shard_client.errors import (
     ConnectionLost,
     DuplicateRow,
@@ -51,9 +51,8 @@ from shard_client.errors import (
     ShardUnavailable,
     StatementRefused,
 )
-from shard_client.phases import PENDING
-from shard_client.prepared import DecisionOutcome
-from shard_client.transfers import StoredTransfer, probe
+from shard_client.records import PENDING, DecisionOutcome, Locked, StoredTransfer
+from shard_client.transfers import probe
 from shard_client.xid import Gtrid
 
 log = logging.getLogger(__name__)

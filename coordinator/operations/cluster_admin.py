@@ -17,14 +17,10 @@ from coordinator.recovery.scanner import age_of
 from coordinator.settings import Settings
 from coordinator.shards.registry import Shards
 from shard_client.errors import ShardError
-from shard_client.phases import Unfinished as Phased
 from shard_client.phases import list_unfinished
-from shard_client.prepared import (
-    DecisionOutcome,
-    PreparedBranch,
-    list_prepared,
-    read_decisions,
-)
+from shard_client.prepared import list_prepared, read_decisions
+from shard_client.records import DecisionOutcome, PreparedBranch
+from shard_client.records import Unfinished as Phased
 from shard_client.shard import Shard
 from shard_client.xid import Gtrid
 

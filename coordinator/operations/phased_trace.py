@@ -12,8 +12,8 @@ from ledger.model import Entry, Transfer
 from shard_client.accounts import entries_of
 from shard_client.connection import ShardConnection
 from shard_client.errors import ShardError
-from shard_client.phases import PENDING, PhaseRow, StepRow, phases_of, read_steps
-from shard_client.transfers import StoredTransfer
+from shard_client.phases import phases_of, read_steps
+from shard_client.records import PENDING, PhaseRow, StepRow, StoredTransfer
 from shard_client.xid import Gtrid
 
 T = TypeVar("T")

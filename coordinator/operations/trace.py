@@ -16,8 +16,9 @@ from ledger.model import Entry
 from shard_client.accounts import entry_of
 from shard_client.connection import ShardConnection
 from shard_client.errors import ShardError, SlotMoved
-from shard_client.prepared import DecisionOutcome, Look, list_prepared, look, read_decisions
-from shard_client.transfers import StoredTransfer, TransferStatus, Undecided, probe
+from shard_client.prepared import list_prepared, look, read_decisions
+from shard_client.records import DecisionOutcome, Look, StoredTransfer, TransferStatus, Undecided
+from shard_client.transfers import probe
 from shard_client.xid import Gtrid
 
 T = TypeVar("T")

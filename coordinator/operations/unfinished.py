@@ -15,8 +15,9 @@ from coordinator.recovery.phased import PAUSE_MAX_S, PhasedFinisher
 from coordinator.recovery.scanner import age_of
 from coordinator.shards.registry import Shards
 from shard_client.errors import ShardError
-from shard_client.phases import PhaseRow, Unfinished, phases_of, read_phases
-from shard_client.transfers import StoredTransfer, probe
+from shard_client.phases import phases_of, read_phases
+from shard_client.records import PhaseRow, StoredTransfer, Unfinished
+from shard_client.transfers import probe
 from shard_client.xid import Gtrid
 
 log = logging.getLogger(__name__)

@@ -20,8 +20,6 @@ from coordinator.telemetry.metrics import Metrics
 from coordinator.telemetry.tracing import Tracer
 from shard_client.errors import ConnectionLost, ShardError, ShardUnavailable, UnknownBranch
 from shard_client.prepared import (
-    DecisionOutcome,
-    Look,
     arbitrate,
     end_sessions_of,
     finish,
@@ -29,6 +27,7 @@ from shard_client.prepared import (
     look,
     read_decisions,
 )
+from shard_client.records import DecisionOutcome, Look
 from shard_client.xid import Gtrid
 
 log = logging.getLogger(__name__)

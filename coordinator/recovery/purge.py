@@ -25,7 +25,6 @@ from coordinator.protocols.recovery import (
 from coordinator.shards.registry import Shards
 from coordinator.telemetry.metrics import Metrics
 from shard_client.collect import (
-    Decision,
     drop_decisions,
     drop_markers,
     marked,
@@ -34,7 +33,8 @@ from shard_client.collect import (
     some_markers,
 )
 from shard_client.errors import ShardError
-from shard_client.prepared import DecisionOutcome, list_prepared, read_decisions
+from shard_client.prepared import list_prepared, read_decisions
+from shard_client.records import Decision, DecisionOutcome
 from shard_client.shard import Shard
 from shard_client.xid import Gtrid
 

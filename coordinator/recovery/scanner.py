@@ -18,8 +18,9 @@ from coordinator.shards.registry import Shards
 from coordinator.telemetry.logs import few
 from shard_client.connection import ShardConnection
 from shard_client.errors import ShardError
-from shard_client.phases import PhaseRow, Unfinished, list_unfinished, read_phases
+from shard_client.phases import list_unfinished, read_phases
 from shard_client.prepared import list_prepared
+from shard_client.records import PhaseRow, Unfinished
 from shard_client.xid import Gtrid
 
 log = logging.getLogger(__name__)

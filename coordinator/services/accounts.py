@@ -9,7 +9,6 @@ from typing import NamedTuple, TypeVar
 from coordinator.shards.registry import Shards
 from ledger.model import Account, Entry, Refusal, Status
 from shard_client import accounts as on_shard
-from shard_client.accounts import AccountState, Terms
 from shard_client.connection import ShardConnection
 from shard_client.errors import (
     ClockAhead,
@@ -18,6 +17,7 @@ from shard_client.errors import (
     ShardUnavailable,
     SlotMoved,
 )
+from shard_client.records import AccountState, Terms
 
 T = TypeVar("T")
 

@@ -30,7 +30,8 @@ from shard_client.errors import (
     TryAgain,
     is_busy,
 )
-from shard_client.phases import PhaseRow, StepRow, phases_to, read_steps
+from shard_client.phases import phases_to, read_steps
+from shard_client.records import Held, PhaseRow, StepRow
 from shard_client.shard import Shard
 
 T = TypeVar("T")
@@ -390,7 +391,7 @@ class Moments:
 
 def _hold_all(
     places: Places, connections: Connections, deadline: float, *, in_line: bool
-) -> list[on_shard.Held]:
+) -> list[Held]:
     """Lock and read on all shards: at once without waiting, or in line, one by one in the global
     order of shards and accounts, so that nobody waits in a circle.
     """

@@ -24,9 +24,10 @@ from ledger.decide import refuse_reuse
 from ledger.ids import slot_of_transfer
 from ledger.model import Transfer
 from shard_client.errors import ShardError
-from shard_client.phases import PENDING as UNSETTLED
-from shard_client.prepared import DecisionOutcome, read_decisions
-from shard_client.transfers import StoredTransfer, Undecided, probe
+from shard_client.prepared import read_decisions
+from shard_client.records import PENDING as UNSETTLED
+from shard_client.records import DecisionOutcome, StoredTransfer, Undecided
+from shard_client.transfers import probe
 from shard_client.xid import Gtrid
 
 log = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from shard_client.branch import STAMP_AHEAD_MAX_US
 from shard_client.errors import ShardError, ShardUnavailable
+from shard_client.records import STAMP_AHEAD_MAX_US
 from shard_client.shard import Shard
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,8 @@ from contextlib import closing
 
 from shard_client.connection import ShardConnection
 from shard_client.errors import ShardError
-from shard_client.prepared import DecisionOutcome, PreparedBranch, finish, read_decisions
+from shard_client.prepared import finish, read_decisions
+from shard_client.records import DecisionOutcome, PreparedBranch
 from tandem.chaos.faults import Hands
 from tandem.chaos.oracles import Violation, check_loss
 from tandem.chaos.tasks import Task

@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 from coordinator.cluster import read_map
 from coordinator.settings import Settings
 from coordinator.shards.addresses import service_address
-from shard_client.connection import Address, ShardConnection
+from shard_client.address import Address
+from shard_client.connection import ShardConnection
 from shard_client.errors import ShardError
-from shard_client.phases import Unfinished, list_unfinished
-from shard_client.prepared import PreparedBranch, list_prepared
+from shard_client.phases import list_unfinished
+from shard_client.prepared import list_prepared
+from shard_client.records import PreparedBranch, Unfinished
 from tandem.chaos.history import Reply
 from tandem.chaos.oracles import Violation, check_balances, check_in_view
 from tandem.chaos.tasks import Task

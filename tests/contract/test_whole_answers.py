@@ -11,11 +11,11 @@ import pytest
 from ledger.model import Status
 from shard_client import accounts, collect, phases, prepared, transfers
 from shard_client import statements as sql
-from shard_client.accounts import Terms
 from shard_client.audit import Snapshot
 from shard_client.connection import ShardConnection
 from shard_client.errors import ShardUnavailable, TooLarge, TryAgain
-from shard_client.phases import PhaseChange, Visit, VisitWrites, Wanted
+from shard_client.phases import Visit
+from shard_client.records import PhaseChange, Terms, VisitWrites, Wanted
 from tests.contract.bench import Bench, now, soon
 from tests.contract.lone import CLUSTER, Lone
 

@@ -13,7 +13,7 @@ from coordinator.protocols import try_confirm_cancel as tcc
 from coordinator.protocols.phased import PhasedProtocol, Reaction
 from ledger.decide import Move
 from ledger.model import Status
-from shard_client.phases import VisitWrites
+from shard_client.records import VisitWrites
 from tests.model.explore import explore
 from tests.model.phased import Phased, Setting
 
