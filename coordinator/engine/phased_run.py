@@ -16,9 +16,10 @@ from typing import NamedTuple, Protocol
 from coordinator.engine import group_log
 from coordinator.engine.grouping import pause_after
 from coordinator.engine.in_flight import Course, Task, begin_of, begin_together
+from coordinator.engine.known import answer_known
 from coordinator.engine.local_transactions import Visits, is_collision
 from coordinator.engine.participants import Participants
-from coordinator.engine.planning import why_ahead
+from coordinator.engine.planning import has_answer, why_ahead
 from coordinator.engine.scheduler import Queue
 from coordinator.engine.shard_refusals import (
     after_too_much,
@@ -27,16 +28,14 @@ from coordinator.engine.shard_refusals import (
     refused_alone,
 )
 from coordinator.engine.tickets import Excuse, Group, NotDone, Refused, Settled, Ticket, too_crowded
-from coordinator.engine.two_phase_run import Names, known_answer
+from coordinator.engine.two_phase_run import Names
 from coordinator.shards.registry import Shards
 from coordinator.telemetry.metrics import Metrics
 from coordinator.telemetry.tracing import Tracer
-from ledger.decide import refuse_reuse
 from ledger.ids import slot_of
 from shard_client.errors import ClockAhead, ShardError, StatementRefused, is_busy
 from shard_client.phases import Visit
-from shard_client.records import PENDING, Found, StoredTransfer
-from shard_client.transfers import probe
+from shard_client.records import Found, StoredTransfer
 
 # So long is a course tried here whose account others have locked, or whose shard has undone the
 # visit. While it is, its source is at no other group's disposal.
@@ -151,7 +150,8 @@ class PhasedRun:
         for ticket in waiting:
             note_hindrance(ticket, parties.lost, ticket.shards)
         self._put_again(waiting)
-        self._answer_known(begins.known)
+        deadline = self._visits.deadline
+        self._put_again(answer_known(self._queue, self._shards, begins.known, deadline))
 
     def _withdraw_crowd(self, ready: list[Course]) -> None:
         """Write nothing of those towards accounts that are locked and for which too many that have
@@ -282,28 +282,7 @@ class PhasedRun:
                 active.append(course)
         return active
 
-    # --- answers ----------------------------------------------------------------------------
-
-    def _answer_known(self, known: Iterable[tuple[Ticket, StoredTransfer]]) -> None:
-        """Answer the tickets whose transfers have had their outcome before."""
-        by_shard: dict[str, list[tuple[Ticket, StoredTransfer]]] = defaultdict(list)
-        for ticket, stored in known:
-            by_shard[ticket.shards[0]].append((ticket, stored))
-        for shard, pairs in by_shard.items():
-            try:
-                deadline = self._visits.deadline()
-                with self._shards[shard].recovering(deadline) as connection:
-                    asked = [stored.transfer.id for _, stored in pairs]
-                    there = probe(connection, asked, deadline)
-            except ShardError as error:
-                self._shards.note(error)
-                there = {}
-            for ticket, stored in pairs:
-                is_pending = stored.status == PENDING
-                if is_pending or there.get(stored.transfer.id) == stored:
-                    self._queue.settle([(ticket, known_answer(ticket, stored))])
-                else:
-                    self._put_again([ticket])
+    # --- again ------------------------------------------------------------------------------
 
     def _put_again(self, tickets: Iterable[Ticket]) -> None:
         again = list(tickets)
@@ -346,7 +325,7 @@ def _sort(courses: Sequence[Course], found: Mapping[str, Found], absent: set[str
         is_displaced = is_displaced or (answer is not None and not is_owner)
         stored = answer.locked.known.get(transfer.id) if answer and is_owner else None
         places = [(id(ticket.batch), name) for name in (transfer.source, transfer.destination)]
-        if stored and (stored.status != PENDING or refuse_reuse(stored.transfer, ticket.asked)):
+        if stored and has_answer(ticket, stored):
             known.append((ticket, stored))
             continue
         if answer and is_owner and not stored and transfer.id not in seen:

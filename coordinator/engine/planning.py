@@ -61,8 +61,7 @@ def sort_out(
         source, destination = transfer.source, transfer.destination
         from_, to = map(locked.get, ticket.shards)
         stored = _find(transfer, from_)
-        is_pending = stored is not None and stored.status == PENDING
-        if stored and not (is_pending and refuse_reuse(stored.transfer, ticket.asked) is None):
+        if stored and has_answer(ticket, stored):
             result.known.append((ticket, stored))
             continue
         if not (_takes(from_, source) and _takes(to, destination)):
@@ -70,7 +69,7 @@ def sort_out(
         elif transfer.id in seen:
             result.passed_over.append(ticket)
             continue
-        elif is_pending or (
+        elif stored or (
             (held and not held.isdisjoint(places(ticket)))
             or (source not in from_.accounts and source not in absent)
             or (destination not in to.accounts and destination not in absent)
@@ -87,6 +86,13 @@ def sort_out(
         if ticket.batch is not None:
             held.update(places(ticket))
     return result
+
+
+def has_answer(ticket: Ticket, stored: StoredTransfer) -> bool:
+    """Whether what is recorded of a ticket's key settles what it is told: an outcome does, and that
+    another body is pending; what is pending with its own body is waited for.
+    """
+    return stored.status != PENDING or refuse_reuse(stored.transfer, ticket.asked) is not None
 
 
 def _find(transfer: Transfer, answer: Locked | None) -> StoredTransfer | None:

@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 
 from coordinator.engine import group_log
 from coordinator.engine.grouping import pause_after
+from coordinator.engine.known import answer_known
 from coordinator.engine.participants import Participants
 from coordinator.engine.planning import EMPTY_PLAN, Plan, Sorted, plan, sort_out
 from coordinator.engine.scheduler import Queue
@@ -27,32 +28,27 @@ from coordinator.engine.shard_refusals import (
     refuse_ahead,
 )
 from coordinator.engine.tickets import (
-    Answer,
     Excuse,
     Group,
     NotDone,
     Refused,
     Settled,
     Ticket,
-    in_use,
 )
 from coordinator.protocols.two_phase_commit import Effect, Event, Phase, step
 from coordinator.shards.registry import Shards
 from coordinator.telemetry.metrics import Metrics
 from coordinator.telemetry.tracing import Tracer
-from ledger.decide import refuse_reuse
 from ledger.ids import slot_of
 from ledger.model import Account
 from shard_client.branch import Branch
 from shard_client.errors import (
     ConnectionLost,
     DuplicateRow,
-    ShardError,
     ShardUnavailable,
     StatementRefused,
 )
-from shard_client.records import PENDING, DecisionOutcome, Locked, StoredTransfer
-from shard_client.transfers import probe
+from shard_client.records import DecisionOutcome, Locked, StoredTransfer
 from shard_client.xid import Gtrid
 
 log = logging.getLogger(__name__)
@@ -522,36 +518,9 @@ class GroupRun:
 
     def _answer_known(self) -> None:
         """Answer the tickets whose transfers have had their outcome before."""
-        by_shard: dict[str, list[tuple[Ticket, StoredTransfer]]] = defaultdict(list)
-        for ticket, stored in self._known:
-            by_shard[ticket.shards[0]].append((ticket, stored))
-        for shard, known in by_shard.items():
-            try:
-                is_safe = self._are_durable(shard, [stored for _, stored in known])
-            except ShardError as error:
-                self._shards.note(error)
-                is_safe = False
-            if not is_safe:
-                again = [ticket for ticket, _ in known]
-                self._delay(again)
-                self._again += again
-                continue
-            self._queue.settle([(ticket, known_answer(ticket, stored)) for ticket, stored in known])
-
-    def _are_durable(self, shard: str, known: list[StoredTransfer]) -> bool:
-        """Whether outcomes that the lock packet has found on a shard are there for good (rule R2).
-
-        Where a commit is seen before it is safe, only the session that has read can prove that: by
-        a write after it. The lock's session is another by now, so they are read again.
-        """
-        deadline = self._write_deadline()
-        with self._shards[shard].recovering(deadline) as connection:
-            if connection.is_durable_before_visible:
-                return True
-            # What is pending is known for its body alone: it is another one than was asked for.
-            settled = [stored for stored in known if stored.status != PENDING]
-            found = probe(connection, [stored.transfer.id for stored in settled], deadline)
-            return all(found.get(stored.transfer.id) == stored for stored in settled)
+        waiting = answer_known(self._queue, self._shards, self._known, self._write_deadline)
+        self._delay(waiting)
+        self._again += waiting
 
     def _delay(self, tickets: list[Ticket]) -> None:
         # One draw for all: they come back together.
@@ -579,13 +548,3 @@ def _answer(queue: Queue, plan: Plan) -> None:
         for result in plan.results
     ]
     queue.settle(zip(plan.tickets, answers, strict=True))
-
-
-def known_answer(ticket: Ticket, stored: StoredTransfer) -> Answer:
-    """The answer to a ticket whose transfer has had its outcome before, or is pending with another
-    body.
-    """
-    if stored.status == PENDING:
-        return in_use(ticket.asked)
-    refusal = refuse_reuse(stored.transfer, ticket.asked)
-    return Refused(refusal) if refusal else Settled(stored, stored.gtrid != ticket.gtrid)

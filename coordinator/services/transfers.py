@@ -5,13 +5,12 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+from coordinator.engine.known import known_answer
 from coordinator.engine.scheduler import Closed, Overloaded, Queue
 from coordinator.engine.tickets import (
     Answer,
     Latch,
     NotDone,
-    Refused,
-    Settled,
     State,
     Ticket,
     in_use,
@@ -176,8 +175,7 @@ class Transfers:
         if isinstance(outcome, Pending):
             # Of another body nothing is settled: neither that it is refused, nor that it may be.
             return in_use(asked) if refuse_reuse(stored.transfer, asked) else PENDING
-        refusal = refuse_reuse(outcome.transfer, asked)
-        return Refused(refusal) if refusal else Settled(outcome, is_replay=True)
+        return known_answer(asked, outcome, is_replay=True)
 
     def find(self, transfer: str) -> StoredTransfer | Pending | None:
         """What became of a transfer; None if nothing is known of it. Raises ShardError."""
