@@ -3,7 +3,6 @@
 Its users get only what they need: whoever steals their passwords cannot change history.
 """
 
-import re
 import secrets
 import time
 from collections.abc import Sequence
@@ -138,15 +137,6 @@ def _identified(connection: ShardConnection, name: str, password: str) -> list[s
         f"ALTER USER {name} {known} PASSWORD REQUIRE CURRENT",
         f"ALTER USER {name} {other} RETAIN CURRENT PASSWORD",
     ]
-
-
-def may_change_own_password(connection: ShardConnection, deadline: float) -> bool:
-    """Whether who is logged in here could change the password, as an earlier version left it. That
-    there is one that nobody knows, a server does not show. Raises ShardError.
-    """
-    text = str(connection.rows("SHOW CREATE USER CURRENT_USER()", deadline)[0][0])
-    kept = " OR " if connection.is_mariadb else r"PASSWORD REQUIRE CURRENT(?! (OPTIONAL|DEFAULT))"
-    return not re.search(kept, text)
 
 
 def _name(connection: ShardConnection, login: Login) -> str:

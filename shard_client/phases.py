@@ -10,8 +10,9 @@ from collections.abc import Iterable
 
 from ledger.model import Account
 from shard_client import statements as sql
-from shard_client.branch import Branch, locked_of
+from shard_client.branch import MySqlSession, locked_of
 from shard_client.connection import Reply, Result, ShardConnection
+from shard_client.node import LocalTransaction
 from shard_client.records import (
     Attempt,
     Found,
@@ -56,13 +57,10 @@ def steps_of(lines: Iterable[str]) -> dict[Attempt, StepRow]:
     return found
 
 
-class Visit(Branch):
-    """One local transaction on one shard that takes many transfers a step further."""
+class Visit(MySqlSession, LocalTransaction):
+    """See LocalTransaction."""
 
     def enter(self, wanted: Wanted, deadline: float) -> Reply[Found]:
-        """Lock and look up. An account that is locked by somebody else is left out; `wait_for` it
-        before, if it is not to be.
-        """
         connection = self.connection
         asked: dict[str, tuple[str, set[str], int]] = {
             "accounts": (sql.LOCK_ACCOUNTS, wanted.accounts, sql.ACCOUNT_MAX),
@@ -88,7 +86,6 @@ class Visit(Branch):
         return connection.call(packet, deadline, parse, is_proven=True, may_wait=True)
 
     def leave(self, writes: VisitWrites, deadline: float) -> Reply[None]:
-        """Write everything and commit; nothing of it, unless every row was found (rule R8)."""
         packet = [*self._opening()]
         # Before the phase rows: whoever looks at what is not committed sees the one or the other.
         if writes.transfers:
