@@ -20,10 +20,10 @@ from coordinator.operations.gauges import Gauges
 from coordinator.operations.trace import Following
 from coordinator.operations.unfinished import UnfinishedTransfers
 from coordinator.protocols.recovery import Surroundings
-from coordinator.recovery.branches import Finisher
-from coordinator.recovery.phased import PhasedFinisher
-from coordinator.recovery.purge import Collector
-from coordinator.recovery.scanner import Sweeper
+from coordinator.recovery.branches import BranchResolver
+from coordinator.recovery.phased import PhasedResolver
+from coordinator.recovery.purge import Purge
+from coordinator.recovery.scanner import InDoubtScanner
 from coordinator.security.tokens import Tokens
 from coordinator.services.accounts import Accounts
 from coordinator.services.snapshot_reads import Moments
@@ -81,7 +81,7 @@ class Process:
             slow_shards=self.shards.slow,
             slow_max=max(engine.executors // 2, 1),
         )
-        self.finisher = Finisher(self.shards, self.metrics, self.tracer)
+        self.branch_resolver = BranchResolver(self.shards, self.metrics, self.tracer)
         interval_s = engine.sweep_interval_ms / 1000
         self._timeouts = Timeouts(engine.lock_timeout_ms / 1000, engine.write_timeout_ms / 1000)
         self._visits = Visits(
@@ -90,16 +90,16 @@ class Process:
             lock_s=self._timeouts.lock_s,
             write_s=self._timeouts.write_s,
         )
-        self.phased_finisher = PhasedFinisher(self.shards, self.queue, self._visits)
-        self.sweeper = Sweeper(
+        self.phased_resolver = PhasedResolver(self.shards, self.queue, self._visits)
+        self.in_doubt_scanner = InDoubtScanner(
             self.shards,
-            self.finisher,
-            self.phased_finisher,
+            self.branch_resolver,
+            self.phased_resolver,
             cluster=settings.cluster.id,
             interval_s=interval_s,
             surroundings=self.surroundings,
         )
-        self.collector = Collector(
+        self.purge = Purge(
             self.shards,
             cluster=settings.cluster.id,
             interval_s=interval_s,
@@ -119,9 +119,9 @@ class Process:
         self.following = Following(self.shards, self.queue)
         # Called when no new connections are taken any more, before the requests have ended.
         self.when_stopping: list[Callable[[], None]] = []
-        unfinished = UnfinishedTransfers(self.shards, self.phased_finisher, interval_s)
+        unfinished = UnfinishedTransfers(self.shards, self.phased_resolver, interval_s)
         self.operation = Operation(
-            settings, self.shards, self.cluster, self.finisher, unfinished, self.surroundings
+            settings, self.shards, self.cluster, self.branch_resolver, unfinished, self.surroundings
         )
         self._gauges = Gauges(
             settings,
@@ -130,8 +130,8 @@ class Process:
             cluster=self.cluster,
             shards=self.shards,
             queue=self.queue,
-            finisher=self.finisher,
-            sweeper=self.sweeper,
+            branch_resolver=self.branch_resolver,
+            in_doubt_scanner=self.in_doubt_scanner,
         )
 
     def surroundings(self) -> Surroundings:
@@ -151,7 +151,7 @@ class Process:
         )
 
     def _on_cluster_change(self) -> None:
-        self.sweeper.wake()
+        self.in_doubt_scanner.wake()
 
     def _run_group(self, group: Group, held: Held | None = None) -> None:
         if group.way != ALONE:
@@ -161,7 +161,7 @@ class Process:
             group,
             queue=self.queue,
             shards=self.shards,
-            finisher=self.finisher,
+            resolver=self.branch_resolver,
             metrics=self.metrics,
             tracer=self.tracer,
             names=self._names,
@@ -176,7 +176,7 @@ class Process:
             queue=self.queue,
             shards=self.shards,
             visits=self._visits,
-            finisher=self.phased_finisher,
+            resolver=self.phased_resolver,
             metrics=self.metrics,
             tracer=self.tracer,
             names=self._names,
@@ -190,14 +190,14 @@ class Process:
         self.cluster.start()
         self.cluster.wait_for(lambda: self.cluster.map.current, deadline)
         self.shards.admit_all()
-        self.finisher.start()
-        self.phased_finisher.start()
-        self.sweeper.sweep()
-        while self.sweeper.reasons_to_wait() and time.monotonic() < deadline:
+        self.branch_resolver.pool.start()
+        self.phased_resolver.pool.start()
+        self.in_doubt_scanner.scan()
+        while self.in_doubt_scanner.reasons_to_wait() and time.monotonic() < deadline:
             time.sleep(_POLL_S)
         self.shards.start()
-        self.sweeper.start()
-        self.collector.start()
+        self.in_doubt_scanner.start()
+        self.purge.start()
         self.executors.start()
         self.in_line.start()
         self._gauges.start()
@@ -225,10 +225,10 @@ class Process:
             left = self.queue.unsettled
             extra = {"event": "process.left_undone", "count": left}
             log.warning("%d transfers are left to whoever recovers them", left, extra=extra)
-        self.sweeper.stop()
-        self.collector.stop()
-        self.finisher.stop()
-        self.phased_finisher.stop()
+        self.in_doubt_scanner.stop()
+        self.purge.stop()
+        self.branch_resolver.pool.stop()
+        self.phased_resolver.pool.stop()
         self._gauges.stop()
         # Last: as long as it is a member, what it has under way is left to it.
         self.cluster.stop()
@@ -247,7 +247,7 @@ class Process:
         if self.shards.clocks.trouble:
             return [self.shards.clocks.trouble]
         if not self._was_ready:
-            reasons = self.sweeper.reasons_to_wait()
+            reasons = self.in_doubt_scanner.reasons_to_wait()
             self._was_ready = not reasons
             return reasons
         return []
@@ -271,7 +271,7 @@ class Process:
             found.append(self.cluster.map.complaint)
         found += [
             f"group {item.gtrid}: a committed branch is missing, see the log"
-            for item in self.finisher.unfinished()
+            for item in self.branch_resolver.pool.unfinished()
             if item.is_stuck
         ]
         for shard in self.shards.all():

@@ -444,7 +444,7 @@ PLANTS: Mapping[str, Plant] = {
         "decisions are collected as soon as they are there, whether branches are finished or not",
         {
             "coordinator.protocols.recovery:may_collect_committed": lambda real: lambda *_: True,
-            "coordinator.recovery.purge:Collector._before": lambda real: _now,
+            "coordinator.recovery.purge:Purge._before": lambda real: _now,
         },
     ),
 }

@@ -4,6 +4,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
+from coordinator.engine.batch_order import BatchOrder
 from coordinator.engine.tickets import ALONE, Ticket, places
 
 # The pause before a transfer that found its accounts taken is tried again, in seconds: random,
@@ -44,18 +45,18 @@ def of_one_way(candidates: Sequence[Ticket], way: str) -> Sequence[Ticket]:
     mixed = {id(ticket.batch) for ticket in phased if ticket.batch is not None}
     chosen: list[Ticket] = []
     receiving: set[tuple[int, str]] = set()
-    held: set[tuple[int, str]] = set()
+    order = BatchOrder()
     for ticket in candidates:
-        keys = places(ticket)
+        source, destination = places(ticket)
         goes = ticket.way == way or (id(ticket.batch) in mixed and not _is_agreed_upon(ticket))
-        can_pay = way == ALONE or not ticket.has_waited or keys[0] not in receiving
-        if goes and can_pay and held.isdisjoint(keys):
+        can_pay = way == ALONE or not ticket.has_waited or source not in receiving
+        if goes and can_pay and not order.blocks(ticket):
             chosen.append(ticket)
             # Within one shard it arrives at once.
             if ticket.batch is not None and ticket.way != ALONE:
-                receiving.add(keys[1])
-        elif ticket.batch is not None:
-            held.update(keys)
+                receiving.add(destination)
+        else:
+            order.hold(ticket)
     return chosen
 
 
@@ -67,12 +68,12 @@ def as_slow(candidates: Sequence[Ticket], slow: set[str]) -> Sequence[Ticket]:
         return candidates
     waits_for = slow.intersection(candidates[0].shards)
     chosen: list[Ticket] = []
-    held: set[tuple[int, str]] = set()
+    order = BatchOrder()
     for ticket in candidates:
-        if slow.intersection(ticket.shards) == waits_for and held.isdisjoint(places(ticket)):
+        if slow.intersection(ticket.shards) == waits_for and not order.blocks(ticket):
             chosen.append(ticket)
-        elif ticket.batch is not None:
-            held.update(places(ticket))
+        else:
+            order.hold(ticket)
     return chosen
 
 

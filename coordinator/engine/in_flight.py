@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum, StrEnum
 from typing import NamedTuple
 
-from coordinator.engine.tickets import NotDone, Ticket
+from coordinator.engine.batch_order import BatchOrder
+from coordinator.engine.tickets import NotDone, Ticket, places
 from coordinator.protocols.phased import Outcome, PhasedProtocol, Step
 from coordinator.protocols.saga import SAGA
 from coordinator.protocols.try_confirm_cancel import TCC
@@ -372,7 +373,7 @@ class _Order:
 
     def __init__(self) -> None:
         self._may_come: defaultdict[tuple[int, str], int] = defaultdict(int)
-        self._held: set[tuple[int, str]] = set()
+        self._order = BatchOrder()
 
     def has_to_wait(
         self, course: Course, result: object, writes: VisitWrites, found: Found
@@ -382,28 +383,21 @@ class _Order:
         """
         if course.ticket is None or course.ticket.batch is None:
             return False
-        places = _places(course.ticket)
-        waits = not self._held.isdisjoint(places)
+        waits = self._order.blocks(course.ticket)
         lacks = isinstance(result, Refusal) and result.reason is Reason.INSUFFICIENT_FUNDS
-        if lacks and not waits and (more := self._may_come.get(places[0])):
+        if lacks and not waits and (more := self._may_come.get(places(course.ticket)[0])):
             account = _account(course.transfer.source, writes, found)
             assert account is not None
             waits = not lacks_funds(course.transfer, account, more)
         if waits:
-            self._held.update(places)
+            self._order.hold(course.ticket)
         return waits
 
     def begins(self, course: Course, place: Place) -> None:
         """It is planned to be at `place` after the visit."""
         if course.ticket and course.ticket.batch is not None and place.task is not Task.NONE:
-            for end in _places(course.ticket):
+            for end in places(course.ticket):
                 self._may_come[end] += course.transfer.amount
-
-
-def _places(ticket: Ticket) -> list[tuple[int, str]]:
-    """A ticket's accounts within its batch."""
-    batch = id(ticket.batch)
-    return [(batch, ticket.transfer.source), (batch, ticket.transfer.destination)]
 
 
 def has_to_enter(courses: Iterable[Course]) -> bool:

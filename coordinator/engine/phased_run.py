@@ -4,7 +4,7 @@
 
 All transfers of the group go through their phases together, so that each local transaction is
 shared by many. One that cannot go on here is given up, if its protocol can, or left to the
-finisher.
+resolver.
 """
 
 import random
@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from coordinator.engine import group_log
+from coordinator.engine.batch_order import BatchOrder
 from coordinator.engine.grouping import pause_after
 from coordinator.engine.in_flight import Course, Task, begin_of, begin_together
 from coordinator.engine.known import answer_known
@@ -41,7 +42,7 @@ from shard_client.records import Found, StoredTransfer
 _PATIENCE_S = 0.1
 
 
-class PhasedResolver(Protocol):
+class TakesOverCourses(Protocol):
     """Goes on with what cannot go on here, as long as that takes."""
 
     def add(self, *courses: Course) -> None: ...
@@ -51,7 +52,7 @@ class PhasedResolver(Protocol):
 
 class PhasedRun:
     """One group on its way. Whatever happens, each of its tickets then is answered, or waits again,
-    or is with the finisher.
+    or is with the resolver.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class PhasedRun:
         queue: Queue,
         shards: Shards,
         visits: Visits,
-        finisher: PhasedResolver,
+        resolver: TakesOverCourses,
         metrics: Metrics,
         tracer: Tracer,
         names: Names,
@@ -72,7 +73,7 @@ class PhasedRun:
         self._queue = queue
         self._shards = shards
         self._visits = visits
-        self._finisher = finisher
+        self._resolver = resolver
         self._metrics = metrics
         self._grace_s = grace_s
         self._unfinished_max = unfinished_max
@@ -156,7 +157,7 @@ class PhasedRun:
         """Write nothing of those towards accounts that are locked and for which too many that have
         begun wait already.
         """
-        crowded = self._finisher.crowded(self._unfinished_max)
+        crowded = self._resolver.crowded(self._unfinished_max)
         for course in ready if crowded else ():
             if course.ticket and course.transfer.destination in crowded:
                 answer = too_crowded(course.transfer.destination, self._unfinished_max)
@@ -209,7 +210,7 @@ class PhasedRun:
                 ticket.limit = max(len(tickets) // 2, 1)
             if len(courses) == 1:
                 courses[0].excuse = refused_alone(error)
-        # They may have begun, even if it was the COMMIT that was refused: the finisher looks behind
+        # They may have begun, even if it was the COMMIT that was refused: the resolver looks behind
         # their locks, and what has not begun runs again.
         for course in courses:
             course.look_up()
@@ -225,7 +226,7 @@ class PhasedRun:
         while active:
             lost = self._visits.go_on(self._gtrid, active, self._trace)
             late = [course for course in active if self._is_late(course, lost)]
-            # What is locked now may be free soon: the finisher gives it up.
+            # What is locked now may be free soon: the resolver gives it up.
             left = [
                 c for c in late if not self._is_lost(c, lost) or not c.expire(self._excuse(c, lost))
             ]
@@ -239,9 +240,9 @@ class PhasedRun:
                 time.sleep(pause_after(min(course.attempts for course in active)))
 
     def _leave(self, courses: Sequence[Course]) -> None:
-        """To the finisher; what comes after them in their batches waits until they are done."""
+        """To the resolver; what comes after them in their batches waits until they are done."""
         self._queue.hold_back([course.queued for course in courses if course.queued])
-        self._finisher.add(*courses)
+        self._resolver.add(*courses)
 
     def _is_late(self, course: Course, lost: dict[str, ShardError]) -> bool:
         """Whether a course cannot go on here."""
@@ -314,7 +315,7 @@ def _sort(courses: Sequence[Course], found: Mapping[str, Found], absent: set[str
     known: list[tuple[Ticket, StoredTransfer]] = []
     ahead: list[tuple[Ticket, str]] = []
     seen: set[str] = set()
-    held: set[tuple[int, str]] = set()
+    order = BatchOrder()
     is_displaced = False
     for course in courses:
         ticket, transfer = course.ticket, course.transfer
@@ -323,13 +324,12 @@ def _sort(courses: Sequence[Course], found: Mapping[str, Found], absent: set[str
         is_owner = answer is not None and _owns(answer, course)
         is_displaced = is_displaced or (answer is not None and not is_owner)
         stored = answer.locked.known.get(transfer.id) if answer and is_owner else None
-        places = [(id(ticket.batch), name) for name in (transfer.source, transfer.destination)]
         if stored and has_answer(ticket, stored):
             known.append((ticket, stored))
             continue
         if answer and is_owner and not stored and transfer.id not in seen:
             is_free = all(name in answer.locked.accounts or name in absent for name in course.ends)
-            if is_free and held.isdisjoint(places):
+            if is_free and not order.blocks(ticket):
                 # Both sides of what is within one shard get one stamp.
                 why = course.is_local and why_ahead(ticket, answer.locked, answer.locked, 0)
                 if why:
@@ -340,9 +340,7 @@ def _sort(courses: Sequence[Course], found: Mapping[str, Found], absent: set[str
                 continue
         if is_owner:
             ticket.skips += 1
-        # Whatever waits holds back what comes after it in its batch on the same accounts (R9).
-        if ticket.batch is not None:
-            held.update(places)
+        order.hold(ticket)
         waiting.append(ticket)
     return _Begins(ready, waiting, known, ahead, is_displaced)
 

@@ -8,7 +8,8 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeGuard
 
-from coordinator.engine.tickets import Ticket, places
+from coordinator.engine.batch_order import BatchOrder
+from coordinator.engine.tickets import Ticket
 from ledger.decide import decide, refuse_reuse
 from ledger.ids import slot_of
 from ledger.model import Account, Posting, Refusal, Transfer
@@ -55,7 +56,7 @@ def sort_out(
     result = Sorted([], [], [], [], [])
     is_early = _is_early(tickets, locked, now)
     seen: set[str] = set()
-    held: set[tuple[int, str]] = set()
+    order = BatchOrder()
     for ticket in tickets:
         transfer = ticket.transfer
         source, destination = transfer.source, transfer.destination
@@ -70,7 +71,7 @@ def sort_out(
             result.passed_over.append(ticket)
             continue
         elif stored or (
-            (held and not held.isdisjoint(places(ticket)))
+            (order and order.blocks(ticket))
             or (source not in from_.accounts and source not in absent)
             or (destination not in to.accounts and destination not in absent)
         ):
@@ -82,9 +83,7 @@ def sort_out(
             else:
                 result.ready.append(ticket)
             continue
-        # Whatever waits holds back what comes after it in its batch on the same accounts (R9).
-        if ticket.batch is not None:
-            held.update(places(ticket))
+        order.hold(ticket)
     return result
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
+from coordinator.engine.batch_order import BatchOrder
 from coordinator.engine.fairness import Callers
 from coordinator.engine.grouping import (
     PAUSE_MAX_S,
@@ -29,7 +30,6 @@ from coordinator.engine.tickets import (
     State,
     Ticket,
     ends,
-    places,
     too_crowded,
     too_late,
 )
@@ -628,7 +628,7 @@ class Queue:
         self._slow = self._slow_shards()
         is_crowded = self._is_crowded()
         found: list[Ticket] = []
-        held = {place for ticket in self._left.values() for place in places(ticket)}
+        order = BatchOrder(self._left.values())
         blocked, claimed = self._blocked, self._claimed
         room = Room(self._at_each)
         kept: list[tuple[Ticket, str]] = []
@@ -644,7 +644,10 @@ class Queue:
                 is_kept
                 or (wanted is not None and wanted not in (source, destination))
                 or ticket.not_before > now
-                or (ticket.batch is not None and self._is_behind(ticket, held))
+                or (
+                    ticket.batch is not None
+                    and ((order and order.blocks(ticket)) or blocked.are_before(ticket))
+                )
                 or self._has_trouble(ticket, troubles)
                 or (is_crowded and not self._slow.isdisjoint(ticket.shards))
             ):
@@ -652,7 +655,7 @@ class Queue:
                     kept.append((ticket, source if source in claimed else destination))
                     gone.append(ticket)
                 if ticket.batch is not None:
-                    held.update(places(ticket))
+                    order.hold(ticket)
                 continue
             found.append(ticket)
             if room.takes_last(ticket) or len(found) == most:
@@ -667,12 +670,6 @@ class Queue:
         """Whether enough groups wait for slow shards."""
         waiting = sum(not self._slow.isdisjoint(group.at) for _, group in self._running.values())
         return bool(self._slow) and waiting >= self._slow_max
-
-    def _is_behind(self, ticket: Ticket, held: set[tuple[int, str]]) -> bool:
-        """Whether one before it in its batch that wants one of its accounts has to wait."""
-        if held and not held.isdisjoint(places(ticket)):
-            return True
-        return self._blocked.are_before(ticket)
 
     def _is_over(self, ticket: Ticket, now: float) -> bool:
         """Whether a ticket has its answer; gives it one if its time has run out."""

@@ -152,7 +152,7 @@ class Held(NamedTuple):
     participants: GroupBranches
 
 
-class BranchResolver(Protocol):
+class TakesOverBranches(Protocol):
     """Finishes branches, and asks home for the outcome where it is not known, as long as that
     takes; then tells it.
     """
@@ -178,7 +178,7 @@ class GroupRun:
         *,
         queue: Queue,
         shards: Shards,
-        finisher: BranchResolver,
+        resolver: TakesOverBranches,
         metrics: Metrics,
         tracer: Tracer,
         names: Names,
@@ -189,7 +189,7 @@ class GroupRun:
         self._group = group
         self._queue = queue
         self._shards = shards
-        self._finisher = finisher
+        self._resolver = resolver
         self._metrics = metrics
         self._timeouts = timeouts
         self._gtrid = held.gtrid if held else names.gtrid(homes.of(group))
@@ -206,11 +206,11 @@ class GroupRun:
         self._again: list[Ticket] = []
         self._missed: set[str] = set()
         self._phase = Phase.LOCKING
-        self._is_with_finisher = False
+        self._is_with_resolver = False
 
     def run(self) -> None:
         """Run the group. Whatever happens, each of its tickets then is answered, or waits again,
-        or is with the finisher.
+        or is with the resolver.
         """
         try:
             self._metrics.group_size.observe(len(self._group.tickets))
@@ -247,8 +247,8 @@ class GroupRun:
         self._participants.abandon()
         decided = set(map(id, self._plan.tickets))
         if self._phase in (Phase.PREPARING, Phase.DECIDING, Phase.COMMITTING):
-            self._leave_to_finisher()
-        if self._is_with_finisher:
+            self._leave_to_resolver()
+        if self._is_with_resolver:
             others = [ticket for ticket in self._group.tickets if id(ticket) not in decided]
         else:
             others = list(self._group.tickets)
@@ -262,7 +262,7 @@ class GroupRun:
             Effect.COMMIT_ALONE: self._commit_alone,
             Effect.WRITE_AND_PREPARE: self._write_and_prepare,
             Effect.INSERT_DECISION: self._insert_decision,
-            Effect.ARBITRATE: self._leave_to_finisher,
+            Effect.ARBITRATE: self._leave_to_resolver,
             Effect.COMMIT_BRANCHES: self._commit_branches,
             Effect.ROLL_BACK_BRANCHES: self._roll_back_branches,
             Effect.ANSWER: self._answer,
@@ -439,13 +439,13 @@ class GroupRun:
 
     def _finish_later(self, phase: Phase, shards: list[str]) -> None:
         if shards:
-            self._finisher.take_over(self._gtrid, shards, phase)
+            self._resolver.take_over(self._gtrid, shards, phase)
 
-    def _leave_to_finisher(self) -> None:
+    def _leave_to_resolver(self) -> None:
         """The answer to the commit point is lost: what became of it, home will say (rule R1)."""
-        if self._is_with_finisher:
+        if self._is_with_resolver:
             return
-        self._is_with_finisher = True
+        self._is_with_resolver = True
         plan, queue = self._plan, self._queue
 
         self._halve()
@@ -461,7 +461,7 @@ class GroupRun:
             queue.let_go(plan.tickets)
 
         self._participants.abandon()
-        self._finisher.take_over(self._gtrid, self._remote_shards(), Phase.ARBITRATING, settled)
+        self._resolver.take_over(self._gtrid, self._remote_shards(), Phase.ARBITRATING, settled)
 
     # --- answer -----------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from coordinator.cluster.session import ClusterSession
 from coordinator.operations.unfinished import InPhase, Resolved, UnfinishedTransfers
 from coordinator.protocols.recovery import Surroundings, whose_turn
 from coordinator.protocols.two_phase_commit import Phase
-from coordinator.recovery.branches import Finisher, Task, Unfinished
+from coordinator.recovery.branches import BranchResolver, Task, Unfinished
 from coordinator.recovery.scanner import age_of
 from coordinator.settings import Settings
 from coordinator.shards.registry import Shards
@@ -119,7 +119,7 @@ class Operation:
         settings: Settings,
         shards: Shards,
         cluster: ClusterSession,
-        finisher: Finisher,
+        branch_resolver: BranchResolver,
         unfinished: UnfinishedTransfers,
         surroundings: Callable[[], Surroundings],
     ) -> None:
@@ -127,7 +127,7 @@ class Operation:
         self._interval_s = settings.engine.sweep_interval_ms / 1000
         self._shards = shards
         self._cluster = cluster
-        self._finisher = finisher
+        self._branch_resolver = branch_resolver
         self._unfinished = unfinished
         self._surroundings = surroundings
 
@@ -291,10 +291,11 @@ class Operation:
         extra = {"event": "recovery.asked", "gtrid": str(gtrid), "shards": shards}
         log.info("group %s is to be finished now, as asked", gtrid, extra=extra)
         heard: list[DecisionOutcome] = []
-        self._finisher.add(Unfinished(gtrid, shards, Phase.ARBITRATING, heard.append))
-        self._finisher.hurry(gtrid)
+        self._branch_resolver.add(Unfinished(gtrid, shards, Phase.ARBITRATING, heard.append))
+        pool = self._branch_resolver.pool
+        pool.hurry(lambda item: item.gtrid == gtrid)
         deadline = time.monotonic() + _RESOLVE_TIMEOUT_S
-        self._finisher.wait_for(lambda items: all(i.gtrid != gtrid for i in items), deadline)
+        pool.wait_for(lambda items: all(i.gtrid != gtrid for i in items), deadline)
         unfinished = self._left_of(gtrid)
         finished = [shard for shard in shards if shard not in unfinished]
         return Resolution(heard[0] if heard else None, finished, unfinished, [])
@@ -309,7 +310,7 @@ class Operation:
 
     def _left_of(self, gtrid: Gtrid) -> dict[str, str]:
         """The branches of a group that this process has not finished, and why."""
-        item = next((i for i in self._finisher.unfinished() if i.gtrid == gtrid), None)
+        item = next((i for i in self._branch_resolver.pool.unfinished() if i.gtrid == gtrid), None)
         if item is None:
             return {}
         asking = item.question.error if item.phase is Phase.ARBITRATING else None

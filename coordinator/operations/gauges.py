@@ -8,8 +8,8 @@ from importlib.metadata import version
 from coordinator.cluster.session import ClusterSession
 from coordinator.engine.in_flight import PROTOCOLS
 from coordinator.engine.scheduler import Queue
-from coordinator.recovery.branches import Finisher
-from coordinator.recovery.scanner import Sweeper, age_of
+from coordinator.recovery.branches import BranchResolver
+from coordinator.recovery.scanner import InDoubtScanner, age_of
 from coordinator.settings import Settings
 from coordinator.shards.registry import Shards
 from coordinator.telemetry.metrics import Metrics
@@ -31,8 +31,8 @@ class Gauges:
         cluster: ClusterSession,
         shards: Shards,
         queue: Queue,
-        finisher: Finisher,
-        sweeper: Sweeper,
+        branch_resolver: BranchResolver,
+        in_doubt_scanner: InDoubtScanner,
     ) -> None:
         self._settings = settings
         self._started_ms = started_ms
@@ -40,8 +40,8 @@ class Gauges:
         self._cluster = cluster
         self._shards = shards
         self._queue = queue
-        self._finisher = finisher
-        self._sweeper = sweeper
+        self._branch_resolver = branch_resolver
+        self._in_doubt_scanner = in_doubt_scanner
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="gauges", daemon=True)
 
@@ -85,9 +85,9 @@ class Gauges:
         accounts, transfers = self._queue.stuck
         metrics.stuck_accounts.set(accounts)
         metrics.stuck_transfers.set(transfers)
-        metrics.missing.set(sum(item.is_stuck for item in self._finisher.unfinished()))
-        if self._sweeper.last_success:
-            metrics.swept_at.set(self._sweeper.last_success)
+        metrics.missing.set(sum(item.is_stuck for item in self._branch_resolver.pool.unfinished()))
+        if self._in_doubt_scanner.last_success:
+            metrics.swept_at.set(self._in_doubt_scanner.last_success)
         for shard in self._shards.all():
             metrics.know_shard(shard.id)
             metrics.shard_up.labels(shard.id).set(shard.is_available)
@@ -96,10 +96,10 @@ class Gauges:
                 metrics.pool.labels(shard.id, name, "busy").set(pool.busy)
                 metrics.pool.labels(shard.id, name, "idle").set(pool.idle)
                 metrics.pool_limit.labels(shard.id, name).set(pool.size)
-        for name, gtrids in list(self._sweeper.in_doubt.items()):
+        for name, gtrids in list(self._in_doubt_scanner.in_doubt.items()):
             metrics.in_doubt.labels(name).set(len(gtrids))
             metrics.in_doubt_oldest.labels(name).set(max(map(age_of, gtrids), default=0.0))
-        for name, groups in list(self._sweeper.unfinished.items()):
+        for name, groups in list(self._in_doubt_scanner.unfinished.items()):
             ages = [age_of(group.gtrid) for group in groups]
             metrics.unfinished_oldest.labels(name).set(max(ages, default=0.0))
             counts: Counter[tuple[str, str]] = Counter()

@@ -11,7 +11,8 @@ from typing import NamedTuple
 from coordinator.engine.in_flight import PROTOCOLS, Course, taken_over
 from coordinator.operations.wording import OUTLOOKS, Errand, Side, in_words
 from coordinator.protocols.recovery import Surroundings, whose_turn
-from coordinator.recovery.phased import PAUSE_MAX_S, PhasedFinisher
+from coordinator.recovery.phased import PhasedResolver
+from coordinator.recovery.retry_pool import PAUSE_MAX_S
 from coordinator.recovery.scanner import age_of
 from coordinator.shards.registry import Shards
 from shard_client.errors import ShardError
@@ -66,9 +67,9 @@ Found = Mapping[str, list[Unfinished]]
 class UnfinishedTransfers:
     """See the module."""
 
-    def __init__(self, shards: Shards, finisher: PhasedFinisher, interval_s: float) -> None:
+    def __init__(self, shards: Shards, resolver: PhasedResolver, interval_s: float) -> None:
         self._shards = shards
-        self._finisher = finisher
+        self._resolver = resolver
         self._interval_s = interval_s
 
     # --- looking on -------------------------------------------------------------------------
@@ -82,7 +83,7 @@ class UnfinishedTransfers:
         found = list(items)
         rows = self._examples(found)
         courses: dict[str, list[Course]] = defaultdict(list)
-        for course in self._finisher.unfinished():
+        for course in self._resolver.pool.unfinished():
             courses[course.gtrid].append(course)
         described = [
             self._describe(shard, item, rows.get(item.transfer), courses, around, actor)
@@ -163,10 +164,10 @@ class UnfinishedTransfers:
         every = [row for some in rows.values() for row in some]
         extra = {"event": "phases.asked", "gtrid": str(gtrid), "count": len(every)}
         log.info("transfers of group %s are to be finished now, as asked", gtrid, extra=extra)
-        self._finisher.add(*(taken_over(row, time.monotonic()) for row in every))
-        self._finisher.hurry(gtrid)
+        self._resolver.add(*(taken_over(row, time.monotonic()) for row in every))
+        self._resolver.pool.hurry(lambda course: course.gtrid == str(gtrid))
         deadline = time.monotonic() + _RESOLVE_TIMEOUT_S
-        self._finisher.wait_for(
+        self._resolver.pool.wait_for(
             lambda courses: all(c.gtrid != str(gtrid) or self._waits_for_shard(c) for c in courses),
             deadline,
         )
@@ -192,7 +193,7 @@ class UnfinishedTransfers:
             stored = calls.find_transfers(ids, deadline)
         except ShardError as error:
             return [Resolved(r.transfer.id, "unknown", r.phase, error.text) for r in rows]
-        courses = {course.attempt: course for course in self._finisher.unfinished()}
+        courses = {course.attempt: course for course in self._resolver.pool.unfinished()}
         found = []
         for row in rows:
             known, now = stored.get(row.transfer.id), left.get(row.attempt)

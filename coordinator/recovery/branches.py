@@ -1,20 +1,18 @@
 """Finishes groups whose outcome or whose branches are left open: by a lost answer, or by a process
 that died.
 
-The finisher walks the same table as the executor, from ARBITRATING, COMMITTING or ABORTING on, and
-tries for ever, with growing pauses. It works in portions: what is to be asked of one shard is asked
-in one packet, by several threads, so that a thousand groups take hardly longer than one.
+The resolver walks the same table as the executor, from ARBITRATING, COMMITTING or ABORTING on, and
+tries for ever, with growing pauses: what is to be asked of one shard is asked in one packet.
 """
 
 import logging
-import threading
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 from coordinator.protocols.recovery import MISSING_MAX, Verdict, judge_unknown
 from coordinator.protocols.two_phase_commit import Event, Phase, step
+from coordinator.recovery.retry_pool import Kind, Limits, Portion, Resolver, RetryPool, pause_after
 from coordinator.shards.registry import RECOVERING_THREADS, Shards
 from coordinator.telemetry.metrics import Metrics
 from coordinator.telemetry.tracing import Tracer
@@ -25,14 +23,11 @@ from shard_client.xid import Gtrid
 log = logging.getLogger(__name__)
 
 _PAUSE_MIN_S = 0.05
-_PAUSE_MAX_S = 5.0
 # Between two looks for a branch that is nowhere.
 _PAUSE_MISSING_S = 1.0
 _CALL_TIMEOUT_S = 3.0
-# Groups that one packet speaks of at most.
-_PORTION_MAX = 64
-# Threads; not all of them may be at work on one shard: one that hangs leaves some to others.
-_THREADS = 12
+# A packet speaks of 64 groups at most.
+_LIMITS = Limits(threads=12, at_shard=RECOVERING_THREADS, portion=64)
 
 _OUTCOME = {
     Phase.COMMITTING: DecisionOutcome.COMMITTED,
@@ -71,14 +66,17 @@ class Task:
         self.error: str | None = None
 
     @property
+    def is_question(self) -> bool:
+        return self is self.item.question
+
+    @property
     def is_stuck(self) -> bool:
         """A committed branch is nowhere to be found: a person must look (rule R6)."""
         return self.missing >= MISSING_MAX
 
     def put_off(self, why: str) -> None:
-        pause = min(_PAUSE_MIN_S * 2 ** min(self.attempts, 16), _PAUSE_MAX_S)
+        self.not_before = time.monotonic() + pause_after(self.attempts, _PAUSE_MIN_S)
         self.attempts += 1
-        self.not_before = time.monotonic() + pause
         self.error = why
 
 
@@ -118,6 +116,10 @@ class Unfinished:
         return list(self.branches.values())
 
     @property
+    def is_done(self) -> bool:
+        return self.phase is not Phase.ARBITRATING and not self.branches
+
+    @property
     def is_stuck(self) -> bool:
         return any(task.is_stuck for task in self.branches.values())
 
@@ -126,41 +128,16 @@ class Unfinished:
         return next((task.error for task in self.tasks if task.error), None)
 
 
-class _Portion(NamedTuple):
-    """Tasks of one kind on one shard."""
-
-    shard: str
-    is_question: bool
-    tasks: list[Task]
-
-
-class Finisher:
+class BranchResolver(Resolver[Unfinished, Task]):
     """Finishes groups in the background until nothing is left of them."""
 
     def __init__(self, shards: Shards, metrics: Metrics, tracer: Tracer) -> None:
         self._shards = shards
         self._metrics = metrics
         self._tracer = tracer
-        self._items: dict[Gtrid, Unfinished] = {}
-        self._busy: Counter[str] = Counter()
-        self._changed = threading.Condition()
-        self._stopping = False
-        self._threads = [
-            threading.Thread(target=self._work, name=f"finisher-{i}", daemon=True)
-            for i in range(_THREADS)
-        ]
-
-    def start(self) -> None:
-        for thread in self._threads:
-            thread.start()
-
-    def stop(self) -> None:
-        with self._changed:
-            self._stopping = True
-            self._changed.notify_all()
-        deadline = time.monotonic() + _CALL_TIMEOUT_S
-        for thread in self._threads:
-            thread.join(max(deadline - time.monotonic(), 0))
+        self.pool: RetryPool[Gtrid, Unfinished, Task] = RetryPool(
+            self, _LIMITS, name="branch-resolver", bug_event="recovery.bug"
+        )
 
     def take_over(
         self,
@@ -174,120 +151,48 @@ class Finisher:
 
     def add(self, *items: Unfinished) -> None:
         """Take groups to finish; one that is here already gets further shards and callbacks."""
-        with self._changed:
-            kept = [self._items.setdefault(item.gtrid, item) for item in items]
-            for item, known in zip(items, kept, strict=True):
-                if known is not item:
-                    known.join(item)
-            self._changed.notify_all()
+        kept = self.pool.add([(item.gtrid, item) for item in items], Unfinished.join)
         for known in kept:
             self._tell(known)
 
-    def hurry(self, gtrid: Gtrid) -> None:
-        """Try a group at once, however long its next pause was to be."""
-        with self._changed:
-            item = self._items.get(gtrid)
-            for task in item.tasks if item else ():
-                task.not_before = 0.0
-            self._changed.notify_all()
-
-    def unfinished(self) -> list[Unfinished]:
-        with self._changed:
-            return list(self._items.values())
-
-    def wait_for(self, done: Callable[[list[Unfinished]], bool], deadline: float) -> bool:
-        """Wait until `done` says yes to what is unfinished, or the deadline."""
-        with self._changed:
-            return self._changed.wait_for(
-                lambda: done(list(self._items.values())), max(deadline - time.monotonic(), 0)
-            )
-
     # --- portions ---------------------------------------------------------------------------
 
-    def _work(self) -> None:
-        while not self._stopping:
-            try:
-                self._work_on()
-            except Exception:
-                # A thread that ends would leave its part of the work undone for ever.
-                log.exception("finishing groups met a bug", extra={"event": "recovery.bug"})
-                time.sleep(_PAUSE_MIN_S)
+    def tasks_of(self, item: Unfinished) -> Iterable[Task]:
+        return [task for task in item.tasks if not task.is_stuck]
 
-    def _work_on(self) -> None:
-        while portion := self._next():
-            try:
-                if portion.is_question:
-                    self._ask(portion)
-                else:
-                    self._finish(portion)
-            except ShardError as error:
-                self._metrics.failed(error.code, "recovering")
-                self._put_off(portion.tasks, error)
-            except Exception:
-                log.exception(
-                    "finishing groups met a bug; it is tried again",
-                    extra={
-                        "event": "recovery.bug",
-                        "shard": portion.shard,
-                        "gtrids": [str(task.item.gtrid) for task in portion.tasks],
-                    },
-                )
-                self._put_off(portion.tasks, None)
-            self._release(portion)
+    def spot_of(self, task: Task) -> tuple[str, Kind]:
+        """Questions come first, and what may have made others fail last, by itself."""
+        rank = (0 if task.is_question else 2) + task.alone
+        return task.shard, Kind(rank, task.item.gtrid if task.alone else None)
 
-    def _next(self) -> _Portion | None:
-        """Wait for something whose time has come; None when the finisher stops."""
-        with self._changed:
-            while not self._stopping:
-                now = time.monotonic()
-                portion, wait = self._pick(now)
-                if portion:
-                    self._busy[portion.shard] += 1
-                    for task in portion.tasks:
-                        task.is_running = True
-                    return portion
-                self._changed.wait(wait)
-        return None
+    def resolve(self, portion: Portion[Task]) -> None:
+        try:
+            if portion.tasks[0].is_question:
+                self._ask(portion)
+            else:
+                self._finish(portion)
+        except ShardError as error:
+            self._metrics.failed(error.code, "recovering")
+            self._put_off(portion.tasks, error)
+        except Exception:
+            log.exception(
+                "finishing groups met a bug; it is tried again",
+                extra={
+                    "event": "recovery.bug",
+                    "shard": portion.shard,
+                    "gtrids": [str(task.item.gtrid) for task in portion.tasks],
+                },
+            )
+            self._put_off(portion.tasks, None)
+        self._drop_done(task.item for task in portion.tasks)
 
-    def _pick(self, now: float) -> tuple[_Portion | None, float | None]:
-        """What to do next; if nothing, how long to wait, at most."""
-        due: dict[tuple[str, bool], list[Task]] = defaultdict(list)
-        later: float | None = None
-        for item in self._items.values():
-            for task in item.tasks:
-                if task.is_running or task.is_stuck:
-                    continue
-                if task.not_before > now:
-                    later = min(later or task.not_before, task.not_before)
-                elif self._busy[task.shard] < RECOVERING_THREADS:
-                    due[task.shard, task is item.question].append(task)
-        if not due:
-            return None, later and later - now
-        # The shard with the fewest at work on it, so that one that hangs is no one's only hope.
-        shard, is_question = min(due, key=lambda key: (self._busy[key[0]], not key[1]))
-        tasks = due[shard, is_question]
-        together = [task for task in tasks if not task.alone][:_PORTION_MAX] or tasks[:1]
-        return _Portion(shard, is_question, together), None
-
-    def _release(self, portion: _Portion) -> None:
-        with self._changed:
-            self._busy[portion.shard] -= 1
-            for task in portion.tasks:
-                task.is_running = False
-            done = [task.item for task in portion.tasks if self._drop_if_done(task.item)]
-            self._changed.notify_all()
+    def _drop_done(self, items: Iterable[Unfinished]) -> None:
+        with self.pool.lock:
+            done = [item for item in items if item.is_done and self.pool.drop(item.gtrid, item)]
         for item in done:
             self._metrics.recovery_seconds.observe(time.monotonic() - item.since)
             outcome = _OUTCOME[item.phase].value
             self._tracer.recovered(item.gtrid, outcome, item.finished, item.since)
-
-    def _drop_if_done(self, item: Unfinished) -> bool:
-        is_done = item.phase is not Phase.ARBITRATING and not item.branches
-        # By now another one may stand under its name.
-        if is_done and self._items.get(item.gtrid) is item:
-            del self._items[item.gtrid]
-            return True
-        return False
 
     def _put_off(self, tasks: Iterable[Task], error: ShardError | None) -> None:
         # What collides, or cannot be carried out, may do so because of one of them; but not what
@@ -300,7 +205,7 @@ class Finisher:
 
     # --- asking home ------------------------------------------------------------------------
 
-    def _ask(self, portion: _Portion) -> None:
+    def _ask(self, portion: Portion[Task]) -> None:
         deadline = time.monotonic() + _CALL_TIMEOUT_S
         gtrids = [str(task.item.gtrid) for task in portion.tasks]
         home = self._shards[portion.shard].recovery
@@ -323,13 +228,13 @@ class Finisher:
             )
         for task in portion.tasks:
             outcome = outcomes[str(task.item.gtrid)]
-            with self._changed:
+            with self.pool.lock:
                 task.item.phase, _ = step(task.item.phase, _FOUND[outcome])
             self._tell(task.item)
 
     def _tell(self, item: Unfinished) -> None:
         """Tell the outcome, if it is known, to those who wait for it and were not told yet."""
-        with self._changed:
+        with self.pool.lock:
             if item.phase is Phase.ARBITRATING:
                 return
             waiting, item.callbacks = item.callbacks, []
@@ -343,7 +248,7 @@ class Finisher:
 
     # --- finishing branches -----------------------------------------------------------------
 
-    def _finish(self, portion: _Portion) -> None:
+    def _finish(self, portion: Portion[Task]) -> None:
         there, unknown = list(portion.tasks), list[Task]()
         while there:
             count = self._finish_some(portion.shard, there)
@@ -359,7 +264,7 @@ class Finisher:
         if unknown:
             self._find_out(portion.shard, unknown)
 
-    def _listed(self, portion: _Portion) -> set[Gtrid]:
+    def _listed(self, portion: Portion[Task]) -> set[Gtrid]:
         deadline = time.monotonic() + _CALL_TIMEOUT_S
         prepared = self._shards[portion.shard].recovery.list_prepared(deadline)
         return {branch.gtrid for branch in prepared}
@@ -386,7 +291,7 @@ class Finisher:
 
     def _done(self, task: Task) -> None:
         item = task.item
-        with self._changed:
+        with self.pool.lock:
             if item.branches.get(task.shard) is not task:
                 return
             del item.branches[task.shard]

@@ -45,8 +45,8 @@ class _Noted(NamedTuple):
     transactions: frozenset[tuple[int, str]]
 
 
-class Collector:
-    """Collects at every interval while `leads` says yes. `collected` counts what it has removed."""
+class Purge:
+    """Removes at every interval, while `leads` says yes."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Collector:
         self._searched: dict[str, str] = defaultdict(str)
         self._metrics = metrics
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="collector", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="purge", daemon=True)
 
     def start(self) -> None:
         self._thread.start()

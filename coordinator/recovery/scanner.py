@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from coordinator.engine.in_flight import Course, taken_over
 from coordinator.protocols.recovery import Surroundings, whose_turn
 from coordinator.protocols.two_phase_commit import Phase
-from coordinator.recovery.branches import Finisher
+from coordinator.recovery.branches import BranchResolver
 from coordinator.recovery.branches import Unfinished as Group
-from coordinator.recovery.phased import PhasedFinisher
+from coordinator.recovery.phased import PhasedResolver
 from coordinator.shards.registry import Shards
 from coordinator.telemetry.logs import few
 from shard_client.errors import ShardError
@@ -30,9 +30,9 @@ _IN_DOUBT_S = 1.0
 _ATTEMPTS_WAITED_FOR = 20
 
 
-class Sweeper:
-    """Sweeps at every interval, and at once when it is woken. `surroundings` says what is known of
-    the other processes at the moment of a sweep.
+class InDoubtScanner:
+    """Scans at every interval, and at once when it is woken. `surroundings` says what is known of
+    the other processes at the moment of a scan.
 
     `in_doubt` has what the last look at each shard found prepared for more than a second, and
     `unfinished` what it found in the phase table as old;
@@ -42,26 +42,26 @@ class Sweeper:
     def __init__(
         self,
         shards: Shards,
-        finisher: Finisher,
-        phased_finisher: PhasedFinisher,
+        branch_resolver: BranchResolver,
+        phased_resolver: PhasedResolver,
         *,
         cluster: str,
         interval_s: float,
         surroundings: Callable[[], Surroundings],
     ) -> None:
         self._shards = shards
-        self._finisher = finisher
-        self._phased_finisher = phased_finisher
+        self._branch_resolver = branch_resolver
+        self._phased_resolver = phased_resolver
         self._cluster = cluster
         self._interval_s = interval_s
         self._surroundings = surroundings
-        self._swept: set[str] = set()
+        self._scanned: set[str] = set()
         self.in_doubt: dict[str, list[Gtrid]] = {}
         self.unfinished: dict[str, list[Unfinished]] = {}
         self.last_success = 0.0
         self._stopping = False
         self._wake = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="sweeper", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="in-doubt-scanner", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -72,10 +72,10 @@ class Sweeper:
         self._thread.join(timeout=_CALL_TIMEOUT_S)
 
     def wake(self) -> None:
-        """Sweep soon: somebody is gone, or this process leads now."""
+        """Scan soon: somebody is gone, or this process leads now."""
         self._wake.set()
 
-    def sweep(self) -> None:
+    def scan(self) -> None:
         """Look once at every shard that can be used."""
         around = self._surroundings()
         found: dict[Gtrid, set[str]] = defaultdict(set)
@@ -102,17 +102,17 @@ class Sweeper:
             for branch in prepared:
                 if whose_turn(branch.gtrid, age_of(branch.gtrid), around).is_mine:
                     found[branch.gtrid].add(branch.shard)
-            self._swept.add(shard.id)
+            self._scanned.add(shard.id)
         if is_complete:
             self.last_success = time.time()
-        known = {item.gtrid for item in self._finisher.unfinished()}
+        known = {item.gtrid for item in self._branch_resolver.pool.unfinished()}
         if new := found.keys() - known:
             extra = {"event": "recovery.found", "count": len(new), "gtrids": few(sorted(new))}
             log.info("%d groups in doubt are being finished", len(new), extra=extra)
-        self._finisher.add(
+        self._branch_resolver.add(
             *(Group(gtrid, shards, Phase.ARBITRATING) for gtrid, shards in found.items())
         )
-        at_work = {course.attempt for course in self._phased_finisher.unfinished()}
+        at_work = {course.attempt for course in self._phased_resolver.pool.unfinished()}
         if abandoned := [course for course in courses if course.attempt not in at_work]:
             extra = {
                 "event": "phases.found",
@@ -120,13 +120,13 @@ class Sweeper:
                 "gtrids": few(sorted({course.gtrid for course in abandoned})),
             }
             log.info("%d unfinished transfers are being finished", len(abandoned), extra=extra)
-        self._phased_finisher.add(*abandoned)
+        self._phased_resolver.add(*abandoned)
 
     def _abandoned(
         self, calls: ShardCalls, unfinished: Sequence[Unfinished], around: Surroundings
     ) -> list[PhaseRow]:
         """What of this is to be finished here, and is not yet. Raises ShardError."""
-        at_work = Counter(course.gtrid for course in self._phased_finisher.unfinished())
+        at_work = Counter(course.gtrid for course in self._phased_resolver.pool.unfinished())
         there: Counter[Gtrid] = Counter()
         for item in unfinished:
             there[item.gtrid] += item.transfers
@@ -145,9 +145,9 @@ class Sweeper:
         reasons = [
             f"shard {shard.id} was not searched for unfinished groups yet"
             for shard in self._shards.all()
-            if shard.is_available and shard.id not in self._swept
+            if shard.is_available and shard.id not in self._scanned
         ]
-        for item in self._finisher.unfinished():
+        for item in self._branch_resolver.pool.unfinished():
             gtrid = item.gtrid
             is_past = gtrid.coordinator == around.coordinator and gtrid.time_ms < around.started_ms
             needed = {*item.branches, gtrid.home}
@@ -156,7 +156,7 @@ class Sweeper:
                 reasons.append(f"group {gtrid} of an earlier life is being finished")
         names = {
             course.gtrid
-            for course in self._phased_finisher.unfinished()
+            for course in self._phased_resolver.pool.unfinished()
             if self._is_waited_for(course)
         }
         for gtrid in filter(None, map(Gtrid.parse, sorted(names))):
@@ -180,10 +180,10 @@ class Sweeper:
             if self._stopping:
                 return
             try:
-                self.sweep()
+                self.scan()
             except Exception:
                 log.exception(
-                    "the sweep met a bug; it is repeated", extra={"event": "recovery.sweep_bug"}
+                    "the scan met a bug; it is repeated", extra={"event": "recovery.sweep_bug"}
                 )
 
 

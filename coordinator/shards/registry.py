@@ -91,7 +91,7 @@ class Shards:
             connect_timeout_s=settings.mysql.connect_timeout_ms / 1000,
             idle_timeout_s=settings.mysql.idle_timeout_s,
             # One for each executor, one for who waits in line, one for a read of many shards at one
-            # moment, and those of the finisher of transfers by TC/C and Saga.
+            # moment, and those with which transfers by TC/C and Saga are finished.
             connections=settings.engine.executors + 2 + FINISHING_CONNECTIONS,
             reading_connections=_READ_CONNECTIONS,
             recovering_connections=_RECOVERY_CONNECTIONS,

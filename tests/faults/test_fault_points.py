@@ -49,7 +49,7 @@ CASES = {
     "about to finish, committed": Case("before-finish@s2", True, "before-commit@s2=cut*1"),
     "about to finish, aborted": Case("before-finish@s2", False, "after-prepare@s2=cut*1"),
 }
-# The collector runs in a leader: it has a test of its own.
+# The purge runs in a leader: it has a test of its own.
 # Those of TC/C and Saga are in test_phased_fault_points.py.
 REACHED = {name for name, point in POINTS.items() if not point.deed} - {"before-cleaning-up"}
 assert {case.point.partition("@")[0] for case in CASES.values()} == REACHED
@@ -84,7 +84,7 @@ def test_killed(killed: dict[str, Trial], name: str) -> None:
     assert trial.call is not None
     answer = trial.call.wait()
     if answer is not None:
-        # The finisher has died of it, when the client may have been told already.
+        # The resolver has died of it, when the client may have been told already.
         assert trial.case.point == "before-finish@s2"
         assert answer.status_code == (201 if trial.case.is_committed else 503), answer.text
     trial.check_struck()
@@ -369,7 +369,7 @@ def test_thawed_after_collection(cluster: Cluster, tmp_path: Path) -> None:
     trial.bank.check()
 
 
-def test_collector_killed(cluster: Cluster, tmp_path: Path) -> None:
+def test_purge_killed(cluster: Cluster, tmp_path: Path) -> None:
     """Dead before it has removed anything, or with decisions removed and their markers not yet: the
     next one goes on, and no transfer is made again.
     """

@@ -118,7 +118,9 @@ def test_connection_lost(
     again = process.transfers.submit(transfers, 20, "test", is_batch=True)
     replays = process.transfers.wait(again)
     assert [(a.stored.status, a.is_replay) for a in replays] == [(s, True) for s in first]
-    wait_until(lambda: process.finisher.unfinished() == [], 20, "something stays unfinished")
+    wait_until(
+        lambda: process.branch_resolver.pool.unfinished() == [], 20, "something stays unfinished"
+    )
     bank.check()
 
 
@@ -145,7 +147,9 @@ def test_nothing_of_its_batch_overtakes_it(
     # The second one takes all that alice has: only in front of the first one could it do so.
     first, second = ticket(wish(alice, bob)), ticket(wish(alice, carol, 1000))
     process.queue.put([first])
-    wait_until(lambda: process.finisher.unfinished() != [], 20, "the decision is not lost")
+    wait_until(
+        lambda: process.branch_resolver.pool.unfinished() != [], 20, "the decision is not lost"
+    )
     process.queue.put([second])
     # What comes later has its turn, and is done.
     assert outcomes(process, [wish(others[0], dave)]) == ["committed"]

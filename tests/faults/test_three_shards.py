@@ -136,14 +136,16 @@ def test_swept_while_its_decision_is_on_its_way(
             gtrid = Gtrid.parse(self.branch.gtrid)
             assert gtrid is not None
             remote = {"s1", "s2", "s3"} - {gtrid.home}
-            process.finisher.add(Unfinished(gtrid, remote, Phase.ARBITRATING))
+            process.branch_resolver.add(Unfinished(gtrid, remote, Phase.ARBITRATING))
             self.branch.connection.close()
             raise ConnectionLost(self.branch.shard, "the answer was lost, on purpose")
 
     monkeypatch.setattr(Branch, "decide", lambda self, *a: Late(self, real(self, *a)))
     answers = purse.run(purse.pay("s1", "s2"), purse.pay("s2", "s3"))
     assert committed(answers)
-    wait_until(lambda: process.finisher.unfinished() == [], 20, "something stays unfinished")
+    wait_until(
+        lambda: process.branch_resolver.pool.unfinished() == [], 20, "something stays unfinished"
+    )
     assert process.queue.unsettled == 0
 
 

@@ -257,7 +257,7 @@ class Phased:
             yield Move(f"{number} {what}, {title} and crashes", _with(less, number, gone), True)
 
     def _answered(self, actor: Actor, place: Place) -> Actor:
-        """The actor with what its client is told, as `phased.finisher.settle` does."""
+        """The actor with what its client is told, as `engine.phased_run.settle` does."""
         answer = actor.answer
         if actor.is_client and not answer:
             course = Course(self.transfer, actor.gtrid, place, 0.0, None)

@@ -1,4 +1,4 @@
-"""Recovery in the model: whoever finishes a group, and the collector of traces.
+"""Recovery in the model: whoever finishes a group, and the purge of traces.
 
 Both decide by the product's own functions; a rule that is taken away replaces one of them. The
 packets of a worker may be lost and are repeated: a lost request is no move at all, a lost reply one
@@ -129,7 +129,7 @@ def _new_recoverers(setting: Setting, state: State) -> Iterator[Move]:
 
 
 def _who(worker: Worker) -> str:
-    return "recovery" if worker.owner == RECOVERER else f"{LETTERS[worker.owner]}'s finisher"
+    return "recovery" if worker.owner == RECOVERER else f"{LETTERS[worker.owner]}'s resolver"
 
 
 def _arbitration(setting: Setting, state: State, index: int) -> Iterator[Move]:
@@ -167,7 +167,7 @@ def _arbitrate(draft: Draft, number: int) -> DecisionOutcome:
 
 
 def _tell(draft: Draft, worker: Worker, outcome: DecisionOutcome) -> None:
-    """The coordinator whose own finisher this is hears what became of its group."""
+    """The coordinator whose own resolver this is hears what became of its group."""
     if worker.owner == RECOVERER:
         return
     waiting = draft.coordinators[worker.owner]
@@ -258,8 +258,8 @@ def _done(draft: Draft, index: int, shard: int) -> None:
 # --- collecting -------------------------------------------------------------------------------
 
 
-def collector_moves(setting: Setting, state: State) -> Iterator[Move]:
-    """What may be removed next; that stays so, so it makes no difference how slow a collector is,
+def purge_moves(setting: Setting, state: State) -> Iterator[Move]:
+    """What may be removed next; that stays so, so it makes no difference how slow a purge is,
     or how many there are.
     """
     for number, group in enumerate(state.groups):

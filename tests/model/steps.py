@@ -207,7 +207,7 @@ def proceed(draft: Draft, owner: int) -> None:
     """Go on through the table until there is something to wait for."""
     while True:
         phase, number = draft.coordinators[owner][:2]
-        # What is to be arbitrated is with the finisher.
+        # What is to be arbitrated is with the resolver.
         if phase is None or phase is Phase.ARBITRATING or ASKED in draft.group(number).lines:
             return
         phase, effect = step(phase, _EVENT[phase](draft, owner, number))
@@ -252,7 +252,7 @@ def _after_deciding(draft: Draft, owner: int, number: int) -> Event:
 
 
 def _after_finishing(draft: Draft, owner: int, number: int) -> Event:
-    """What was not finished is left to the finisher."""
+    """What was not finished is left to the resolver."""
     lines = draft.group(number).lines
     left = tuple(shard for shard in draft.remote(number) if lines[shard] != GOOD)
     phase = draft.coordinators[owner].phase
@@ -286,7 +286,7 @@ def _ask_home(draft: Draft, owner: int, number: int) -> None:
         draft.answer(owner, DONE)
 
 
-def _leave_to_finisher(draft: Draft, owner: int, number: int) -> None:
+def _leave_to_resolver(draft: Draft, owner: int, number: int) -> None:
     """All connections are closed; the packet that was lost may be on its way all the same."""
     for shard, line in enumerate(draft.group(number).lines):
         if line != ADRIFT:
@@ -372,7 +372,7 @@ _PERFORM: dict[Effect, Callable[[Draft, int, int], None]] = {
     Effect.WRITE_ALONE: _write_everywhere,
     Effect.INSERT_DECISION: _ask_home,
     Effect.COMMIT_ALONE: _ask_home,
-    Effect.ARBITRATE: _leave_to_finisher,
+    Effect.ARBITRATE: _leave_to_resolver,
     Effect.COMMIT_BRANCHES: _commit_branches,
     Effect.ROLL_BACK_BRANCHES: _roll_back_branches,
     Effect.ANSWER: _answer,

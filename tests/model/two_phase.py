@@ -65,7 +65,7 @@ class TwoPhase:
                 for shard, line in enumerate(group.lines):
                     yield from self._packet(state, number, shard, line)
         yield from recovery.worker_moves(self.setting, state)
-        yield from recovery.collector_moves(self.setting, state)
+        yield from recovery.purge_moves(self.setting, state)
         if self.setting.shows_early:
             yield from self._flushes(state)
         if self.setting.has_deadlines:
@@ -153,8 +153,8 @@ class TwoPhase:
 
     def _crashes(self, state: State) -> Iterator[Move]:
         for owner, coordinator in enumerate(state.coordinators):
-            has_finisher = any(worker.owner == owner for worker in state.workers)
-            if coordinator.answer and coordinator.phase is None and not has_finisher:
+            has_resolver = any(worker.owner == owner for worker in state.workers)
+            if coordinator.answer and coordinator.phase is None and not has_resolver:
                 continue
             draft = self._failing(state)
             draft.workers = [worker for worker in draft.workers if worker.owner != owner]

@@ -155,7 +155,7 @@ class Group(NamedTuple):
 
 
 class Worker(NamedTuple):
-    """Somebody who finishes a group: the finisher of coordinator `owner`, or a recoverer (-1).
+    """Somebody who finishes a group: the resolver of coordinator `owner`, or a recoverer (-1).
 
     `absent` is a branch that was looked for in vain, while home is yet to be asked about it.
     """

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coordinator.engine.batch_order import BatchOrder
 from coordinator.engine.in_flight import Course, Visited, begin_of, begin_together, go_on
 from coordinator.engine.scheduler import Queue
 from coordinator.engine.tickets import Group, Ticket
@@ -200,3 +201,21 @@ def test_a_refusal_that_rests_on_one_before_it_waits_for_that() -> None:
         3: "rejected",
     }
     assert [len(group.tickets) for group in groups] == [4, 1, 2]
+
+
+def test_what_waits_holds_back_what_shares_an_account_with_it_in_its_batch() -> None:
+    batch, other = object(), object()
+    order = BatchOrder([ticket("1a", "2b", batch=batch)])
+    assert order.blocks(ticket("1a", "3c", batch=batch))
+    assert order.blocks(ticket("3c", "1a", batch=batch))
+    assert not order.blocks(ticket("3c", "4d", batch=batch))
+    assert not order.blocks(ticket("1a", "2b", batch=other))
+    assert not order.blocks(ticket("1a", "2b"))
+    order.hold(ticket("3c", "4d", batch=batch))
+    assert order.blocks(ticket("4d", "5e", batch=batch))
+
+
+def test_single_ones_hold_back_nothing() -> None:
+    order = BatchOrder([ticket("1a", "2b")])
+    assert not order
+    assert not order.blocks(ticket("1a", "2b"))

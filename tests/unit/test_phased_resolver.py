@@ -1,6 +1,7 @@
-"""What the finisher of TC/C and Saga takes on next, when accounts are locked. No shard is asked."""
+"""What the resolver of TC/C and Saga takes on next, when accounts are locked. No shard is asked."""
 
 import time
+from math import inf
 from typing import cast
 
 from coordinator.engine.in_flight import Course, Place, Task
@@ -8,15 +9,16 @@ from coordinator.engine.local_transactions import Visits
 from coordinator.engine.tickets import Excuse, NotDone
 from coordinator.protocols.saga import SAGA
 from coordinator.protocols.try_confirm_cancel import TCC
-from coordinator.recovery.phased import PhasedFinisher
+from coordinator.recovery.phased import PhasedResolver
+from coordinator.recovery.retry_pool import Portion
 from coordinator.shards.registry import Shards
 from tests.unit.tickets import Shards as SomeShards
 from tests.unit.tickets import queue, ticket
 
 
-def finisher() -> PhasedFinisher:
+def resolver() -> PhasedResolver:
     """Not started: nobody takes anything from it."""
-    return PhasedFinisher(cast(Shards, SomeShards()), queue(), cast(Visits, None))
+    return PhasedResolver(cast(Shards, SomeShards()), queue(), cast(Visits, None))
 
 
 def course(destination: str, *, skips: int = 0, protocol: str = "saga") -> Course:
@@ -28,37 +30,46 @@ def course(destination: str, *, skips: int = 0, protocol: str = "saga") -> Cours
     return made
 
 
-def taken(made: PhasedFinisher) -> set[Course] | None:
+def take(made: PhasedResolver) -> Portion[Course] | None:
     """What is taken next; it stays under way."""
-    portion, _ = made._pick(time.monotonic())
-    if portion is None:
-        return None
-    made._busy[portion.shard] += 1
-    if portion.in_line:
-        made._in_line.add(portion.shard)
-    for one in portion.courses:
-        one.is_running = True
-    return set(portion.courses)
+    return made.pool.take(time.monotonic())[0]
+
+
+def taken(made: PhasedResolver) -> set[Course] | None:
+    portion = take(made)
+    return set(portion.tasks) if portion else None
 
 
 def test_all_that_want_a_locked_account_wait_as_one_and_beside_the_others() -> None:
-    made = finisher()
+    made = resolver()
     stuck = [course("2stuck", skips=5) for _ in range(4)]
     other, free = course("2other", skips=5), course("2free")
     made.add(*stuck, other, free)
-    assert taken(made) == {free}
+    first = take(made)
+    assert first is not None
+    assert first.tasks == [free]
     assert taken(made) in (set(stuck), {other})
     # One waits at a shard, so that there is a connection for whoever need not wait.
     assert taken(made) is None
-    made._busy["s2"] -= 1
+    free.not_before = inf
+    made.pool.give_back(first)
     assert taken(made) is None
     more = course("2free")
     made.add(more)
     assert taken(made) == {more}
 
 
-def test_waits_in_line_leave_threads_for_others() -> None:
-    made = finisher()
+def test_one_that_may_have_made_others_fail_goes_by_itself_and_later() -> None:
+    made = resolver()
+    suspect, others = course("2a"), [course("2b"), course("2c")]
+    suspect.alone = True
+    made.add(suspect, *others)
+    assert taken(made) == set(others)
+    assert taken(made) == {suspect}
+
+
+def test_waits_for_locks_leave_threads_for_others() -> None:
+    made = resolver()
     made.add(*(course(f"{n}stuck", skips=5) for n in range(1, 7)))
     assert [taken(made) is not None for _ in range(6)] == [True] * 3 + [False] * 3
     free = course("7free")
@@ -67,14 +78,14 @@ def test_waits_in_line_leave_threads_for_others() -> None:
 
 
 def test_accounts_to_which_too_much_is_open_are_crowded() -> None:
-    made = finisher()
+    made = resolver()
     made.add(*(course("2stuck", skips=1) for _ in range(3)), *(course("2free") for _ in range(3)))
     assert made.crowded(3) == {"2stuck"}
     assert made.crowded(4) == set()
 
 
 def test_what_can_be_given_up_is_after_a_second() -> None:
-    made = finisher()
+    made = resolver()
     tried, sent = course("2stuck", protocol="tcc"), course("2stuck")
     for one in (tried, sent):
         one.failed("account 2stuck is locked by other transfers", 10.0)
