@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from ledger.model import Account
 from shard_client import statements as sql
-from shard_client.connection import Reply, Result, ShardConnection
+from shard_client.connection import Lent, Reply, Result, ShardConnection
 from shard_client.errors import StatementRefused
 from shard_client.node import GroupBranch, Session
 from shard_client.records import STAMP_AHEAD_MAX_US, Locked, Writes
@@ -18,7 +18,7 @@ from shard_client.transfers import stored_of
 from shard_client.xid import xid
 
 
-class MySqlSession(Session):
+class MySqlSession(Lent, Session):
     """See Session. `give` gets the connection in the end."""
 
     def __init__(
@@ -26,17 +26,13 @@ class MySqlSession(Session):
         connection: ShardConnection,
         gtrid: str,
         *,
-        is_local: bool = True,
         give: Callable[[ShardConnection], None] = ShardConnection.close,
     ) -> None:
-        self.connection = connection
+        super().__init__(connection, give)
         self.shard = connection.shard
         self.gtrid = gtrid
-        self.is_local = is_local
-        self.is_prepared = False
-        self._give = give
+        self._start = "START TRANSACTION"
         self._is_open = False
-        self._xid = xid(gtrid, connection.shard)
 
     def wait_for(self, accounts: Iterable[str], deadline: float) -> Reply[None]:
         statement = sql.listing(self.connection, sql.WAIT_FOR_ACCOUNTS, sorted(accounts))
@@ -50,33 +46,35 @@ class MySqlSession(Session):
         )
 
     def roll_back(self, deadline: float) -> Reply[None]:
-        if self.is_local or not self._is_open:
-            packet = ["ROLLBACK"]
-        elif self.is_prepared:
-            packet = [f"XA ROLLBACK {self._xid}"]
-        else:
-            packet = [f"XA END {self._xid}", f"XA ROLLBACK {self._xid}"]
-        return self.connection.call(packet, deadline, _nothing)
+        return self.connection.call(["ROLLBACK"], deadline, _nothing)
 
     def fileno(self) -> int | None:
         return self.connection.fileno() if self.connection.is_open else None
-
-    def give_back(self) -> None:
-        self._give(self.connection)
-
-    def abandon(self) -> None:
-        self.connection.close()
-        self._give(self.connection)
 
     def _opening(self) -> list[str]:
         if self._is_open:
             return []
         self._is_open = True
-        return ["START TRANSACTION" if self.is_local else f"XA START {self._xid}"]
+        return [self._start]
 
 
 class Branch(MySqlSession, GroupBranch):
     """See GroupBranch. One that is not local is an XA branch."""
+
+    def __init__(
+        self,
+        connection: ShardConnection,
+        gtrid: str,
+        *,
+        is_local: bool,
+        give: Callable[[ShardConnection], None] = ShardConnection.close,
+    ) -> None:
+        super().__init__(connection, gtrid, give=give)
+        self.is_local = is_local
+        self.is_prepared = False
+        self._xid = xid(gtrid, connection.shard)
+        if not is_local:
+            self._start = f"XA START {self._xid}"
 
     def lock(
         self, accounts: Iterable[str], transfers: Iterable[str], deadline: float
@@ -127,6 +125,12 @@ class Branch(MySqlSession, GroupBranch):
 
     def commit(self, deadline: float) -> Reply[None]:
         return self.connection.call([f"XA COMMIT {self._xid}"], deadline, _nothing)
+
+    def roll_back(self, deadline: float) -> Reply[None]:
+        if self.is_local or not self._is_open:
+            return super().roll_back(deadline)
+        ending = [] if self.is_prepared else [f"XA END {self._xid}"]
+        return self.connection.call([*ending, f"XA ROLLBACK {self._xid}"], deadline, _nothing)
 
     def _bulk(self, writes: Writes) -> tuple[list[str], list[int]]:
         """The bulk statements that have rows, and how many rows each must find."""

@@ -7,7 +7,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from ledger.model import Account, Entry, Refusal, Status
 from shard_client import accounts, collect, phases, prepared, transfers
-from shard_client.connection import ShardConnection
+from shard_client.connection import Lent, ShardConnection
 from shard_client.node import ReadHold, Reply, ShardCalls
 from shard_client.records import (
     AccountState,
@@ -161,33 +161,20 @@ class MySqlCalls(ShardCalls):
         return self._ask(deadline, collect.running, deadline)
 
 
-class MySqlHold(ReadHold):
-    """See ReadHold. `give` gets the connection back in the end."""
-
-    def __init__(
-        self, connection: ShardConnection, give: Callable[[ShardConnection], None]
-    ) -> None:
-        self._connection = connection
-        self._give = give
+class MySqlHold(Lent, ReadHold):
+    """See ReadHold."""
 
     def lock(self, names: Sequence[str], deadline: float, *, in_line: bool) -> Reply[Held]:
-        return accounts.hold(self._connection, names, deadline, in_line=in_line)
+        return accounts.hold(self.connection, names, deadline, in_line=in_line)
 
     def read_accounts(self, names: Sequence[str], deadline: float) -> dict[str, AccountState]:
-        return accounts.read(self._connection, names, deadline)
+        return accounts.read(self.connection, names, deadline)
 
     def phases_to(self, names: Iterable[str], deadline: float) -> list[PhaseRow]:
-        return phases.phases_to(self._connection, names, deadline).get()
+        return phases.phases_to(self.connection, names, deadline).get()
 
     def read_steps(self, ids: Iterable[str], deadline: float) -> list[StepRow]:
-        return phases.read_steps(self._connection, ids, deadline).get()
+        return phases.read_steps(self.connection, ids, deadline).get()
 
     def release(self, deadline: float) -> Reply[None]:
-        return accounts.release(self._connection, deadline)
-
-    def give_back(self) -> None:
-        self._give(self._connection)
-
-    def abandon(self) -> None:
-        self._connection.close()
-        self._give(self._connection)
+        return accounts.release(self.connection, deadline)

@@ -311,6 +311,27 @@ class ShardConnection:
         return results
 
 
+class Lent:
+    """A connection for the caller alone; `give` gets it back, once."""
+
+    def __init__(
+        self, connection: ShardConnection, give: Callable[[ShardConnection], None]
+    ) -> None:
+        self.connection = connection
+        self._give: Callable[[ShardConnection], None] | None = give
+
+    def give_back(self) -> None:
+        give, self._give = self._give, None
+        if give:
+            give(self.connection)
+
+    def abandon(self) -> None:
+        # By now it may be another's.
+        if self._give:
+            self.connection.close()
+            self.give_back()
+
+
 class Pool:
     """Connections to one shard, at most `size` at a time; the one used last is taken first."""
 

@@ -100,12 +100,14 @@ class Session(ABC):
 
     @abstractmethod
     def give_back(self) -> None:
-        """The session has come to its end: what it was made of may serve another one."""
+        """The session has come to its end, by an answer that says so or with no call at all: what
+        it was made of may serve another one.
+        """
 
     @abstractmethod
     def abandon(self) -> None:
-        """Give it up wherever it is: the shard undoes what was not prepared, soon. May be called
-        in any state, by any thread that has come to use it.
+        """Give it up wherever it is: the shard undoes what was not prepared, soon. May be repeated,
+        and after `give_back` does nothing.
         """
 
 

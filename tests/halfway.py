@@ -43,7 +43,7 @@ class Halfway:
         shard, deadline = self._map.shard_of(self.course.where), time.monotonic() + _CALL_S
         address = service_address(self._cluster.settings, shard, self._map.shards[shard])
         with closing(ShardConnection(address, _CALL_S, 60)) as connection:
-            visit = Visit(connection, self.course.gtrid, is_local=True)
+            visit = Visit(connection, self.course.gtrid)
             found = visit.enter(wanted([self.course]), deadline).get()
             planned = self._planned(found, time.time_ns() // 1000)
             visit.leave(planned.writes, deadline).get()
