@@ -72,8 +72,8 @@ class Branch(MySqlSession, GroupBranch):
         super().__init__(connection, gtrid, give=give)
         self.is_local = is_local
         self.is_prepared = False
-        self._xid = xid(gtrid, connection.shard)
         if not is_local:
+            self._xid = xid(gtrid, connection.shard)
             self._start = f"XA START {self._xid}"
 
     def lock(
