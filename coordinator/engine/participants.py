@@ -1,6 +1,7 @@
 """The shards of one group: a branch on each, asked all at once."""
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
@@ -32,7 +33,7 @@ _PHASES = {
 }
 
 
-class Participants(Generic[S]):
+class Participants(ABC, Generic[S]):
     """The sessions of a group. One that fails is dropped, and `lost` says why; it is abandoned, so
     that its shard undoes what was not prepared.
     """
@@ -47,13 +48,13 @@ class Participants(Generic[S]):
         self.branches: dict[str, S] = {}
         self.lost: dict[str, ShardError] = {}
 
+    @abstractmethod
     def _begin(self, shard: ShardNode, deadline: float) -> S:
         """A session on a shard. Raises ShardError."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _role(self, name: str) -> str:
         """What a session is to its group, for the metrics."""
-        raise NotImplementedError
 
     def open(self, names: Iterable[str], deadline: float) -> None:
         """Have a session on each of these shards; nothing is sent yet."""
