@@ -28,7 +28,7 @@ class MySqlSession(Lent, Session):
         *,
         give: Callable[[ShardConnection], None] = ShardConnection.close,
     ) -> None:
-        super().__init__(connection, give)
+        self.connection, self._give = connection, give
         self.shard = connection.shard
         self.gtrid = gtrid
         self._start = "START TRANSACTION"

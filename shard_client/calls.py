@@ -162,7 +162,12 @@ class MySqlCalls(ShardCalls):
 
 
 class MySqlHold(Lent, ReadHold):
-    """See ReadHold."""
+    """See ReadHold. `give` gets the connection in the end."""
+
+    def __init__(
+        self, connection: ShardConnection, give: Callable[[ShardConnection], None]
+    ) -> None:
+        self.connection, self._give = connection, give
 
     def lock(self, names: Sequence[str], deadline: float, *, in_line: bool) -> Reply[Held]:
         return accounts.hold(self.connection, names, deadline, in_line=in_line)

@@ -314,11 +314,8 @@ class ShardConnection:
 class Lent:
     """A connection for the caller alone; `give` gets it back, once."""
 
-    def __init__(
-        self, connection: ShardConnection, give: Callable[[ShardConnection], None]
-    ) -> None:
-        self.connection = connection
-        self._give: Callable[[ShardConnection], None] | None = give
+    connection: ShardConnection
+    _give: Callable[[ShardConnection], None] | None
 
     def give_back(self) -> None:
         give, self._give = self._give, None

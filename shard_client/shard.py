@@ -204,13 +204,9 @@ class Shard(ShardNode):
 
         Raises ShardUnavailable, NoneFree.
         """
-        self._check_available()
-        return self._pool.take(deadline)
-
-    def _check_available(self) -> None:
-        reason = self.unavailable_because
-        if reason is not None:
+        if (reason := self.unavailable_because) is not None:
             raise ShardUnavailable(self.id, reason)
+        return self._pool.take(deadline)
 
     def connection(self, deadline: float) -> AbstractContextManager[ShardConnection]:
         """A connection for a block that reads. What the block raises closes it; a shard that cannot
@@ -234,7 +230,8 @@ class Shard(ShardNode):
 
     @contextmanager
     def _connection(self, pool: Pool, deadline: float) -> Iterator[ShardConnection]:
-        self._check_available()
+        if (reason := self.unavailable_because) is not None:
+            raise ShardUnavailable(self.id, reason)
         connection = pool.take(deadline)
         try:
             yield connection

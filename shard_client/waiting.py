@@ -1,22 +1,25 @@
 """Waits for whichever of several shards answers first."""
 
 import select
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from shard_client.node import SLOW_S, Session
 
 _SILENCE_MS = round(SLOW_S * 1000)
 
 
-def as_they_answer(sessions: Mapping[str, Session]) -> Iterator[tuple[str, bool]]:
-    """The names of sessions with a call on its way as their answers arrive, so that a slow shard
-    does not make others look slow; and whether one is late: after SLOW_S without a sign of any of
-    them, answers are to be waited for one by one. The caller reads each answer before the next.
+def as_they_answer(
+    names: Iterable[str], sessions: Mapping[str, Session]
+) -> Iterator[tuple[str, bool]]:
+    """The names of these sessions, which have a call on its way, as their answers arrive, so that a
+    slow shard does not make others look slow; and whether one is late: after SLOW_S without a sign
+    of any of them, answers are to be waited for one by one. The caller reads each answer before it
+    asks for the next name, and leaves the others where they are.
     """
     waiting: dict[int, str] = {}
     poller = select.poll()
-    for name, session in sessions.items():
-        number = session.fileno()
+    for name in names:
+        number = sessions[name].fileno()
         if number is None:
             yield name, False
             continue

@@ -91,7 +91,7 @@ class Participants(ABC, Generic[S]):
                 replies[name] = call(branch)
             except ShardError as error:
                 self._lose(name, error, what, sent[name])
-        for name, is_late in as_they_answer({name: self.branches[name] for name in replies}):
+        for name, is_late in as_they_answer(replies, self.branches):
             if is_late and answers and what in _MAY_GO_ON_WITHOUT:
                 late = Hurried(name, "it is slow to answer, and others do not wait for it")
                 self._lose(name, late, what, sent[name])
