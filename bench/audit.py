@@ -22,11 +22,12 @@ from coordinator.settings import SettingsError
 from ledger.decide import decide
 from ledger.ids import transfer_id
 from ledger.model import Account, Posting, Transfer
-from shard_client.accounts import Terms, open_all
-from shard_client.branch import Branch, Writes
-from shard_client.connection import Address, ShardConnection
+from shard_client.accounts import open_all
+from shard_client.address import Address
+from shard_client.branch import Branch
+from shard_client.connection import ShardConnection
 from shard_client.errors import ShardError
-from shard_client.transfers import StoredTransfer
+from shard_client.records import StoredTransfer, Terms, Writes
 from tandem.cli.local import guarded
 from tandem.cli.terminal import CommandError, console
 from tandem.local.progress import Report, shown

@@ -116,7 +116,7 @@ class Process:
         self.accounts = Accounts(self.shards)
         self.moments = Moments(self.shards)
         self.transfers = Transfers(self.shards, self.queue, self.metrics, engine.protocol)
-        self.following = Following(settings.cluster.id, self.shards, self.queue)
+        self.following = Following(self.shards, self.queue)
         # Called when no new connections are taken any more, before the requests have ended.
         self.when_stopping: list[Callable[[], None]] = []
         unfinished = UnfinishedTransfers(self.shards, self.phased_resolver, interval_s)
@@ -275,6 +275,6 @@ class Process:
             if item.is_stuck
         ]
         for shard in self.shards.all():
-            weak = shard.last_check.weak if shard.last_check else []
+            weak = shard.weaknesses
             found += [f"shard {shard.id}: {text}" for text in weak]
         return found

@@ -22,10 +22,10 @@ from coordinator.engine.in_flight import Task
 from coordinator.protocols import saga
 from coordinator.protocols.recovery import Verdict
 from faults.plan import Fault, FaultsError, Mode, Plan, Traits
-from shard_client.branch import Branch
+from shard_client.branch import Branch, MySqlSession
 from shard_client.connection import Reply, Result, ShardConnection
 from shard_client.errors import ConnectionLost, ShardError, translate
-from shard_client.phases import VisitWrites
+from shard_client.records import VisitWrites
 
 log = logging.getLogger("faults")
 
@@ -374,7 +374,7 @@ def _strike(plan: Plan, name: str, subject: Any) -> None:
 
 
 def _connection_of(subject: Any) -> ShardConnection | None:
-    if isinstance(subject, Branch):
+    if isinstance(subject, MySqlSession):
         return subject.connection
     return subject if isinstance(subject, ShardConnection) else None
 

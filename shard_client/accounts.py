@@ -2,17 +2,16 @@
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 from ledger.chain import first_link
 from ledger.decide import change_status
 from ledger.ids import slot_of
 from ledger.model import Account, Entry, Refusal, Status
 from shard_client import statements as sql
-from shard_client.branch import clock_is_ahead, latest_of, moment
+from shard_client.branch import latest_of
 from shard_client.connection import Reply, Result, ShardConnection
 from shard_client.errors import ClockAhead, SlotMoved
-from shard_client.phases import PhaseRow
+from shard_client.records import AccountState, Held, PhaseRow, Terms, clock_is_ahead, moment
 from shard_client.transfers import make_durable
 
 _READ = (
@@ -44,22 +43,6 @@ _LOCK_FREE = (
 )
 # They are locked for a moment: few, so that no transfer waits long for them.
 _FLOORS_AT_ONCE = 200
-
-
-class AccountState(NamedTuple):
-    """An account with its dates."""
-
-    account: Account
-    created_at: int
-    updated_at: int
-
-
-class Terms(NamedTuple):
-    """What an account is opened with."""
-
-    id: str
-    currency: str
-    overdraft_limit: int | None
 
 
 def _state(row: tuple[object, ...]) -> AccountState:
@@ -309,13 +292,6 @@ def raise_floors(
     for id_ in sorted(set(ids) - set(mine)):
         connection.query([sql.listing(connection, update, [id_])], deadline)
     return str(ids[-1])
-
-
-class Held(NamedTuple):
-    """Accounts that are locked against change, and the unfinished transfers from them."""
-
-    accounts: dict[str, Account]
-    phases: list[PhaseRow]
 
 
 def hold(

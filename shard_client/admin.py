@@ -3,7 +3,6 @@
 Its users get only what they need: whoever steals their passwords cannot change history.
 """
 
-import re
 import secrets
 import time
 from collections.abc import Sequence
@@ -15,8 +14,9 @@ from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
 from ledger.errors import Bug
+from shard_client.address import Address
 from shard_client.checks import SCHEMA_VERSION, read_identity
-from shard_client.connection import Address, ShardConnection, known_variables
+from shard_client.connection import ShardConnection, known_variables
 from shard_client.errors import ShardError, ShardUnavailable
 from shard_client.schema import accounts, tables
 from shard_client.session import opening
@@ -139,15 +139,6 @@ def _identified(connection: ShardConnection, name: str, password: str) -> list[s
         f"ALTER USER {name} {known} PASSWORD REQUIRE CURRENT",
         f"ALTER USER {name} {other} RETAIN CURRENT PASSWORD",
     ]
-
-
-def may_change_own_password(connection: ShardConnection, deadline: float) -> bool:
-    """Whether who is logged in here could change the password, as an earlier version left it. That
-    there is one that nobody knows, a server does not show. Raises ShardError.
-    """
-    text = str(connection.rows("SHOW CREATE USER CURRENT_USER()", deadline)[0][0])
-    kept = " OR " if connection.is_mariadb else r"PASSWORD REQUIRE CURRENT(?! (OPTIONAL|DEFAULT))"
-    return not re.search(kept, text)
 
 
 def _name(connection: ShardConnection, login: Login) -> str:

@@ -15,6 +15,7 @@ from pymysql.cursors import Cursor, SSCursor
 
 from ledger.model import Account, Entry
 from ledger.transfer_audit import RESERVING, Line, PhaseLine, Record, StepLine, Traces
+from shard_client.address import Address
 from shard_client.audit_statements import (
     ACCOUNTS,
     AHEAD,
@@ -31,9 +32,9 @@ from shard_client.audit_statements import (
     STEPS,
     TRANSFERS,
 )
-from shard_client.branch import STAMP_AHEAD_MAX_US
-from shard_client.connection import Address, Row
+from shard_client.connection import Row
 from shard_client.errors import ShardUnavailable, translate
+from shard_client.records import STAMP_AHEAD_MAX_US
 from shard_client.session import ASK, PROOF, ROWS_MAX, known_of, opening
 from shard_client.statements import CLOCK
 from shard_client.tls import context_of

@@ -5,78 +5,80 @@ every shard of a group. After an error the connection is closed and the server r
 not prepared.
 """
 
-from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import NamedTuple
 
-from ledger.model import Account, Entry
+from ledger.model import Account
 from shard_client import statements as sql
-from shard_client.connection import Reply, Result, ShardConnection
+from shard_client.connection import Lent, Reply, Result, ShardConnection
 from shard_client.errors import StatementRefused
-from shard_client.transfers import StoredTransfer, stored_of
+from shard_client.node import GroupBranch, Session
+from shard_client.records import STAMP_AHEAD_MAX_US, Locked, Writes
+from shard_client.transfers import stored_of
 from shard_client.xid import xid
 
-# How far a stamp may be ahead of a shard's clock: much more than clocks that are looked after
-# differ, and little enough to wait for.
-STAMP_AHEAD_MAX_US = 60_000_000
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
+class MySqlSession(Lent, Session):
+    """See Session. `give` gets the connection in the end."""
 
-class Locked(NamedTuple):
-    """What a lock packet found; `slots` are those that the shard owns.
-
-    `accounts` are locked and ours until the branch ends; an account that was asked for and is not
-    in there is locked by somebody else or does not exist. `known` are transfers that have an
-    outcome already; it counts only for those whose source account is in `accounts`. No account is
-    brought to a stamp beyond `latest`, which is a little ahead of the shard's clock: it
-    would keep such a stamp, and hand it on, for as long as the clock takes to come there.
-    """
-
-    slots: frozenset[int]
-    is_writable: bool
-    accounts: dict[str, Account]
-    known: dict[str, StoredTransfer]
-    latest: int
-
-
-class Writes(NamedTuple):
-    """All that a group writes on one shard."""
-
-    accounts: list[Account]
-    entries: list[Entry]
-    transfers: list[StoredTransfer]
-
-
-class Branch:
-    """The part of one shard in a group.
-
-    The home of a group and a group on one shard work in a plain local transaction (`is_local`);
-    the other shards in an XA branch.
-    """
-
-    def __init__(self, connection: ShardConnection, gtrid: str, *, is_local: bool) -> None:
-        self.connection = connection
+    def __init__(
+        self,
+        connection: ShardConnection,
+        gtrid: str,
+        *,
+        give: Callable[[ShardConnection], None] = ShardConnection.close,
+    ) -> None:
+        self.connection, self._give = connection, give
         self.shard = connection.shard
         self.gtrid = gtrid
-        self.is_local = is_local
-        self.is_prepared = False
+        self._start = "START TRANSACTION"
         self._is_open = False
-        self._xid = xid(gtrid, connection.shard)
 
     def wait_for(self, accounts: Iterable[str], deadline: float) -> Reply[None]:
-        """Lock these accounts, waiting in line for each for up to a second.
-
-        Deadlocks are kept away by the caller, who waits in one global order of (shard, account).
-        """
         statement = sql.listing(self.connection, sql.WAIT_FOR_ACCOUNTS, sorted(accounts))
         packet = [*self._opening(), statement]
         return self.connection.call(packet, deadline, _nothing, in_line=True)
 
+    def existing(self, accounts: Iterable[str], deadline: float) -> Reply[set[str]]:
+        statement = sql.listing(self.connection, sql.EXISTING_ACCOUNTS, accounts)
+        return self.connection.call(
+            [statement], deadline, lambda results: {row[0] for row in results[0].rows}
+        )
+
+    def roll_back(self, deadline: float) -> Reply[None]:
+        return self.connection.call(["ROLLBACK"], deadline, _nothing)
+
+    def fileno(self) -> int | None:
+        return self.connection.fileno() if self.connection.is_open else None
+
+    def _opening(self) -> list[str]:
+        if self._is_open:
+            return []
+        self._is_open = True
+        return [self._start]
+
+
+class Branch(MySqlSession, GroupBranch):
+    """See GroupBranch. One that is not local is an XA branch."""
+
+    def __init__(
+        self,
+        connection: ShardConnection,
+        gtrid: str,
+        *,
+        is_local: bool,
+        give: Callable[[ShardConnection], None] = ShardConnection.close,
+    ) -> None:
+        super().__init__(connection, gtrid, give=give)
+        self.is_local = is_local
+        self.is_prepared = False
+        if not is_local:
+            self._xid = xid(gtrid, connection.shard)
+            self._start = f"XA START {self._xid}"
+
     def lock(
         self, accounts: Iterable[str], transfers: Iterable[str], deadline: float
     ) -> Reply[Locked]:
-        """Lock what is free of these accounts, without waiting, and look up these transfer ids."""
         opening, ids, connection = self._opening(), list(transfers), self.connection
         wanted = sorted(accounts)
         locks = sql.listings(connection, sql.LOCK_ACCOUNTS, wanted, sql.ACCOUNT_MAX)
@@ -90,18 +92,7 @@ class Branch:
 
         return connection.call(packet, deadline, parse, is_proven=True)
 
-    def existing(self, accounts: Iterable[str], deadline: float) -> Reply[set[str]]:
-        """Which of these accounts exist, locked by somebody or not."""
-        statement = sql.listing(self.connection, sql.EXISTING_ACCOUNTS, accounts)
-        return self.connection.call(
-            [statement], deadline, lambda results: {row[0] for row in results[0].rows}
-        )
-
     def write(self, writes: Writes, deadline: float) -> Reply[None]:
-        """Write all of a group's rows; an XA branch also votes, by preparing.
-
-        When this has been answered on an XA branch, its part survives any crash.
-        """
         packet, counts = self._bulk(writes)
         if not self.is_local:
             marker = (self.gtrid, self.shard, self.connection.thread_id)
@@ -115,49 +106,31 @@ class Branch:
         return self.connection.call(packet, deadline, check)
 
     def write_unprepared(self, writes: Writes, deadline: float) -> Reply[None]:
-        """Write all of a group's rows on the only shard that it touches; nobody needs a vote."""
         packet, counts = self._bulk(writes)
         return self.connection.call(
             packet, deadline, lambda results: self._check_counts(counts, results)
         )
 
     def decide(self, branches: Iterable[str], now: int, deadline: float) -> Reply[None]:
-        """On the home: insert the decision and commit with it. This is the commit point.
-
-        A ShardError with `statement` 0 means that it has not happened; any other leaves open
-        whether it has.
-        """
         decision = sql.fill(
             self.connection, sql.INSERT_DECISION, self.gtrid, ",".join(sorted(branches)), now
         )
         return self.connection.call([decision, "COMMIT"], deadline, _nothing)
 
     def commit_alone(self, deadline: float) -> Reply[None]:
-        """Commit the only shard of a group. An error leaves open whether it has happened."""
         if self.is_local:
             return self.connection.call(["COMMIT"], deadline, _nothing)
         packet = [f"XA END {self._xid}", f"XA COMMIT {self._xid} ONE PHASE"]
         return self.connection.call(packet, deadline, _nothing)
 
     def commit(self, deadline: float) -> Reply[None]:
-        """Commit a prepared branch. May be repeated, by anybody, see `prepared.finish`."""
         return self.connection.call([f"XA COMMIT {self._xid}"], deadline, _nothing)
 
     def roll_back(self, deadline: float) -> Reply[None]:
-        """Let go of all locks; nothing has happened here. May be repeated."""
         if self.is_local or not self._is_open:
-            packet = ["ROLLBACK"]
-        elif self.is_prepared:
-            packet = [f"XA ROLLBACK {self._xid}"]
-        else:
-            packet = [f"XA END {self._xid}", f"XA ROLLBACK {self._xid}"]
-        return self.connection.call(packet, deadline, _nothing)
-
-    def _opening(self) -> list[str]:
-        if self._is_open:
-            return []
-        self._is_open = True
-        return ["START TRANSACTION" if self.is_local else f"XA START {self._xid}"]
+            return super().roll_back(deadline)
+        ending = [] if self.is_prepared else [f"XA END {self._xid}"]
+        return self.connection.call([*ending, f"XA ROLLBACK {self._xid}"], deadline, _nothing)
 
     def _bulk(self, writes: Writes) -> tuple[list[str], list[int]]:
         """The bulk statements that have rows, and how many rows each must find."""
@@ -210,22 +183,6 @@ def locked_of(
 def latest_of(slots: Result) -> int:
     """The latest stamp that a shard takes: from its clock, which READ_SLOTS brings."""
     return max((clock for _, _, _, clock, _ in slots.rows), default=0) + STAMP_AHEAD_MAX_US
-
-
-def clock_is_ahead(stamp: int, latest: int) -> str:
-    """Why a stamp of this process's clock is not taken by a shard."""
-    return (
-        f"the clock of this coordinator says {moment(stamp)}, that of the shard "
-        f"{moment(latest - STAMP_AHEAD_MAX_US)}: one of them is wrong, and nothing is stamped so"
-    )
-
-
-def moment(stamp: int) -> str:
-    """A stamp for people."""
-    try:
-        return f"{_EPOCH + timedelta(microseconds=stamp):%Y-%m-%dT%H:%M:%SZ}"
-    except OverflowError:
-        return f"{stamp} us"
 
 
 @lru_cache(maxsize=64)

@@ -1,10 +1,12 @@
 """Is this server what a shard must be: durable, itself, and open to us."""
 
+import re
 import time
 from contextlib import closing
 from typing import NamedTuple
 
-from shard_client.connection import Address, ShardConnection
+from shard_client.address import Address
+from shard_client.connection import ShardConnection
 from shard_client.errors import ShardError, ShardUnavailable
 from shard_client.statements import CLOCK
 from shard_client.variables import misset
@@ -110,6 +112,15 @@ def look(address: Address) -> Holding:
 def owned_slots(connection: ShardConnection, deadline: float) -> list[tuple[int, int]]:
     """The ranges of slots that a shard says it owns. Raises ShardError."""
     return [(first, last) for first, last in connection.rows(_SLOTS, deadline)]
+
+
+def may_change_own_password(connection: ShardConnection, deadline: float) -> bool:
+    """Whether who is logged in here could change the password, as an earlier version left it. That
+    there is one that nobody knows, a server does not show. Raises ShardError.
+    """
+    text = str(connection.rows("SHOW CREATE USER CURRENT_USER()", deadline)[0][0])
+    kept = " OR " if connection.is_mariadb else r"PASSWORD REQUIRE CURRENT(?! (OPTIONAL|DEFAULT))"
+    return not re.search(kept, text)
 
 
 def verify_identity(

@@ -3,22 +3,13 @@
 What may go is decided by the caller, who sees all shards; nothing here looks at another.
 """
 
+import secrets
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from shard_client import statements as sql
 from shard_client.connection import ShardConnection
-from shard_client.prepared import DecisionOutcome
+from shard_client.records import Decision, DecisionOutcome
 from shard_client.transfers import make_durable
-
-
-class Decision(NamedTuple):
-    """A decision row; `branches` are the other shards of a committed group."""
-
-    gtrid: str
-    outcome: DecisionOutcome
-    branches: list[str]
-    decided_at: int
 
 
 def some_decisions(
@@ -65,11 +56,14 @@ def running(home: ShardConnection, deadline: float) -> frozenset[tuple[int, str]
     """The transactions that are open on a server now: (session, start). Raises ShardError.
 
     InnoDB shows a copy of its list, which it renews only when nobody has read it for 0.1 s. So it
-    is read from within a transaction: a copy that has it is younger than the call. None: it has
-    not.
+    is read from within a transaction: a copy that has it with this very statement is younger than
+    the call. None: it has not.
     """
     opening = ["START TRANSACTION", sql.listing(home, sql.READ_SLOTS, ())]
-    rows = home.query([*opening, sql.RUNNING, "COMMIT"], deadline)[2].rows
-    found = {(int(session), str(start)) for session, start in rows}
-    others = {item for item in found if item[0] != home.thread_id}
-    return None if found == others else frozenset(others)
+    asking = sql.fill(home, sql.RUNNING, secrets.token_hex(8))
+    rows = home.query([*opening, asking, "COMMIT"], deadline)[2].rows
+    if not any(is_asking for *_, is_asking in rows):
+        return None
+    return frozenset(
+        (int(session), str(start)) for session, start, _ in rows if session != home.thread_id
+    )

@@ -14,6 +14,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import pymysql
 from pymysql.constants import CLIENT, COMMAND, CR
 
+from shard_client.address import Address
 from shard_client.errors import (
     ConnectionLost,
     Hurried,
@@ -25,6 +26,7 @@ from shard_client.errors import (
     TryAgain,
     translate,
 )
+from shard_client.node import LOCK_WAIT_S, SLOW_S
 from shard_client.remedies import with_remedy
 from shard_client.session import ASK, PROOF, ROWS_MAX, TEXT_MAX, known_of, opening
 from shard_client.timely import TimelyConnection
@@ -38,11 +40,8 @@ Row = tuple[Any, ...]
 _LOGIN_TIMES = 2
 # A shard that was given less than this for an answer is not to blame for its lack.
 _FAIR_S = 0.9
-# An answer that is not there after so long is overdue; its shard counts as slow for a while.
-SLOW_S = 0.5
+# So long a shard counts as slow after an answer was overdue.
 _SLOW_FOR_S = 2.0
-# So long the server waits for one lock: a second, by a watch that it looks at once a second.
-LOCK_WAIT_S = 2.0
 
 # For what a session begins with; how much its server takes at most, it says when it is asked.
 _OPENING_MAX = 4096
@@ -54,18 +53,6 @@ known_variables: dict[str, frozenset[str]] = {}
 END = "\tall"
 # What gives rows: an answer that is believed only when it is known to be whole.
 _READING = re.compile(r"\s*\(?\s*(SELECT|SHOW|WITH|TABLE|VALUES)\b", re.IGNORECASE)
-
-
-class Address(NamedTuple):
-    """Where a shard listens, and as whom to log in."""
-
-    shard: str
-    host: str
-    port: int
-    database: str | None
-    user: str
-    password: str
-    tls: Tls = Tls()
 
 
 class Result(NamedTuple):
@@ -322,6 +309,24 @@ class ShardConnection:
         self.last_used = time.monotonic()
         self.waits_since = None
         return results
+
+
+class Lent:
+    """A connection for the caller alone; `give` gets it back, once."""
+
+    connection: ShardConnection
+    _give: Callable[[ShardConnection], None] | None
+
+    def give_back(self) -> None:
+        give, self._give = self._give, None
+        if give:
+            give(self.connection)
+
+    def abandon(self) -> None:
+        # By now it may be another's.
+        if self._give:
+            self.connection.close()
+            self.give_back()
 
 
 class Pool:

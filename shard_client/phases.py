@@ -7,71 +7,26 @@ What a phase and a state mean, the protocol knows; here they are text.
 import time
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import NamedTuple
 
-from ledger.model import Account, Entry, Transfer
+from ledger.model import Account
 from shard_client import statements as sql
-from shard_client.branch import Branch, Locked, locked_of
-from shard_client.connection import Reply, Result, Row, ShardConnection
-from shard_client.transfers import StoredTransfer, make_durable
+from shard_client.branch import MySqlSession, locked_of
+from shard_client.connection import Reply, Result, ShardConnection
+from shard_client.node import LocalTransaction
+from shard_client.records import (
+    Attempt,
+    Found,
+    PhaseRow,
+    StepRow,
+    Unfinished,
+    VisitWrites,
+    Wanted,
+)
+from shard_client.transfers import make_durable
 from shard_client.xid import Gtrid
 
 # Phases that are read at once: few enough not to keep others in the process waiting.
 _PAGE = 250
-
-PENDING, LAPSED = "pending", "lapsed"
-
-# Whose attempt at which transfer: its id and the gtrid.
-Attempt = tuple[str, str]
-
-
-class PhaseRow(NamedTuple):
-    """A line of the phase table: an attempt at a transfer that is not finished.
-
-    `outcome` is what is recorded of the transfer, "pending" or "lapsed" as long as nothing is.
-    Stamps are in microseconds; the transfer is to be tried again at `next_attempt_at`.
-    """
-
-    transfer: Transfer
-    gtrid: str
-    phase: str
-    outcome: str
-    source_state: str
-    destination_state: str
-    attempts: int
-    next_attempt_at: int
-    expires_at: int
-    updated_at: int
-    reason: str | None
-    detail: str | None
-
-    @property
-    def attempt(self) -> Attempt:
-        return self.transfer.id, self.gtrid
-
-    @classmethod
-    def from_row(cls, row: Row) -> "PhaseRow":
-        return cls(Transfer(*row[:9]), *row[9:])
-
-
-class StepRow(NamedTuple):
-    """How far an attempt at a transfer is on its destination's shard; `is_empty` if it was
-    cancelled there before it was tried; `reason` and `detail` say why it was refused.
-    """
-
-    transfer: str
-    gtrid: str
-    account: str
-    amount: int
-    state: str
-    is_empty: int
-    stamp: int
-    reason: str | None
-    detail: str | None
-
-    @property
-    def attempt(self) -> Attempt:
-        return self.transfer, self.gtrid
 
 
 def standing_of(lines: Iterable[str]) -> dict[Attempt, str]:
@@ -102,79 +57,10 @@ def steps_of(lines: Iterable[str]) -> dict[Attempt, StepRow]:
     return found
 
 
-class Wanted(NamedTuple):
-    """What a visit locks and looks up: accounts, and by the ids of transfers their outcomes, their
-    rows in the phase table, just the phases there, and their steps.
-    """
-
-    accounts: set[str]
-    transfers: set[str]
-    phases: set[str]
-    standing: set[str]
-    steps: set[str]
-
-
-class Found(NamedTuple):
-    """What a visit has found. Phases and steps are locked: who has them decides what comes next."""
-
-    locked: Locked
-    phases: dict[Attempt, PhaseRow]
-    standing: dict[Attempt, str]
-    steps: dict[Attempt, StepRow]
-
-
-class PhaseState(NamedTuple):
-    """What changes in a line of the phase table."""
-
-    phase: str
-    outcome: str
-    source_state: str
-    destination_state: str
-    attempts: int
-    next_attempt_at: int
-    updated_at: int
-    reason: str | None
-    detail: str | None
-
-
-class PhaseChange(NamedTuple):
-    """A phase row that is found in the phase `was` comes to a new state; None takes it away. If it
-    is in another phase by now, nothing of the visit happens (TryAgain).
-    """
-
-    attempt: Attempt
-    was: str
-    state: PhaseState | None
-
-
-class VisitWrites:
-    """All that a visit writes."""
-
-    def __init__(self) -> None:
-        self.accounts: dict[str, Account] = {}
-        self.entries: list[Entry] = []
-        self.transfers: list[StoredTransfer] = []
-        self.begun: list[PhaseRow] = []
-        self.changed: list[PhaseChange] = []
-        self.new_steps: list[StepRow] = []
-        self.next_steps: list[StepRow] = []
-        # What was only read counts too: it is to be as durable as what is written (rule R2).
-        self.rests_on_reading = False
-
-    @property
-    def is_empty(self) -> bool:
-        lists = (self.entries, self.transfers, self.begun, self.changed)
-        more = (self.new_steps, self.next_steps, self.accounts)
-        return not any(lists) and not any(more) and not self.rests_on_reading
-
-
-class Visit(Branch):
-    """One local transaction on one shard that takes many transfers a step further."""
+class Visit(MySqlSession, LocalTransaction):
+    """See LocalTransaction."""
 
     def enter(self, wanted: Wanted, deadline: float) -> Reply[Found]:
-        """Lock and look up. An account that is locked by somebody else is left out; `wait_for` it
-        before, if it is not to be.
-        """
         connection = self.connection
         asked: dict[str, tuple[str, set[str], int]] = {
             "accounts": (sql.LOCK_ACCOUNTS, wanted.accounts, sql.ACCOUNT_MAX),
@@ -200,7 +86,6 @@ class Visit(Branch):
         return connection.call(packet, deadline, parse, is_proven=True, may_wait=True)
 
     def leave(self, writes: VisitWrites, deadline: float) -> Reply[None]:
-        """Write everything and commit; nothing of it, unless every row was found (rule R8)."""
         packet = [*self._opening()]
         # Before the phase rows: whoever looks at what is not committed sees the one or the other.
         if writes.transfers:
@@ -260,23 +145,6 @@ def _found(connection: ShardConnection, slots: Result, rest: dict[str, list[Resu
 
 
 # --- looking on -----------------------------------------------------------------------------
-
-
-class Unfinished(NamedTuple):
-    """The transfers of a group that are in one phase: how many, how often the worst of them was
-    tried in vain, when the next one is tried, when the oldest was taken, and one of them.
-    """
-
-    gtrid: Gtrid
-    protocol: str
-    phase: str
-    transfers: int
-    attempts: int
-    next_attempt_at: int
-    created_at: int
-    reason: str | None
-    detail: str | None
-    transfer: str
 
 
 def list_unfinished(connection: ShardConnection, cluster: str, deadline: float) -> list[Unfinished]:

@@ -5,36 +5,15 @@ Everything here may be called by anybody, at any time, and repeated.
 
 import re
 from collections.abc import Iterable
-from enum import Enum
-from typing import NamedTuple
 
 from shard_client import statements as sql
 from shard_client.connection import ShardConnection
 from shard_client.errors import StatementRefused, TryAgain
+from shard_client.records import DecisionOutcome, Look, PreparedBranch
 from shard_client.transfers import make_durable
 from shard_client.xid import FORMAT_ID, Gtrid, xid
 
 _NO_SUCH_SESSION = 1094
-
-
-class PreparedBranch(NamedTuple):
-    """A branch that has voted yes and waits for its group's decision."""
-
-    gtrid: Gtrid
-    shard: str
-
-
-class DecisionOutcome(Enum):
-    COMMITTED = "committed"
-    ABORTED = "aborted"
-
-
-class Look(Enum):
-    """What a shard shows of a branch that XA says it does not know."""
-
-    COMMITTED = "committed, its marker is there"
-    BUSY = "about to be finished by somebody"
-    ABSENT = "neither prepared nor committed here"
 
 
 def list_prepared(

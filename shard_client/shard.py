@@ -1,14 +1,18 @@
-"""A shard as a coordinator holds it: where it is, its connections, and whether it can be used."""
+"""A MySQL shard as a coordinator holds it: its connections, and whether it can be used."""
 
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import NamedTuple
 
+from shard_client.address import Address
+from shard_client.branch import Branch
+from shard_client.calls import MySqlCalls, MySqlHold
 from shard_client.checks import ServerCheck, check_server, clock_offset_s, verify_identity
-from shard_client.connection import LOCK_WAIT_S, Address, Pool, ShardConnection
+from shard_client.connection import Pool, ShardConnection
 from shard_client.errors import (
     DISK_FULL,
     ConnectionLost,
@@ -17,6 +21,8 @@ from shard_client.errors import (
     ShardUnavailable,
     TimedOut,
 )
+from shard_client.node import LOCK_WAIT_S, PoolState, ShardNode
+from shard_client.phases import Visit
 from shard_client.rehearsal import rehearse
 from shard_client.remedies import explained
 from shard_client.trial import try_branch, try_writes
@@ -35,10 +41,9 @@ class Limits(NamedTuple):
     recovering_connections: int
 
 
-class Shard:
-    """One shard. It starts as unavailable; `admit` makes it available, a failure takes that back.
-
-    While it is unavailable every call fails at once, so that a dead server costs nobody time.
+class Shard(ShardNode):
+    """See ShardNode. `note` is told what calls raise; `clock_problem` says of an offset of the
+    shard's clock what is wrong with it, if anything is.
     """
 
     def __init__(
@@ -50,6 +55,7 @@ class Shard:
         *,
         refuse_weak_durability: bool,
         clock_problem: Callable[[float], str | None] = lambda _: None,
+        note: Callable[[ShardError], None] = lambda _: None,
     ) -> None:
         self.id = address.shard
         self.address = address
@@ -63,33 +69,53 @@ class Shard:
         self._readers = Pool(self.id, self._connect, limits.reading_connections, idle_max_s)
         self._recovery = Pool(self.id, self._connect, limits.recovering_connections, idle_max_s)
         self.pools = {"groups": self._pool, "reads": self._readers, "recovery": self._recovery}
+        self.reads = MySqlCalls(cluster, partial(self._noting, self._readers))
+        self.recovery = MySqlCalls(cluster, partial(self._noting, self._recovery))
+        self.purge = MySqlCalls(cluster, self.recovering)
+        self._note = note
         self._lock = threading.Lock()
         self._trust = Trust()
         # Why it was given up last.
         self._failure = ""
-        # Something happened to a packet for which the shard may be to blame, or not.
         self.is_doubted = False
         self.unavailable_because: str | None = "it was not reached yet"
         self.unavailable_since = time.monotonic()
         self.last_check: ServerCheck | None = None
-        # By how much its clock shows more than this machine's monotonic one, as last read; and what
-        # is wrong with it, if anything is.
         self.clock_offset_s: float | None = None
         self._clock_problem = clock_problem
 
     @property
-    def is_available(self) -> bool:
-        return self.unavailable_because is None
-
-    @property
     def is_slow(self) -> bool:
-        """Whether an answer to a group is overdue, or was a moment ago."""
         return self._pool.is_slow(time.monotonic())
 
+    @property
+    def version(self) -> str | None:
+        return self.last_check.version if self.last_check else None
+
+    @property
+    def weaknesses(self) -> list[str]:
+        return self.last_check.weak if self.last_check else []
+
+    @property
+    def pool_states(self) -> dict[str, PoolState]:
+        return {
+            name: PoolState(pool.size, pool.busy, pool.idle) for name, pool in self.pools.items()
+        }
+
+    # --- sessions ---------------------------------------------------------------------------
+
+    def branch(self, gtrid: str, deadline: float, *, is_local: bool) -> Branch:
+        return Branch(self.take(deadline), gtrid, is_local=is_local, give=self._pool.give)
+
+    def local_transaction(self, gtrid: str, deadline: float) -> Visit:
+        return Visit(self.take(deadline), gtrid, give=self._pool.give)
+
+    def hold(self, deadline: float) -> MySqlHold:
+        return MySqlHold(self.take(deadline), self._pool.give)
+
+    # --- whether it can be used -------------------------------------------------------------
+
     def admit(self) -> None:
-        """Check the server from the ground up and, if it is good, use it; if it has failed often
-        of late, it has to be good several times. Raises ShardError.
-        """
         try:
             with self._fresh_connection() as connection:
                 check = check_server(connection, self._soon())
@@ -122,9 +148,6 @@ class Shard:
             log.info("shard %s is in use (%s)", self.id, check.version, extra=extra)
 
     def look(self) -> None:
-        """Whether a shard that is in use, and doubted, does what transfers ask, and in time; if
-        not, it is given up. Raises ShardError.
-        """
         self.is_doubted = False
         try:
             with self._fresh_connection() as connection:
@@ -134,10 +157,7 @@ class Shard:
             raise
 
     def check_again(self) -> None:
-        """Look whether a shard that is in use still is good, and give it up if it is not. Raises
-        ShardError.
-
-        By a new connection: one that is open keeps the settings and rights with which it began.
+        """By a new connection: one that is open keeps the settings and rights with which it began.
         What is wrong with its clock is for the caller to say, who knows the others'.
         """
         try:
@@ -151,7 +171,6 @@ class Shard:
             self.give_up(error)
 
     def read_clock(self) -> None:
-        """Look at its clock alone. Raises ShardError."""
         deadline = self._soon()
         with self.connection(deadline) as connection:
             self.clock_offset_s = clock_offset_s(connection, deadline)
@@ -166,7 +185,6 @@ class Shard:
             raise ShardUnavailable(self.id, "; ".join(problems))
 
     def give_up(self, error: ShardError) -> None:
-        """Use the shard no more until it is admitted again."""
         is_full = error.code in DISK_FULL
         text = f"its disk seems to be full: {error.text}" if is_full else error.text
         with self._lock:
@@ -182,21 +200,13 @@ class Shard:
         self._empty()
 
     def take(self, deadline: float) -> ShardConnection:
-        """A connection for the caller alone, to be given back.
+        """A connection for the caller alone, to be given back to its pool.
 
-        Raises ShardUnavailable, TryAgain.
+        Raises ShardUnavailable, NoneFree.
         """
-        self._check_available()
-        return self._pool.take(deadline)
-
-    def _check_available(self) -> None:
-        reason = self.unavailable_because
-        if reason is not None:
+        if (reason := self.unavailable_because) is not None:
             raise ShardUnavailable(self.id, reason)
-
-    def give(self, connection: ShardConnection) -> None:
-        """Give a connection back; a closed one is dropped."""
-        self._pool.give(connection)
+        return self._pool.take(deadline)
 
     def connection(self, deadline: float) -> AbstractContextManager[ShardConnection]:
         """A connection for a block that reads. What the block raises closes it; a shard that cannot
@@ -209,8 +219,19 @@ class Shard:
         return self._connection(self._recovery, deadline)
 
     @contextmanager
+    def _noting(self, pool: Pool, deadline: float) -> Iterator[ShardConnection]:
+        """The same for a block of which is told what it raises."""
+        try:
+            with self._connection(pool, deadline) as connection:
+                yield connection
+        except ShardError as error:
+            self._note(error)
+            raise
+
+    @contextmanager
     def _connection(self, pool: Pool, deadline: float) -> Iterator[ShardConnection]:
-        self._check_available()
+        if (reason := self.unavailable_because) is not None:
+            raise ShardUnavailable(self.id, reason)
         connection = pool.take(deadline)
         try:
             yield connection
@@ -225,7 +246,6 @@ class Shard:
             pool.give(connection)
 
     def close(self) -> None:
-        """Use it no more; connections that are out are closed when they come back."""
         self._empty()
 
     def _empty(self) -> None:

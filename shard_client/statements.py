@@ -295,10 +295,11 @@ SOME_MARKERS = (
     "SELECT gtrid FROM markers WHERE gtrid > %s ORDER BY gtrid LIMIT {limit} {share} SKIP LOCKED"
 )
 DROP_MARKERS = "DELETE markers FROM markers FORCE INDEX (PRIMARY) WHERE markers.gtrid IN ({ids})"
-# Prepared branches that have lost their session have thread 0; they decide nothing.
+# Prepared branches that have lost their session have thread 0; they decide nothing. The last column
+# says which of them is asking this: by a text that is in no other statement.
 RUNNING = (
-    "SELECT trx_mysql_thread_id, CAST(trx_started AS CHAR) FROM information_schema.innodb_trx"
-    " WHERE trx_mysql_thread_id <> 0"
+    "SELECT trx_mysql_thread_id, CAST(trx_started AS CHAR), COALESCE(INSTR(trx_query, %s), 0)"
+    " FROM information_schema.innodb_trx WHERE trx_mysql_thread_id <> 0"
 )
 
 # --- prove ----------------------------------------------------------------------------------

@@ -1,13 +1,13 @@
 """Transfers as a shard keeps them, and how to tell one that is not there from one undecided."""
 
 from collections.abc import Sequence
-from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from ledger.model import Transfer
 from shard_client.connection import Result, ShardConnection
+from shard_client.records import StoredTransfer, Undecided
 from shard_client.statements import (
     DIRTY,
     FIND_SETTLED_TRANSFERS,
@@ -17,28 +17,6 @@ from shard_client.statements import (
 )
 
 _decode = msgspec.json.Decoder(list[Any]).decode
-
-
-class TransferStatus(StrEnum):
-    COMMITTED = "committed"
-    REJECTED = "rejected"
-
-
-class StoredTransfer(NamedTuple):
-    """A transfer with its final outcome; `reason` and `detail` are those of a rejected one."""
-
-    transfer: Transfer
-    gtrid: str
-    status: str
-    reason: str | None
-    detail: str | None
-    decided_at: int
-
-
-class Undecided(NamedTuple):
-    """A transfer's row stands in a branch that is not finished; its home knows the outcome."""
-
-    stored: StoredTransfer
 
 
 def probe(

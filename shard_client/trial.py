@@ -10,7 +10,7 @@ from ledger.model import Account, Entry, Status, Transfer
 from shard_client import statements as sql
 from shard_client.connection import ShardConnection
 from shard_client.errors import ConnectionLost, ShardError, ShardUnavailable, TryAgain
-from shard_client.phases import PENDING, PhaseRow, StepRow
+from shard_client.records import PENDING, PhaseRow, StepRow
 from shard_client.remedies import explained
 from shard_client.xid import Gtrid, xid
 

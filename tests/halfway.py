@@ -10,7 +10,8 @@ from coordinator.shards.addresses import service_address
 from ledger.ids import transfer_id
 from ledger.model import Transfer
 from shard_client.connection import ShardConnection
-from shard_client.phases import Found, Visit
+from shard_client.phases import Visit
+from shard_client.records import Found
 from shard_client.xid import Gtrid
 from tests.cluster import Cluster
 
@@ -42,7 +43,7 @@ class Halfway:
         shard, deadline = self._map.shard_of(self.course.where), time.monotonic() + _CALL_S
         address = service_address(self._cluster.settings, shard, self._map.shards[shard])
         with closing(ShardConnection(address, _CALL_S, 60)) as connection:
-            visit = Visit(connection, self.course.gtrid, is_local=True)
+            visit = Visit(connection, self.course.gtrid)
             found = visit.enter(wanted([self.course]), deadline).get()
             planned = self._planned(found, time.time_ns() // 1000)
             visit.leave(planned.writes, deadline).get()

@@ -31,11 +31,11 @@ from coordinator.cluster import read_map
 from coordinator.settings import Settings
 from coordinator.shards.addresses import audit_address, service_address
 from ledger.transfer_audit import Traces, check_transfer
+from shard_client.address import Address
 from shard_client.audit import GroupRow, Snapshot
-from shard_client.connection import Address, ShardConnection
 from shard_client.errors import ShardError
+from shard_client.reader import Reader
 from shard_client.shard_map import ShardMap
-from shard_client.transfers import make_durable
 
 T = TypeVar("T")
 
@@ -270,14 +270,14 @@ class _Audit:
         What was only seen could be lost when a shard dies; the anchors would accuse it then.
         """
         for shard in self._map.shards:
-            with closing(ShardConnection(self._address(shard), _CALL_S, 60)) as connection:
-                if connection.is_durable_before_visible:
+            with closing(Reader(self._address(shard), self._settings.cluster.id)) as reader:
+                if reader.is_durable_before_visible():
                     continue
             # The auditor cannot write what makes it so.
             address = service_address(self._settings, shard, self._map.shards[shard])
             try:
-                with closing(ShardConnection(address, _CALL_S, 60)) as connection:
-                    make_durable(connection, time.monotonic() + _CALL_S)
+                with closing(Reader(address, self._settings.cluster.id)) as reader:
+                    reader.make_durable(time.monotonic() + _CALL_S)
             except ShardError as error:
                 raise type(error)(
                     shard,

@@ -15,12 +15,10 @@ from coordinator.cluster import read_map
 from coordinator.settings import Settings
 from coordinator.shards.addresses import service_address
 from ledger.model import Account, Entry
-from shard_client.accounts import raise_floors
+from shard_client.address import Address
 from shard_client.audit import Snapshot
-from shard_client.checks import read_clock
-from shard_client.connection import Address, ShardConnection
 from shard_client.errors import ShardError, ShardUnavailable, TryAgain
-from shard_client.transfers import make_durable
+from shard_client.reader import Reader
 
 # An account that is opened at this moment begins with the time of its coordinator's clock, and
 # clocks may be 5 s from that of a shard. A range that ended later could still get entries from it.
@@ -65,14 +63,15 @@ def exported(
     shards = list(shard_map.shards) if account is None else [shard_map.shard_of(account)]
     addresses = [service_address(settings, s, shard_map.shards[s]) for s in shards]
     for address in addresses:
-        _check_settled(address, stamps.stop)
+        _check_settled(address, settings.cluster.id, stamps.stop)
     for address in addresses:
-        _finish_range(address, account, stamps.stop, report)
+        with closing(Reader(address, settings.cluster.id)) as reader:
+            _finish_range(reader, address.shard, account, stamps.stop, report)
     with ExitStack() as stack:
         snapshots = [stack.enter_context(closing(Snapshot(address))) for address in addresses]
         for address in addresses:
-            with closing(ShardConnection(address, _CALL_S, 60)) as connection:
-                make_durable(connection, time.monotonic() + _CALL_S)
+            with closing(Reader(address, settings.cluster.id)) as reader:
+                reader.make_durable(time.monotonic() + _CALL_S)
         if account is None:
             yield heapq.merge(*(_entries(each.histories(stamps)) for each in snapshots))
             return
@@ -83,10 +82,10 @@ def exported(
         yield _entries(iter([(owner, snapshot.entries(account, stamps))]))
 
 
-def _check_settled(address: Address, end: int) -> None:
+def _check_settled(address: Address, cluster: str, end: int) -> None:
     """A range has ended long enough ago by the shard's clock too: the entries' times are its."""
-    with closing(ShardConnection(address, _CALL_S, 60)) as connection:
-        now = read_clock(connection, time.monotonic() + _CALL_S)
+    with closing(Reader(address, cluster)) as reader:
+        now = reader.read_clock(time.monotonic() + _CALL_S)
     ago_s = (now - end) / 1_000_000
     if ago_s < SETTLED_S:
         when = f"ended {ago_s:.1f} s ago" if ago_s >= 0 else f"ends in {-ago_s:.1f} s"
@@ -98,27 +97,24 @@ def _check_settled(address: Address, end: int) -> None:
 
 
 def _finish_range(
-    address: Address, account: str | None, end: int, report: Callable[[str], None]
+    reader: Reader, shard: str, account: str | None, end: int, report: Callable[[str], None]
 ) -> None:
     """Let no account of a shard get another entry from before `end`."""
     after, tries = "", 0
     while True:
         try:
-            with closing(ShardConnection(address, _CALL_S, 60)) as connection:
-                while True:
-                    deadline = time.monotonic() + _CALL_S
-                    last = raise_floors(connection, account, after, end, deadline)
-                    if last is None:
-                        return
-                    after, tries = last, 0
-                    report(f"Closing the range on shard {address.shard}: up to account {last}")
+            last = reader.raise_floors(account, after, end, time.monotonic() + _CALL_S)
+            if last is None:
+                return
+            after, tries = last, 0
+            report(f"Closing the range on shard {shard}: up to account {last}")
         except ShardUnavailable:
             raise
         except ShardError as error:
             tries += 1
             if tries == _TRIES:
                 raise TryAgain(
-                    address.shard,
+                    shard,
                     f"the range cannot be closed: a group holds an account behind {after!r} "
                     f"({error.text}); look at `tandem in-doubt list`, and export again",
                 ) from error

@@ -8,10 +8,9 @@ from contextlib import ExitStack, closing
 from itertools import groupby
 
 from ledger.transfer_audit import Traces
+from shard_client.address import Address
 from shard_client.audit import Snapshot
-from shard_client.connection import Address, ShardConnection
-from shard_client.prepared import list_prepared
-from shard_client.transfers import glimpse
+from shard_client.reader import Reader
 
 _CALL_S = 5.0
 # How many are looked up with one statement.
@@ -50,10 +49,10 @@ class SecondLook:
             return found
         prepared = self.prepared()
         for address in self._addresses.values():
-            with closing(ShardConnection(address, _CALL_S, 60)) as connection:
+            with closing(Reader(address, self._cluster)) as reader:
                 for start in range(0, len(transfers), _AT_ONCE):
                     some, deadline = transfers[start : start + _AT_ONCE], time.monotonic() + _CALL_S
-                    rows = glimpse(connection, some, deadline)
+                    rows = reader.glimpse(some, deadline)
                     found |= {row.transfer.id for row in rows if row.gtrid in prepared}
         return found
 
@@ -61,9 +60,8 @@ class SecondLook:
         """The shards on which each group is prepared now."""
         found: dict[str, set[str]] = defaultdict(set)
         for address in self._addresses.values():
-            with closing(ShardConnection(address, _CALL_S, 60)) as connection:
-                deadline = time.monotonic() + _CALL_S
-                for branch in list_prepared(connection, self._cluster, deadline):
+            with closing(Reader(address, self._cluster)) as reader:
+                for branch in reader.list_prepared(time.monotonic() + _CALL_S):
                     found[str(branch.gtrid)].add(address.shard)
         return found
 

@@ -14,11 +14,10 @@ from ledger.chain import first_link
 from ledger.ids import slot_of, slot_of_transfer
 from ledger.model import Account, Entry
 from ledger.transfer_audit import TRIED, Traces
+from shard_client.address import Address
 from shard_client.audit import Snapshot, Terms, TransferRow
-from shard_client.branch import STAMP_AHEAD_MAX_US
-from shard_client.connection import Address
+from shard_client.records import STAMP_AHEAD_MAX_US, TransferStatus
 from shard_client.shard_map import ShardMap
-from shard_client.transfers import TransferStatus
 
 # How much is checked, and how many violations are named, before the parent is told.
 _PAGE = 5000

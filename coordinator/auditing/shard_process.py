@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from coordinator.auditing.shard_audit import ShardAudit
-from shard_client.connection import Address
+from shard_client.address import Address
 from shard_client.shard_map import ShardMap
 
 P = ParamSpec("P")

@@ -20,19 +20,19 @@ from ledger.decide import Move, decide, lacks_funds, move
 from ledger.errors import Bug
 from ledger.ids import SLOT_COUNT, slot_of
 from ledger.model import Account, Entry, Reason, Refusal, Transfer
-from shard_client.branch import Locked
-from shard_client.phases import (
+from shard_client.records import (
     LAPSED,
     PENDING,
     Found,
+    Locked,
     PhaseChange,
     PhaseRow,
     PhaseState,
     StepRow,
+    StoredTransfer,
     VisitWrites,
     Wanted,
 )
-from shard_client.transfers import StoredTransfer
 
 # Of a visit that has nothing to lock or look up: compare-and-set is all that it needs.
 NOTHING_FOUND = Found(Locked(frozenset(range(SLOT_COUNT)), True, {}, {}, 2**63), {}, {}, {})

@@ -15,8 +15,7 @@ from coordinator.shards.registry import Shards
 from ledger.decide import refuse_reuse
 from ledger.model import Transfer
 from shard_client.errors import ShardError
-from shard_client.phases import PENDING
-from shard_client.transfers import StoredTransfer, probe
+from shard_client.records import PENDING, StoredTransfer
 
 
 def answer_known(
@@ -53,10 +52,9 @@ def _are_durable(
     if not settled:
         return True
     try:
-        with shards[shard].recovering(deadline) as connection:
-            proven = probe(connection, [stored.transfer.id for stored in settled], deadline)
-    except ShardError as error:
-        shards.note(error)
+        ids = [stored.transfer.id for stored in settled]
+        proven = shards[shard].recovery.find_transfers(ids, deadline)
+    except ShardError:
         return False
     return all(proven.get(stored.transfer.id) == stored for stored in settled)
 

@@ -16,13 +16,11 @@ from coordinator.engine.in_flight import (
     locked_by_others,
     wanted,
 )
-from coordinator.engine.participants import Participants
+from coordinator.engine.participants import LocalTransactions
 from coordinator.shards.registry import Shards
 from coordinator.telemetry.metrics import Metrics
 from coordinator.telemetry.tracing import GroupTrace
 from ledger.ids import slot_of
-from shard_client.branch import clock_is_ahead
-from shard_client.connection import LOCK_WAIT_S
 from shard_client.errors import (
     ClockAhead,
     DuplicateRow,
@@ -30,7 +28,8 @@ from shard_client.errors import (
     ShardUnavailable,
     TryAgain,
 )
-from shard_client.phases import Found, Visit
+from shard_client.node import LOCK_WAIT_S
+from shard_client.records import Found, clock_is_ahead
 from shard_client.xid import Gtrid
 
 # The pause that is noted in the phase table for a step that cannot be made now.
@@ -57,7 +56,7 @@ class Visits:
 
     def enter(
         self,
-        parties: Participants[Visit],
+        parties: LocalTransactions,
         work: Mapping[str, Sequence[Course]],
         in_line: Course | None = None,
     ) -> dict[str, Found]:
@@ -84,7 +83,7 @@ class Visits:
         self._leave_out(parties, {s: locked.latest + waited_us for s, locked in shown.items()})
         return {shard: answer for shard, answer in found.items() if shard in parties.branches}
 
-    def _leave_out(self, parties: Participants[Visit], latest: Mapping[str, int]) -> None:
+    def _leave_out(self, parties: LocalTransactions, latest: Mapping[str, int]) -> None:
         """Make no visit to shards of whose clock this process's is too far ahead."""
         now = time.time_ns() // 1000
         for shard, stamp in latest.items():
@@ -95,7 +94,7 @@ class Visits:
                 parties.leave_out(error)
 
     def absent(
-        self, parties: Participants[Visit], missing: Mapping[str, set[str]]
+        self, parties: LocalTransactions, missing: Mapping[str, set[str]]
     ) -> dict[str, set[str]]:
         """Which of these accounts do not exist, on each shard, rather than being locked."""
         asked = {shard: names for shard, names in missing.items() if names}
@@ -104,7 +103,7 @@ class Visits:
         )
         return {shard: asked[shard] - found for shard, found in existing.items()}
 
-    def leave(self, parties: Participants[Visit], visits: Mapping[str, Visited]) -> set[str]:
+    def leave(self, parties: LocalTransactions, visits: Mapping[str, Visited]) -> set[str]:
         """Write and commit; says on which shards that was answered."""
         writing = [shard for shard, visit in visits.items() if not visit.writes.is_empty]
         idle = [shard for shard in visits if shard not in writing]
@@ -132,7 +131,7 @@ class Visits:
         work: dict[str, list[Course]] = defaultdict(list)
         for course in courses:
             work[self._shards.shard_of(course.where)].append(course)
-        parties = Participants(self._shards, gtrid, self._metrics, trace, Visit)
+        parties = LocalTransactions(self._shards, gtrid, self._metrics, trace)
         with parties.used():
             visits = self._plan(parties, work, in_line)
             done = self.leave(parties, visits)
@@ -153,7 +152,7 @@ class Visits:
 
     def _plan(
         self,
-        parties: Participants[Visit],
+        parties: LocalTransactions,
         work: Mapping[str, list[Course]],
         in_line: Course | None,
     ) -> dict[str, Visited]:
@@ -196,7 +195,7 @@ class Visits:
             for shard, some in work.items()
             if self._shards.trouble_with(shard) is None and now <= self._shards.clocks.latest(shard)
         }
-        parties = Participants(self._shards, gtrid, self._metrics, GroupTrace(), Visit)
+        parties = LocalTransactions(self._shards, gtrid, self._metrics, GroupTrace())
         with parties.used():
             parties.open(visits, self.deadline())
             self.leave(parties, {name: visits[name] for name in parties.branches})

@@ -12,14 +12,13 @@ import time
 from collections.abc import Callable
 
 from coordinator.engine import group_log
-from coordinator.engine.participants import Participants
+from coordinator.engine.participants import GroupBranches
 from coordinator.engine.scheduler import Queue, Turn
 from coordinator.engine.tickets import ALONE, Group
 from coordinator.engine.two_phase_run import BUG, Held, Names
 from coordinator.shards.registry import Shards
 from coordinator.telemetry.metrics import Metrics
 from coordinator.telemetry.tracing import GroupTrace
-from shard_client.branch import Branch
 from shard_client.errors import is_busy
 from shard_client.xid import Gtrid
 
@@ -68,9 +67,7 @@ class InLine:
 
     def _wait(self, turn: Turn) -> None:
         gtrid = self._names.gtrid(turn.shard)
-        parties: Participants[Branch] = Participants(
-            self._shards, gtrid, self._metrics, GroupTrace()
-        )
+        parties = GroupBranches(self._shards, gtrid, self._metrics, GroupTrace())
         with parties.used():
             try:
                 is_had = self._is_had(turn, parties, gtrid)
@@ -86,7 +83,7 @@ class InLine:
                 raise
 
     def _let_run(
-        self, turn: Turn, group: Group | None, parties: Participants[Branch], gtrid: Gtrid
+        self, turn: Turn, group: Group | None, parties: GroupBranches, gtrid: Gtrid
     ) -> None:
         """Run those who want the account, with its lock if they can use it."""
         if group and group.way == ALONE and turn.shard in group.at:
@@ -96,7 +93,7 @@ class InLine:
         if group:
             self._run(group, None)
 
-    def _is_had(self, turn: Turn, parties: Participants[Branch], gtrid: Gtrid) -> bool:
+    def _is_had(self, turn: Turn, parties: GroupBranches, gtrid: Gtrid) -> bool:
         """Wait for the lock; if it is not had, the queue knows why."""
         deadline = time.monotonic() + _WAIT_S
         parties.open([turn.shard], deadline)

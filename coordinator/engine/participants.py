@@ -1,7 +1,7 @@
 """The shards of one group: a branch on each, asked all at once."""
 
-import select
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
@@ -9,19 +9,15 @@ from typing import Generic, TypeVar
 from coordinator.shards.registry import Shards
 from coordinator.telemetry.metrics import Metrics
 from coordinator.telemetry.tracing import GroupTrace
-from shard_client.branch import Branch
-from shard_client.connection import SLOW_S, Reply
 from shard_client.errors import Hurried, ShardError
-from shard_client.shard import Shard
+from shard_client.node import GroupBranch, LocalTransaction, Reply, Session, ShardNode
+from shard_client.waiting import as_they_answer
 from shard_client.xid import Gtrid
 
 T = TypeVar("T")
-# A Branch takes part in two-phase commit; a Visit is a local transaction of its own on each shard.
-B = TypeVar("B", bound=Branch)
+S = TypeVar("S", bound=Session)
 
-# After so long without a sign of any of them, answers are waited for one by one. But others keep no
-# locks for one that is slow as long as nothing is lost by going on without it.
-_SILENCE_MS = round(SLOW_S * 1000)
+# Others keep no locks for a shard that is slow as long as nothing is lost by going on without it.
 _MAY_GO_ON_WITHOUT = ("lock",)
 # The phase of a group in which each call is made.
 _PHASES = {
@@ -37,53 +33,42 @@ _PHASES = {
 }
 
 
-class Participants(Generic[B]):
-    """The branches of a group. One that fails is dropped, and `lost` says why; its connection is
-    closed, so that the server rolls back what was not prepared.
+class Participants(ABC, Generic[S]):
+    """The sessions of a group. One that fails is dropped, and `lost` says why; it is abandoned, so
+    that its shard undoes what was not prepared.
     """
 
-    def __init__(
-        self,
-        shards: Shards,
-        gtrid: Gtrid,
-        metrics: Metrics,
-        trace: GroupTrace,
-        kind: type[B] = Branch,  # type: ignore[assignment]
-    ) -> None:
+    def __init__(self, shards: Shards, gtrid: Gtrid, metrics: Metrics, trace: GroupTrace) -> None:
         self._shards = shards
         self._gtrid = gtrid
         self._metrics = metrics
         self._trace = trace
-        # When the packet that takes the locks was sent.
+        # When the call that takes the locks was sent.
         self._locked_at: dict[str, float] = {}
-        self._kind = kind
-        self.branches: dict[str, B] = {}
-        # As they were when the connections were taken: the map may have changed since.
-        self._held: dict[str, Shard] = {}
+        self.branches: dict[str, S] = {}
         self.lost: dict[str, ShardError] = {}
 
+    @abstractmethod
+    def _begin(self, shard: ShardNode, deadline: float) -> S:
+        """A session on a shard. Raises ShardError."""
+
+    @abstractmethod
+    def _role(self, name: str) -> str:
+        """What a session is to its group, for the metrics."""
+
     def open(self, names: Iterable[str], deadline: float) -> None:
-        """Take a connection to each of these shards; nothing is sent yet."""
+        """Have a session on each of these shards; nothing is sent yet."""
         for name in names:
             began = time.monotonic()
             try:
-                shard = self._shards[name]
-                connection = shard.take(deadline)
+                self.branches[name] = self._begin(self._shards[name], deadline)
             except ShardError as error:
                 self._lose(name, error, "open", began)
-                continue
-            self._held[name] = shard
-            self.branches[name] = self._kind(
-                connection, str(self._gtrid), is_local=self._is_local(name)
-            )
-
-    def _is_local(self, name: str) -> bool:
-        return self._kind is not Branch or name == self._gtrid.home
 
     def ask(
         self,
         names: Iterable[str],
-        call: Callable[[B], Reply[T]],
+        call: Callable[[S], Reply[T]],
         what: str,
         *,
         releases: bool = False,
@@ -106,7 +91,7 @@ class Participants(Generic[B]):
                 replies[name] = call(branch)
             except ShardError as error:
                 self._lose(name, error, what, sent[name])
-        for name, is_late in self._as_they_come(replies):
+        for name, is_late in as_they_answer(replies, self.branches):
             if is_late and answers and what in _MAY_GO_ON_WITHOUT:
                 late = Hurried(name, "it is slow to answer, and others do not wait for it")
                 self._lose(name, late, what, sent[name])
@@ -131,51 +116,17 @@ class Participants(Generic[B]):
         """What is called from now on is part of this trace."""
         self._trace = trace
 
-    def _role(self, name: str) -> str:
-        """What a branch is to its group, for the metrics."""
-        if self._kind is not Branch:
-            return "visit"
-        return "home" if name == self._gtrid.home else "remote"
-
-    def _as_they_come(self, names: Iterable[str]) -> Iterator[tuple[str, bool]]:
-        """As their answers arrive, so that a slow shard does not make others look slow; and of
-        which there was no sign for some time.
-        """
-        waiting: dict[int, str] = {}
-        poller = select.poll()
-        for name in names:
-            connection = self.branches[name].connection
-            if not connection.is_open:
-                yield name, False
-                continue
-            waiting[connection.fileno()] = name
-            poller.register(connection.fileno(), select.POLLIN)
-        is_lone = len(waiting) < 2
-        while waiting and not is_lone and (ready := poller.poll(_SILENCE_MS)):
-            for number, _ in ready:
-                poller.unregister(number)
-                yield waiting.pop(number), False
-        while waiting:
-            number, name = next(iter(waiting.items()))
-            poller.unregister(number)
-            del waiting[number]
-            yield name, not is_lone
-            # While that one was read others may have come.
-            for number, _ in poller.poll(0):
-                poller.unregister(number)
-                yield waiting.pop(number), False
-
     def release(self, names: Iterable[str], timeout_s: float) -> None:
         """Roll back branches on which nothing is to be written, and let them go. Each may take so
         long.
         """
 
-        def roll_back(branch: B) -> Reply[None]:
+        def roll_back(branch: S) -> Reply[None]:
             return branch.roll_back(time.monotonic() + timeout_s)
 
         done = self.ask(list(names), roll_back, "roll_back", releases=True)
         for name in done:
-            self._held[name].give(self.branches.pop(name).connection)
+            self.branches.pop(name).give_back()
 
     def leave_out(self, error: ShardError) -> None:
         """Go on without a shard, because of what was found on it; it rolls back."""
@@ -183,22 +134,27 @@ class Participants(Generic[B]):
 
     @contextmanager
     def used(self) -> Iterator[None]:
-        """For a block, after which all connections are given back. What it raises closes them: an
+        """For a block, after which all sessions are given back. What it raises abandons them: an
         answer may be on its way still, or a transaction open.
         """
         try:
             yield
         except BaseException:
-            for branch in self.branches.values():
-                branch.connection.close()
+            self.abandon()
             raise
         finally:
             self.close()
 
     def close(self) -> None:
-        """Give all connections back."""
-        for name, branch in self.branches.items():
-            self._held[name].give(branch.connection)
+        """Give all sessions back."""
+        for branch in self.branches.values():
+            branch.give_back()
+        self.branches.clear()
+
+    def abandon(self) -> None:
+        """Give all sessions up, wherever they are."""
+        for branch in self.branches.values():
+            branch.abandon()
         self.branches.clear()
 
     def _lose(self, name: str, error: ShardError, what: str, began: float) -> None:
@@ -208,6 +164,26 @@ class Participants(Generic[B]):
         self.lost[name] = error.with_traceback(None)
         branch = self.branches.pop(name, None)
         if branch:
-            branch.connection.close()
-            self._held[name].give(branch.connection)
+            branch.abandon()
         self._shards.note(error)
+
+
+class GroupBranches(Participants[GroupBranch]):
+    """Those of a group by two-phase commit."""
+
+    def _begin(self, shard: ShardNode, deadline: float) -> GroupBranch:
+        is_home = shard.id == self._gtrid.home
+        return shard.branch(str(self._gtrid), deadline, is_local=is_home)
+
+    def _role(self, name: str) -> str:
+        return "home" if name == self._gtrid.home else "remote"
+
+
+class LocalTransactions(Participants[LocalTransaction]):
+    """Those of a group by TC/C or Saga: a local transaction on each shard, by itself."""
+
+    def _begin(self, shard: ShardNode, deadline: float) -> LocalTransaction:
+        return shard.local_transaction(str(self._gtrid), deadline)
+
+    def _role(self, name: str) -> str:
+        return "visit"

@@ -19,7 +19,7 @@ from coordinator.engine.grouping import pause_after
 from coordinator.engine.in_flight import Course, Task, begin_of, begin_together
 from coordinator.engine.known import answer_known
 from coordinator.engine.local_transactions import Visits, is_collision
-from coordinator.engine.participants import Participants
+from coordinator.engine.participants import LocalTransactions
 from coordinator.engine.planning import has_answer, why_ahead
 from coordinator.engine.scheduler import Queue
 from coordinator.engine.shard_refusals import (
@@ -35,8 +35,7 @@ from coordinator.telemetry.metrics import Metrics
 from coordinator.telemetry.tracing import Tracer
 from ledger.ids import slot_of
 from shard_client.errors import ClockAhead, ShardError, StatementRefused, is_busy
-from shard_client.phases import Found, Visit
-from shard_client.transfers import StoredTransfer
+from shard_client.records import Found, StoredTransfer
 
 # So long is a course tried here whose account others have locked, or whose shard has undone the
 # visit. While it is, its source is at no other group's disposal.
@@ -123,7 +122,7 @@ class PhasedRun:
         pairs = [(begin_of(ticket, name, now), ticket) for ticket in self._group.tickets]
         for course, ticket in pairs:
             work[ticket.shards[0]].append(course)
-        parties = Participants(self._shards, self._gtrid, self._metrics, self._trace, Visit)
+        parties = LocalTransactions(self._shards, self._gtrid, self._metrics, self._trace)
         with parties.used():
             found = self._visits.enter(parties, work)
             asked = {shard: {name for c in work[shard] for name in c.ends} for shard in found}
@@ -165,7 +164,7 @@ class PhasedRun:
                 self._queue.withdraw([course.ticket], answer)
 
     def _write_first(
-        self, parties: Participants[Visit], every: list[Course], found: dict[str, Found]
+        self, parties: LocalTransactions, every: list[Course], found: dict[str, Found]
     ) -> None:
         claimed = self._queue.claim_for_writing(
             [course.ticket for course in every if course.ticket], str(self._gtrid)

@@ -13,9 +13,15 @@ from coordinator.engine.tickets import Ticket
 from ledger.decide import decide, refuse_reuse
 from ledger.ids import slot_of
 from ledger.model import Account, Posting, Refusal, Transfer
-from shard_client.branch import Locked, Writes, clock_is_ahead, moment
-from shard_client.phases import PENDING
-from shard_client.transfers import StoredTransfer, TransferStatus
+from shard_client.records import (
+    PENDING,
+    Locked,
+    StoredTransfer,
+    TransferStatus,
+    Writes,
+    clock_is_ahead,
+    moment,
+)
 
 # So many are decided in some 20 ms, in which nothing else runs in this process.
 _AT_ONCE = 1000

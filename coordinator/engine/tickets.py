@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from coordinator.telemetry.tracing import Origin
 from ledger.model import Refusal, Transfer
-from shard_client.transfers import StoredTransfer
+from shard_client.records import StoredTransfer
 
 # The way of two-phase commit, and of what is on one shard.
 ALONE = "xa"

@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol
 from coordinator.engine import group_log
 from coordinator.engine.grouping import pause_after
 from coordinator.engine.known import answer_known
-from coordinator.engine.participants import Participants
+from coordinator.engine.participants import GroupBranches
 from coordinator.engine.planning import EMPTY_PLAN, Plan, Sorted, plan, sort_out
 from coordinator.engine.scheduler import Queue
 from coordinator.engine.shard_refusals import (
@@ -41,15 +41,13 @@ from coordinator.telemetry.metrics import Metrics
 from coordinator.telemetry.tracing import Tracer
 from ledger.ids import slot_of
 from ledger.model import Account
-from shard_client.branch import Branch, Locked
 from shard_client.errors import (
     ConnectionLost,
     DuplicateRow,
     ShardUnavailable,
     StatementRefused,
 )
-from shard_client.prepared import DecisionOutcome
-from shard_client.transfers import StoredTransfer
+from shard_client.records import DecisionOutcome, Locked, StoredTransfer
 from shard_client.xid import Gtrid
 
 log = logging.getLogger(__name__)
@@ -151,7 +149,7 @@ class Held(NamedTuple):
     """A group's name, and its branches, of which one has locked an account."""
 
     gtrid: Gtrid
-    participants: Participants[Branch]
+    participants: GroupBranches
 
 
 class TakesOverBranches(Protocol):
@@ -197,12 +195,11 @@ class GroupRun:
         self._gtrid = held.gtrid if held else names.gtrid(homes.of(group))
         self._shard_names = sorted(group.at)
         self._trace = tracer.group(self._gtrid, [ticket.origin for ticket in group.tickets])
-        self._participants: Participants[Branch]
         if held:
             self._participants = held.participants
             self._participants.note_in(self._trace)
         else:
-            self._participants = Participants(shards, self._gtrid, metrics, self._trace)
+            self._participants = GroupBranches(shards, self._gtrid, metrics, self._trace)
         self._plan = EMPTY_PLAN
         self._now = 0
         self._known: list[tuple[Ticket, StoredTransfer]] = []
@@ -247,8 +244,7 @@ class GroupRun:
 
     def _give_up_after_bug(self) -> None:
         """What was written is not known: the home, or the ids of the transfers, are to decide."""
-        for branch in self._participants.branches.values():
-            branch.connection.close()
+        self._participants.abandon()
         decided = set(map(id, self._plan.tickets))
         if self._phase in (Phase.PREPARING, Phase.DECIDING, Phase.COMMITTING):
             self._leave_to_resolver()
@@ -464,8 +460,7 @@ class GroupRun:
                 queue.put_back(plan.tickets)
             queue.let_go(plan.tickets)
 
-        for branch in self._participants.branches.values():
-            branch.connection.close()
+        self._participants.abandon()
         self._resolver.take_over(self._gtrid, self._remote_shards(), Phase.ARBITRATING, settled)
 
     # --- answer -----------------------------------------------------------------------------

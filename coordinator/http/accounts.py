@@ -10,8 +10,8 @@ from coordinator.http.strictness import takes
 from coordinator.services.accounts import Accounts, Opened
 from coordinator.services.snapshot_reads import Moments
 from ledger.model import Refusal, Status
-from shard_client.accounts import AccountState, Terms
 from shard_client.errors import ShardError
+from shard_client.records import AccountState, Terms
 
 # So many of a batch are opened in some 10 ms, in which nothing else runs in this process.
 _AT_ONCE = 500

@@ -12,8 +12,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from coordinator.operations.trace_values import Outcome, Way
 from ledger.ids import ACCOUNT_ID_PATTERN
 from ledger.model import AMOUNT_MAX, Account, Entry
-from shard_client.accounts import AccountState
-from shard_client.transfers import StoredTransfer
+from shard_client.records import AccountState, StoredTransfer
 
 BATCH_MAX = 10_000
 METADATA_MAX_BYTES = 4096

@@ -18,7 +18,7 @@ from coordinator.telemetry.logs import few
 from ledger.decide import refuse_reuse
 from ledger.ids import transfer_id
 from ledger.model import Transfer
-from shard_client.transfers import StoredTransfer
+from shard_client.records import StoredTransfer
 
 _POLL_S = 0.05
 # After so many answers of a batch others of the process have their turn.

@@ -17,15 +17,9 @@ from coordinator.recovery.scanner import age_of
 from coordinator.settings import Settings
 from coordinator.shards.registry import Shards
 from shard_client.errors import ShardError
-from shard_client.phases import Unfinished as Phased
-from shard_client.phases import list_unfinished
-from shard_client.prepared import (
-    DecisionOutcome,
-    PreparedBranch,
-    list_prepared,
-    read_decisions,
-)
-from shard_client.shard import Shard
+from shard_client.node import ShardNode
+from shard_client.records import DecisionOutcome, PreparedBranch
+from shard_client.records import Unfinished as Phased
 from shard_client.xid import Gtrid
 
 log = logging.getLogger(__name__)
@@ -179,7 +173,7 @@ class Operation:
                 ShardState(
                     shard.id,
                     trouble,
-                    shard.last_check.version if shard.last_check else None,
+                    shard.version,
                     sum(last - first + 1 for first, last in current.ranges_of(shard.id)),
                     None if trouble else len(branches),
                     None if trouble else sum(phased),
@@ -228,16 +222,11 @@ class Operation:
         shards = self._shards.all()
         seen = Seen([], [], {})
 
-        def ask(shard: Shard) -> tuple[list[PreparedBranch], list[Phased]] | ShardError:
+        def ask(shard: ShardNode) -> tuple[list[PreparedBranch], list[Phased]] | ShardError:
             deadline = time.monotonic() + _CALL_TIMEOUT_S
             try:
-                with shard.connection(deadline) as connection:
-                    return (
-                        list_prepared(connection, self._cluster_id, deadline),
-                        list_unfinished(connection, self._cluster_id, deadline),
-                    )
+                return shard.reads.list_prepared(deadline), shard.reads.list_unfinished(deadline)
             except ShardError as error:
-                self._shards.note(error)
                 return error
 
         with ThreadPoolExecutor(max(len(shards), 1)) as pool:
@@ -258,10 +247,8 @@ class Operation:
         for home, names in homes.items():
             deadline = time.monotonic() + _CALL_TIMEOUT_S
             try:
-                with self._shards[home].connection(deadline) as connection:
-                    found.known.update(read_decisions(connection, names, deadline))
+                found.known.update(self._shards[home].reads.read_decisions(names, deadline))
             except ShardError as error:
-                self._shards.note(error)
                 found.unasked[home] = error
         return found
 

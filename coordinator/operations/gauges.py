@@ -91,8 +91,8 @@ class Gauges:
         for shard in self._shards.all():
             metrics.know_shard(shard.id)
             metrics.shard_up.labels(shard.id).set(shard.is_available)
-            metrics.weak.labels(shard.id).set(bool(shard.last_check and shard.last_check.weak))
-            for name, pool in shard.pools.items():
+            metrics.weak.labels(shard.id).set(bool(shard.weaknesses))
+            for name, pool in shard.pool_states.items():
                 metrics.pool.labels(shard.id, name, "busy").set(pool.busy)
                 metrics.pool.labels(shard.id, name, "idle").set(pool.idle)
                 metrics.pool_limit.labels(shard.id, name).set(pool.size)

@@ -2,28 +2,17 @@
 and its entries show. The commit on its source's shard that records the outcome decides.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple, Protocol, TypeVar
+import time
+from typing import NamedTuple
 
 from coordinator.engine.in_flight import PROTOCOLS
 from coordinator.operations.trace_values import Decision, Outcome, Part, Stage, Way
 from coordinator.shards.registry import Shards
 from ledger.model import Entry, Transfer
-from shard_client.accounts import entries_of
-from shard_client.connection import ShardConnection
 from shard_client.errors import ShardError
-from shard_client.phases import PENDING, PhaseRow, StepRow, phases_of, read_steps
-from shard_client.transfers import StoredTransfer
+from shard_client.node import ShardCalls
+from shard_client.records import PENDING, PhaseRow, StepRow, StoredTransfer
 from shard_client.xid import Gtrid
-
-T = TypeVar("T")
-
-
-class On(Protocol):
-    """Makes a call on a shard, with its deadline. Raises ShardError."""
-
-    def __call__(self, shard: str, call: Callable[[ShardConnection, float], T], /) -> T: ...
-
 
 _STAGES = {
     # The source's, by what the phase says of it.
@@ -51,9 +40,9 @@ class _Side(NamedTuple):
 class PhasedWays:
     """See the module."""
 
-    def __init__(self, shards: Shards, on: On) -> None:
+    def __init__(self, shards: Shards, timeout_s: float) -> None:
         self._shards = shards
-        self._on = on
+        self._timeout_s = timeout_s
 
     def has(self, transfer: Transfer) -> bool:
         """Whether it goes through phases: within one shard none does."""
@@ -64,7 +53,7 @@ class PhasedWays:
         """Its way so far. Raises ShardError if its source's shard cannot be asked."""
         transfer = stored.transfer
         home = self._shards.shard_of(transfer.source)
-        source = self._on(home, lambda c, deadline: _source(c, stored, deadline))
+        source = _source(self._shards[home].reads, stored, self._deadline())
         is_settled = stored.status != PENDING
         outcome = Outcome(stored.status)
         decision = Decision.NONE
@@ -82,31 +71,35 @@ class PhasedWays:
         account = stored.transfer.destination
         shard = self._shards.shard_of(account)
         try:
-            seen = self._on(shard, lambda c, deadline: _destination(c, stored, deadline))
+            seen = _destination(self._shards[shard].reads, stored, self._deadline())
         except ShardError as error:
             return Part(shard, [account], Stage.UNKNOWN, error.text, [])
         if seen.step is None and source.row is None and not source.entries:
             return None
         return Part(shard, [account], *judge_destination(seen), seen.entries)
 
+    def _deadline(self) -> float:
+        """By when a shard has to have answered."""
+        return time.monotonic() + self._timeout_s
 
-def _source(connection: ShardConnection, stored: StoredTransfer, deadline: float) -> _Side:
+
+def _source(calls: ShardCalls, stored: StoredTransfer, deadline: float) -> _Side:
     transfer = stored.transfer
-    rows = phases_of(connection, [transfer.id], deadline)
+    rows = calls.phases_of([transfer.id], deadline)
     row = next((row for row in rows if row.gtrid == stored.gtrid), None)
     # Saga debits when it begins, and gives back after the outcome; TC/C pays with the outcome.
     since = {transfer.created_at, stored.decided_at}
-    return _Side(entries_of(connection, transfer.source, transfer.id, since, deadline), row=row)
+    return _Side(calls.entries_of(transfer.source, transfer.id, since, deadline), row=row)
 
 
-def _destination(connection: ShardConnection, stored: StoredTransfer, deadline: float) -> _Side:
+def _destination(calls: ShardCalls, stored: StoredTransfer, deadline: float) -> _Side:
     transfer = stored.transfer
-    rows = read_steps(connection, [transfer.id], deadline).get()
+    rows = calls.read_steps([transfer.id], deadline)
     step = next((row for row in rows if row.gtrid == stored.gtrid), None)
     if step is None:
         return _Side([])
     account = transfer.destination
-    entries = entries_of(connection, account, transfer.id, {step.stamp}, deadline)
+    entries = calls.entries_of(account, transfer.id, {step.stamp}, deadline)
     return _Side(entries, step=step)
 
 

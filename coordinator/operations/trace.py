@@ -4,8 +4,7 @@ Nothing here waits for a row that somebody holds, and nothing decides anything.
 """
 
 import time
-from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from coordinator.engine.scheduler import Queue
 from coordinator.operations.phased_trace import PhasedWays
@@ -13,14 +12,9 @@ from coordinator.operations.trace_values import Decision, Outcome, Part, Stage, 
 from coordinator.shards.registry import Shards
 from ledger.ids import slot_of_transfer
 from ledger.model import Entry
-from shard_client.accounts import entry_of
-from shard_client.connection import ShardConnection
-from shard_client.errors import ShardError, SlotMoved
-from shard_client.prepared import DecisionOutcome, Look, list_prepared, look, read_decisions
-from shard_client.transfers import StoredTransfer, TransferStatus, Undecided, probe
+from shard_client.errors import ShardError
+from shard_client.records import DecisionOutcome, Look, StoredTransfer, TransferStatus, Undecided
 from shard_client.xid import Gtrid
-
-T = TypeVar("T")
 
 _CALL_TIMEOUT_S = 3.0
 # A group may be finished between two looks; then all are taken again.
@@ -45,11 +39,10 @@ class Known(NamedTuple):
 class Following:
     """See the module."""
 
-    def __init__(self, cluster: str, shards: Shards, queue: Queue) -> None:
-        self._cluster = cluster
+    def __init__(self, shards: Shards, queue: Queue) -> None:
         self._shards = shards
         self._queue = queue
-        self._phased = PhasedWays(shards, self._on)
+        self._phased = PhasedWays(shards, _CALL_TIMEOUT_S)
 
     def way_of(self, transfer: str) -> Way | None:
         """A transfer's way; None if nothing is known of it. Raises ShardError, NoShardMap."""
@@ -75,7 +68,8 @@ class Following:
         return Way(ticket.transfer, Outcome.PENDING, None, None, None, []) if ticket else None
 
     def _probe(self, shard: str, transfer: str) -> StoredTransfer | Undecided | None:
-        return self._on(shard, lambda c, deadline: probe(c, [transfer], deadline).get(transfer))
+        found = self._shards[shard].reads.find_transfers([transfer], _soon())
+        return found.get(transfer)
 
     def _way(self, found: StoredTransfer | Undecided) -> Way:
         is_settled = isinstance(found, StoredTransfer)
@@ -104,43 +98,36 @@ class Following:
     def _decision(self, gtrid: Gtrid) -> DecisionOutcome | ShardError | None:
         name = str(gtrid)
         try:
-            return self._on(gtrid.home, lambda c, d: read_decisions(c, [name], d).get(name))
+            return self._shards[gtrid.home].reads.read_decisions([name], _soon()).get(name)
         except ShardError as error:
             return error
 
     def _part(self, known: Known, shard: str, accounts: list[str]) -> Part:
-        stored = known.stored
-
-        def see(connection: ShardConnection, deadline: float) -> tuple[Stage, str, list[Entry]]:
-            # In this order: what was prepared before may be committed by then.
-            prepared = list_prepared(connection, self._cluster, deadline)
-            seen = look(connection, self._cluster, [stored.gtrid], deadline)[stored.gtrid]
-            if known.outcome is Outcome.COMMITTED:
-                found = (
-                    entry_of(connection, name, stored.transfer.id, stored.decided_at, deadline)
-                    for name in accounts
-                )
-                if entries := [entry for entry in found if entry]:
-                    return Stage.COMMITTED, "its entries stand", entries
-            is_prepared = any(str(branch.gtrid) == stored.gtrid for branch in prepared)
-            has_record = stored.transfer.source in accounts
-            return *judge_part(known, shard, seen, is_prepared, has_record), []
-
         try:
-            return Part(shard, accounts, *self._on(shard, see))
+            return Part(shard, accounts, *self._see(known, shard, accounts))
         except ShardError as error:
             return Part(shard, accounts, Stage.UNKNOWN, error.text, [])
 
-    def _on(self, shard: str, call: Callable[[ShardConnection, float], T]) -> T:
-        deadline = time.monotonic() + _CALL_TIMEOUT_S
-        try:
-            with self._shards[shard].connection(deadline) as connection:
-                return call(connection, deadline)
-        except ShardError as error:
-            self._shards.note(error)
-            if isinstance(error, SlotMoved):
-                self._shards.look_again()
-            raise
+    def _see(self, known: Known, shard: str, accounts: list[str]) -> tuple[Stage, str, list[Entry]]:
+        stored, calls, deadline = known.stored, self._shards[shard].reads, _soon()
+        # In this order: what was prepared before may be committed by then.
+        prepared = calls.list_prepared(deadline)
+        seen = calls.branch_status([stored.gtrid], deadline)[stored.gtrid]
+        if known.outcome is Outcome.COMMITTED:
+            found = (
+                calls.entry_of(name, stored.transfer.id, stored.decided_at, deadline)
+                for name in accounts
+            )
+            if entries := [entry for entry in found if entry]:
+                return Stage.COMMITTED, "its entries stand", entries
+        is_prepared = any(str(branch.gtrid) == stored.gtrid for branch in prepared)
+        has_record = stored.transfer.source in accounts
+        return *judge_part(known, shard, seen, is_prepared, has_record), []
+
+
+def _soon() -> float:
+    """By when a shard has to have answered."""
+    return time.monotonic() + _CALL_TIMEOUT_S
 
 
 def judge_decision(

@@ -4,7 +4,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from ledger.model import Entry, Transfer
-from shard_client.transfers import StoredTransfer
+from shard_client.records import StoredTransfer
 from shard_client.xid import Gtrid
 
 

@@ -16,8 +16,7 @@ from coordinator.recovery.retry_pool import PAUSE_MAX_S
 from coordinator.recovery.scanner import age_of
 from coordinator.shards.registry import Shards
 from shard_client.errors import ShardError
-from shard_client.phases import PhaseRow, Unfinished, phases_of, read_phases
-from shard_client.transfers import StoredTransfer, probe
+from shard_client.records import PhaseRow, StoredTransfer, Unfinished
 from shard_client.xid import Gtrid
 
 log = logging.getLogger(__name__)
@@ -101,10 +100,8 @@ class UnfinishedTransfers:
         for shard, transfers in names.items():
             deadline = time.monotonic() + _CALL_TIMEOUT_S
             try:
-                with self._shards[shard].connection(deadline) as connection:
-                    of_all = phases_of(connection, transfers, deadline)
-            except ShardError as error:
-                self._shards.note(error)
+                of_all = self._shards[shard].reads.phases_of(transfers, deadline)
+            except ShardError:
                 continue
             rows |= {row.transfer.id: row for row in of_all}
         return rows
@@ -160,12 +157,9 @@ class UnfinishedTransfers:
         rows: dict[str, list[PhaseRow]] = {}
         away: dict[str, str] = {}
         for shard in shards:
-            deadline = time.monotonic() + _CALL_TIMEOUT_S
             try:
-                with self._shards[shard].connection(deadline) as connection:
-                    rows[shard] = read_phases(connection, [str(gtrid)], _CALL_TIMEOUT_S)
+                rows[shard] = self._shards[shard].reads.read_phases([str(gtrid)], _CALL_TIMEOUT_S)
             except ShardError as error:
-                self._shards.note(error)
                 away[shard] = error.text
         every = [row for some in rows.values() for row in some]
         extra = {"event": "phases.asked", "gtrid": str(gtrid), "count": len(every)}
@@ -194,11 +188,10 @@ class UnfinishedTransfers:
         ids = [row.transfer.id for row in rows]
         deadline = time.monotonic() + _CALL_TIMEOUT_S
         try:
-            with self._shards[shard].connection(deadline) as connection:
-                left = {row.attempt: row for row in phases_of(connection, ids, deadline)}
-                stored = probe(connection, ids, deadline)
+            calls = self._shards[shard].reads
+            left = {row.attempt: row for row in calls.phases_of(ids, deadline)}
+            stored = calls.find_transfers(ids, deadline)
         except ShardError as error:
-            self._shards.note(error)
             return [Resolved(r.transfer.id, "unknown", r.phase, error.text) for r in rows]
         courses = {course.attempt: course for course in self._resolver.pool.unfinished()}
         found = []

@@ -9,7 +9,7 @@ from collections.abc import Collection, Set
 from enum import Enum
 from typing import NamedTuple
 
-from shard_client.prepared import DecisionOutcome, Look
+from shard_client.records import DecisionOutcome, Look
 from shard_client.xid import Gtrid
 
 # So often must a branch that home says is committed be nowhere before it is called missing.

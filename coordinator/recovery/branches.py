@@ -17,16 +17,7 @@ from coordinator.shards.registry import RECOVERING_THREADS, Shards
 from coordinator.telemetry.metrics import Metrics
 from coordinator.telemetry.tracing import Tracer
 from shard_client.errors import ConnectionLost, ShardError, ShardUnavailable, UnknownBranch
-from shard_client.prepared import (
-    DecisionOutcome,
-    Look,
-    arbitrate,
-    end_sessions_of,
-    finish,
-    list_prepared,
-    look,
-    read_decisions,
-)
+from shard_client.records import DecisionOutcome, Look
 from shard_client.xid import Gtrid
 
 log = logging.getLogger(__name__)
@@ -181,7 +172,6 @@ class BranchResolver(Resolver[Unfinished, Task]):
             else:
                 self._finish(portion)
         except ShardError as error:
-            self._shards.note(error)
             self._metrics.failed(error.code, "recovering")
             self._put_off(portion.tasks, error)
         except Exception:
@@ -218,8 +208,8 @@ class BranchResolver(Resolver[Unfinished, Task]):
     def _ask(self, portion: Portion[Task]) -> None:
         deadline = time.monotonic() + _CALL_TIMEOUT_S
         gtrids = [str(task.item.gtrid) for task in portion.tasks]
-        with self._shards[portion.shard].recovering(deadline) as home:
-            outcomes = arbitrate(home, gtrids, time.time_ns() // 1000, deadline)
+        home = self._shards[portion.shard].recovery
+        outcomes = home.arbitrate(gtrids, time.time_ns() // 1000, deadline)
         # One line for all: a line for each would cost as much as to finish it.
         for outcome in set(outcomes.values()):
             names = [gtrid for gtrid, found in outcomes.items() if found is outcome]
@@ -276,17 +266,15 @@ class BranchResolver(Resolver[Unfinished, Task]):
 
     def _listed(self, portion: Portion[Task]) -> set[Gtrid]:
         deadline = time.monotonic() + _CALL_TIMEOUT_S
-        cluster = portion.tasks[0].item.gtrid.cluster
-        with self._shards[portion.shard].recovering(deadline) as connection:
-            return {branch.gtrid for branch in list_prepared(connection, cluster, deadline)}
+        prepared = self._shards[portion.shard].recovery.list_prepared(deadline)
+        return {branch.gtrid for branch in prepared}
 
     def _finish_some(self, shard: str, tasks: Sequence[Task]) -> int:
         """Finish branches until one is unknown to the server; says how many are finished."""
         deadline = time.monotonic() + _CALL_TIMEOUT_S
         branches = [(str(task.item.gtrid), _OUTCOME[task.item.phase]) for task in tasks]
         try:
-            with self._shards[shard].recovering(deadline) as connection:
-                finish(connection, branches, deadline)
+            self._shards[shard].recovery.finish(branches, deadline)
             count = len(tasks)
         except UnknownBranch as error:
             count = error.statement or 0
@@ -315,23 +303,19 @@ class BranchResolver(Resolver[Unfinished, Task]):
         """A branch is listed and yet unknown: on MariaDB its session keeps it to itself."""
         deadline = time.monotonic() + _CALL_TIMEOUT_S
         gtrids = [str(task.item.gtrid) for task in tasks]
-        cluster = tasks[0].item.gtrid.cluster
-        with self._shards[shard].recovering(deadline) as connection:
-            if end_sessions_of(connection, cluster, gtrids, deadline):
-                extra = {"event": "recovery.sessions_ended", "shard": shard, "gtrids": gtrids}
-                log.info(
-                    "sessions that kept branches to themselves on shard %s are ended",
-                    shard,
-                    extra=extra,
-                )
+        if self._shards[shard].recovery.end_sessions_of(gtrids, deadline):
+            extra = {"event": "recovery.sessions_ended", "shard": shard, "gtrids": gtrids}
+            log.info(
+                "sessions that kept branches to themselves on shard %s are ended",
+                shard,
+                extra=extra,
+            )
 
     def _find_out(self, shard: str, tasks: Sequence[Task]) -> None:
         """Why branches are unknown to their server (rule R6)."""
         deadline = time.monotonic() + _CALL_TIMEOUT_S
         names = {str(task.item.gtrid): task for task in tasks}
-        cluster = tasks[0].item.gtrid.cluster
-        with self._shards[shard].recovering(deadline) as connection:
-            looks = look(connection, cluster, names, deadline)
+        looks = self._shards[shard].recovery.branch_status(names, deadline)
         asked: dict[str, list[Task]] = defaultdict(list)
         for gtrid, task in names.items():
             # Only of what is nowhere has home to say whether it should be somewhere.
@@ -341,9 +325,8 @@ class BranchResolver(Resolver[Unfinished, Task]):
         for home, some in asked.items():
             try:
                 deadline = time.monotonic() + _CALL_TIMEOUT_S
-                with self._shards[home].recovering(deadline) as connection:
-                    gtrids = [str(task.item.gtrid) for task in some]
-                    decisions = read_decisions(connection, gtrids, deadline)
+                gtrids = [str(task.item.gtrid) for task in some]
+                decisions = self._shards[home].recovery.read_decisions(gtrids, deadline)
             except ShardError as error:
                 self._put_off(some, error)
             else:

@@ -24,18 +24,9 @@ from coordinator.protocols.recovery import (
 )
 from coordinator.shards.registry import Shards
 from coordinator.telemetry.metrics import Metrics
-from shard_client.collect import (
-    Decision,
-    drop_decisions,
-    drop_markers,
-    marked,
-    running,
-    some_decisions,
-    some_markers,
-)
 from shard_client.errors import ShardError
-from shard_client.prepared import DecisionOutcome, list_prepared, read_decisions
-from shard_client.shard import Shard
+from shard_client.node import ShardNode
+from shard_client.records import Decision, DecisionOutcome
 from shard_client.xid import Gtrid
 
 log = logging.getLogger(__name__)
@@ -98,7 +89,7 @@ class Purge:
                 self._try(self._collect_markers, shard)
                 self._try(self._collect_aborted, shard)
 
-    def _try(self, collect: Callable[[Shard], None], shard: Shard) -> None:
+    def _try(self, collect: Callable[[ShardNode], None], shard: ShardNode) -> None:
         """One kind of trace on one shard; what fails concerns that shard alone. It is tidying up:
         that it takes long is no reason to take the shard for lost.
         """
@@ -118,15 +109,13 @@ class Purge:
 
     # --- decisions --------------------------------------------------------------------------
 
-    def _collect_decisions(self, home: Shard) -> None:
+    def _collect_decisions(self, home: ShardNode) -> None:
         """Go on through the decisions from where the last turn has come to, some portions far."""
         before = self._before()
         aborted: list[str] = []
         for _ in range(_PORTIONS_A_TURN):
             deadline = time.monotonic() + _CALL_TIMEOUT_S
-            with home.recovering(deadline) as connection:
-                start = self._places[home.id]
-                rows = some_decisions(connection, start, _PORTION_MAX, deadline)
+            rows = home.purge.some_decisions(self._places[home.id], _PORTION_MAX, deadline)
             is_last = len(rows) < _PORTION_MAX
             self._places[home.id] = "" if is_last else rows[-1].gtrid
             old = [row for row in rows if row.decided_at < before]
@@ -137,20 +126,19 @@ class Purge:
         if aborted and home.id not in self._noted:
             self._note_aborted(home, aborted)
 
-    def _drop_committed(self, home: Shard, rows: list[Decision]) -> None:
+    def _drop_committed(self, home: ShardNode, rows: list[Decision]) -> None:
         marks = self._marks(rows)
         finished = [row for row in rows if may_collect_committed(row.branches, marks[row.gtrid])]
         if not finished:
             return
         deadline = time.monotonic() + _CALL_TIMEOUT_S
-        with home.recovering(deadline) as connection:
-            drop_decisions(connection, [row.gtrid for row in finished], deadline)
+        home.purge.drop_decisions([row.gtrid for row in finished], deadline)
         self._metrics.collected.labels("decisions").inc(len(finished))
         # Markers after their decision, never before. What fails here is found by the search.
         for shard, gtrids in _by_branch(finished).items():
             deadline = time.monotonic() + _CALL_TIMEOUT_S
-            with suppress(ShardError), self._shards[shard].recovering(deadline) as connection:
-                drop_markers(connection, gtrids, deadline)
+            with suppress(ShardError):
+                self._shards[shard].purge.drop_markers(gtrids, deadline)
                 self._metrics.collected.labels("markers").inc(len(gtrids))
 
     def _marks(self, rows: Iterable[Decision]) -> dict[str, set[str]]:
@@ -158,19 +146,18 @@ class Purge:
         found: dict[str, set[str]] = defaultdict(set)
         for shard, gtrids in _by_branch(rows).items():
             deadline = time.monotonic() + _CALL_TIMEOUT_S
-            with suppress(ShardError), self._shards[shard].recovering(deadline) as connection:
-                for gtrid in marked(connection, gtrids, deadline):
+            with suppress(ShardError):
+                for gtrid in self._shards[shard].purge.marked(gtrids, deadline):
                     found[gtrid].add(shard)
         return found
 
     # --- markers ----------------------------------------------------------------------------
 
-    def _collect_markers(self, shard: Shard) -> None:
+    def _collect_markers(self, shard: ShardNode) -> None:
         """Search for markers that a collector that died in between has left: one portion a turn."""
         deadline = time.monotonic() + _CALL_TIMEOUT_S
         start = self._searched[shard.id]
-        with shard.recovering(deadline) as connection:
-            names = some_markers(connection, start, _PORTION_MAX, deadline)
+        names = shard.purge.some_markers(start, _PORTION_MAX, deadline)
         self._searched[shard.id] = names[-1] if len(names) == _PORTION_MAX else ""
         youngest = self._before() // 1000
         homes: dict[str, list[str]] = defaultdict(list)
@@ -181,33 +168,29 @@ class Purge:
         for home, gtrids in homes.items():
             self._drop_markers(shard, home, gtrids)
 
-    def _drop_markers(self, shard: Shard, home: str, gtrids: list[str]) -> None:
+    def _drop_markers(self, shard: ShardNode, home: str, gtrids: list[str]) -> None:
         deadline = time.monotonic() + _CALL_TIMEOUT_S
-        with self._shards[home].recovering(deadline) as connection:
-            decisions = read_decisions(connection, gtrids, deadline)
+        decisions = self._shards[home].purge.read_decisions(gtrids, deadline)
         left = [gtrid for gtrid in gtrids if may_collect_marker(decisions.get(gtrid))]
         if left:
-            with shard.recovering(deadline) as connection:
-                drop_markers(connection, left, deadline)
+            shard.purge.drop_markers(left, deadline)
             self._metrics.collected.labels("markers").inc(len(left))
 
     # --- aborted ----------------------------------------------------------------------------
 
-    def _note_aborted(self, home: Shard, gtrids: list[str]) -> None:
+    def _note_aborted(self, home: ShardNode, gtrids: list[str]) -> None:
         """In this order: what runs is noted when the rows are in."""
         deadline = time.monotonic() + _CALL_TIMEOUT_S
-        with home.recovering(deadline) as connection:
-            transactions = running(connection, deadline)
+        transactions = home.purge.running(deadline)
         if transactions is not None:
             self._noted[home.id] = _Noted(gtrids, transactions)
 
-    def _collect_aborted(self, home: Shard) -> None:
+    def _collect_aborted(self, home: ShardNode) -> None:
         noted = self._noted.get(home.id)
         if noted is None:
             return
         deadline = time.monotonic() + _CALL_TIMEOUT_S
-        with home.recovering(deadline) as connection:
-            now_running = running(connection, deadline)
+        now_running = home.purge.running(deadline)
         if now_running is None:
             return
         prepared = self._prepared()
@@ -219,20 +202,17 @@ class Purge:
         for start in range(0, len(gone), _PORTION_MAX):
             some = gone[start : start + _PORTION_MAX]
             deadline = time.monotonic() + _CALL_TIMEOUT_S
-            with home.recovering(deadline) as connection:
-                drop_decisions(connection, some, deadline)
+            home.purge.drop_decisions(some, deadline)
             self._metrics.collected.labels("decisions").inc(len(some))
         if noted.transactions.isdisjoint(now_running):
             del self._noted[home.id]
 
     def _prepared(self) -> set[str]:
         """Every group that is prepared on any shard. Raises ShardError if one cannot be asked."""
-        found = set()
+        found: set[str] = set()
         for shard in self._shards.all():
             deadline = time.monotonic() + _CALL_TIMEOUT_S
-            with shard.recovering(deadline) as connection:
-                for branch in list_prepared(connection, self._cluster, deadline):
-                    found.add(str(branch.gtrid))
+            found |= {str(branch.gtrid) for branch in shard.purge.list_prepared(deadline)}
         return found
 
 

@@ -16,10 +16,9 @@ from coordinator.recovery.branches import Unfinished as Group
 from coordinator.recovery.phased import PhasedResolver
 from coordinator.shards.registry import Shards
 from coordinator.telemetry.logs import few
-from shard_client.connection import ShardConnection
 from shard_client.errors import ShardError
-from shard_client.phases import PhaseRow, Unfinished, list_unfinished, read_phases
-from shard_client.prepared import list_prepared
+from shard_client.node import ShardCalls
+from shard_client.records import PhaseRow, Unfinished
 from shard_client.xid import Gtrid
 
 log = logging.getLogger(__name__)
@@ -87,12 +86,10 @@ class InDoubtScanner:
                 continue
             deadline = time.monotonic() + _CALL_TIMEOUT_S
             try:
-                with shard.recovering(deadline) as connection:
-                    prepared = list_prepared(connection, self._cluster, deadline)
-                    unfinished = list_unfinished(connection, self._cluster, deadline)
-                    rows = self._abandoned(connection, unfinished, around)
-            except ShardError as error:
-                self._shards.note(error)
+                prepared = shard.recovery.list_prepared(deadline)
+                unfinished = shard.recovery.list_unfinished(deadline)
+                rows = self._abandoned(shard.recovery, unfinished, around)
+            except ShardError:
                 is_complete = False
                 continue
             self.in_doubt[shard.id] = [
@@ -126,7 +123,7 @@ class InDoubtScanner:
         self._phased_resolver.add(*abandoned)
 
     def _abandoned(
-        self, connection: ShardConnection, unfinished: Sequence[Unfinished], around: Surroundings
+        self, calls: ShardCalls, unfinished: Sequence[Unfinished], around: Surroundings
     ) -> list[PhaseRow]:
         """What of this is to be finished here, and is not yet. Raises ShardError."""
         at_work = Counter(course.gtrid for course in self._phased_resolver.pool.unfinished())
@@ -138,7 +135,7 @@ class InDoubtScanner:
             for gtrid, count in there.items()
             if at_work[str(gtrid)] < count and whose_turn(gtrid, age_of(gtrid), around).is_mine
         ]
-        return read_phases(connection, mine, _CALL_TIMEOUT_S) if mine else []
+        return calls.read_phases(mine, _CALL_TIMEOUT_S) if mine else []
 
     def reasons_to_wait(self) -> list[str]:
         """Why what an earlier life left behind is not finished yet, as far as it can be; none when

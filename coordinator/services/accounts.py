@@ -8,16 +8,14 @@ from typing import NamedTuple, TypeVar
 
 from coordinator.shards.registry import Shards
 from ledger.model import Account, Entry, Refusal, Status
-from shard_client import accounts as on_shard
-from shard_client.accounts import AccountState, Terms
-from shard_client.connection import ShardConnection
 from shard_client.errors import (
     ClockAhead,
     ConnectionLost,
     ShardError,
     ShardUnavailable,
-    SlotMoved,
 )
+from shard_client.node import ShardCalls
+from shard_client.records import AccountState, Terms
 
 T = TypeVar("T")
 
@@ -63,9 +61,9 @@ class Accounts:
         return results
 
     def _open_some(self, shard: str, terms: list[Terms]) -> dict[str, Opened | ShardError]:
-        def open_(connection: ShardConnection, deadline: float) -> dict[str, Opened | ShardError]:
+        def open_(calls: ShardCalls, deadline: float) -> dict[str, Opened | ShardError]:
             now = time.time_ns() // 1000
-            states, new = on_shard.open_all(connection, terms, now, deadline)
+            states, new = calls.open_accounts(terms, now, deadline)
             return {name: Opened(state, shard, name in new) for name, state in states.items()}
 
         try:
@@ -76,7 +74,7 @@ class Accounts:
     def get(self, account: str) -> tuple[AccountState, str] | None:
         """An account and its shard; None if it does not exist."""
         shard = self._shards.shard_of(account)
-        found = self._on(shard, lambda c, deadline: on_shard.read(c, [account], deadline))
+        found = self._on(shard, lambda calls, deadline: calls.read_accounts([account], deadline))
         return (found[account], shard) if account in found else None
 
     def set_status(self, account: str, status: Status) -> tuple[AccountState | Refusal | None, str]:
@@ -84,7 +82,7 @@ class Accounts:
         shard = self._shards.shard_of(account)
         now = time.time_ns() // 1000
         changed = self._on(
-            shard, lambda c, deadline: on_shard.set_status(c, account, status, now, deadline)
+            shard, lambda calls, deadline: calls.change_status(account, status, now, deadline)
         )
         return changed, shard
 
@@ -92,24 +90,21 @@ class Accounts:
         self, account: str, after: int | None, limit: int, *, newest_first: bool
     ) -> list[Entry] | None:
         """A page of an account's statement; None if it does not exist."""
-
-        def read(connection: ShardConnection, deadline: float) -> list[Entry] | None:
-            if account not in on_shard.read(connection, [account], deadline):
-                return None
-            return on_shard.statement(
-                connection, account, after, limit, deadline, newest_first=newest_first
-            )
-
-        return self._on(self._shards.shard_of(account), read)
+        return self._on(
+            self._shards.shard_of(account),
+            lambda calls, deadline: calls.entries(
+                account, after, limit, deadline, newest_first=newest_first
+            ),
+        )
 
     def balance_at(self, account: str, at: int) -> tuple[Account, int] | None:
         """An account and its balance at a stamp, for good; None if it does not exist."""
         return self._on(
             self._shards.shard_of(account),
-            lambda c, deadline: on_shard.balance_at(c, account, at, deadline),
+            lambda calls, deadline: calls.balance_at(account, at, deadline),
         )
 
-    def _on(self, shard: str, call: Callable[[ShardConnection, float], T]) -> T:
+    def _on(self, shard: str, call: Callable[[ShardCalls, float], T]) -> T:
         """Do something on a shard that may be repeated, repeating it while locks collide."""
         lost: ConnectionLost | None = None
         tries = 0
@@ -117,14 +112,10 @@ class Accounts:
             tries += 1
             deadline = time.monotonic() + _CALL_TIMEOUT_S
             try:
-                with self._shards[shard].connection(deadline) as connection:
-                    return call(connection, deadline)
+                return call(self._shards[shard].reads, deadline)
             except ShardError as error:
-                self._shards.note(error)
                 if isinstance(error, ConnectionLost):
                     lost = error
-                if isinstance(error, SlotMoved):
-                    self._shards.look_again()
                 may_repeat = not isinstance(error, ShardUnavailable | ClockAhead)
                 if not may_repeat or tries == _TRIES or error.code == 1205:
                     # Of a try before nobody knows whether it has happened.

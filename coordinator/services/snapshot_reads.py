@@ -19,8 +19,6 @@ from typing import NamedTuple, TypeVar
 from coordinator.engine.in_flight import as_whole, hangs_on_step
 from coordinator.shards.registry import Shards
 from ledger.model import Account
-from shard_client import accounts as on_shard
-from shard_client.connection import Reply, ShardConnection
 from shard_client.errors import (
     ALL_SHARDS,
     ShardError,
@@ -30,8 +28,8 @@ from shard_client.errors import (
     TryAgain,
     is_busy,
 )
-from shard_client.phases import PhaseRow, StepRow, phases_to, read_steps
-from shard_client.shard import Shard
+from shard_client.node import ReadHold, ShardCalls
+from shard_client.records import Held, PhaseRow, StepRow
 
 T = TypeVar("T")
 
@@ -51,7 +49,7 @@ _IN_FRONT = "other reads of many accounts are in front of this one"
 # Shard -> its accounts among those that are read.
 Places = dict[str, list[str]]
 # Those with which a read holds its locks, by their shards.
-Connections = dict[str, ShardConnection]
+Holds = dict[str, ReadHold]
 
 
 class Moment(NamedTuple):
@@ -173,13 +171,11 @@ class Moments:
         """
         shard, deadline = self._shards.shard_of(account), time.monotonic() + _CALL_TIMEOUT_S
         try:
-            with self._shards[shard].connection(deadline) as connection:
-                on_shard.hold(connection, [account], deadline, in_line=True).get()
-                on_shard.release(connection, deadline).get()
+            self._shards[shard].reads.wait_until_free(account, deadline)
         except TryAgain as error:
             return isinstance(error, SlotMoved)
-        except ShardError as error:
-            self._shards.note(error)
+        except ShardError:
+            pass
         return True
 
     def _take_turn(self, request: _Request, give_up: float) -> bool:
@@ -260,8 +256,6 @@ class Moments:
             moment = self._see(places, in_line=in_line)
         except ShardError as error:
             self._shards.note(error)
-            if isinstance(error, SlotMoved):
-                self._shards.look_again()
             spoilt = places.get(error.shard, [])
             left = [request for request in requests if request.names.isdisjoint(spoilt)]
             for request in requests:
@@ -286,33 +280,30 @@ class Moments:
         """Lock all, read all, let all go. Raises ShardError."""
         deadline = time.monotonic() + _CALL_TIMEOUT_S
         names = sorted(places)
-        shards: dict[str, Shard] = {}
-        connections: Connections = {}
+        holds: Holds = {}
         try:
             for name in names:
-                shards[name] = self._shards[name]
-                connections[name] = shards[name].take(deadline)
-            held = _hold_all(places, connections, deadline, in_line=in_line)
+                holds[name] = self._shards[name].hold(deadline)
+            held = _hold_all(places, holds, deadline, in_line=in_line)
             accounts = {name: account for some in held for name, account in some.accounts.items()}
             leaving = [row for some in held for row in some.phases]
-            arriving, unknown = self._arriving(accounts, connections, deadline)
+            arriving, unknown = self._arriving(accounts, holds, deadline)
             rows = list({row.attempt: row for row in [*leaving, *arriving]}.values())
-            steps = self._steps(rows, unknown, connections, deadline)
-            replies = [on_shard.release(connections[name], deadline) for name in names]
+            steps = self._steps(rows, unknown, holds, deadline)
+            replies = [holds[name].release(deadline) for name in names]
             for reply in replies:
                 reply.get()
-            busy = _busy(places, connections, accounts, deadline)
-            return Moment(accounts, busy, rows, steps, unknown)
+            busy = _busy(places, holds, accounts, deadline)
         except BaseException:
-            for connection in connections.values():
-                connection.close()
+            for hold in holds.values():
+                hold.abandon()
             raise
-        finally:
-            for name, connection in connections.items():
-                shards[name].give(connection)
+        for hold in holds.values():
+            hold.give_back()
+        return Moment(accounts, busy, rows, steps, unknown)
 
     def _arriving(
-        self, accounts: dict[str, Account], connections: Connections, deadline: float
+        self, accounts: dict[str, Account], holds: Holds, deadline: float
     ) -> tuple[list[PhaseRow], dict[str, ShardError]]:
         """The unfinished transfers to those of these accounts that expect some, from all shards:
         what is paid there counts here, though it has not been received. And what is unknown.
@@ -322,9 +313,8 @@ class Moments:
             return [], {}
         said, away = self._ask(
             {shard.id for shard in self._shards.all()},
-            lambda _, connection: phases_to(connection, names, deadline),
-            connections,
-            deadline,
+            lambda _, shard: shard.phases_to(names, deadline),
+            holds,
         )
         rows = [row for some in said.values() for row in some]
         return rows, {name: error for error in away.values() for name in names}
@@ -333,7 +323,7 @@ class Moments:
         self,
         rows: list[PhaseRow],
         unknown: dict[str, ShardError],
-        connections: Connections,
+        holds: Holds,
         deadline: float,
     ) -> list[StepRow]:
         """How far these transfers are on the shards of their destinations. Where one cannot be
@@ -343,15 +333,14 @@ class Moments:
         asked: dict[str, list[PhaseRow]] = defaultdict(list)
         for row in rows:
             shard = self._shards.shard_of(row.transfer.destination)
-            if shard in connections or hangs_on_step(row):
+            if shard in holds or hangs_on_step(row):
                 asked[shard].append(row)
         said, away = self._ask(
             asked,
-            lambda shard, connection: read_steps(
-                connection, [row.transfer.id for row in asked[shard]], deadline
+            lambda name, shard: shard.read_steps(
+                [row.transfer.id for row in asked[name]], deadline
             ),
-            connections,
-            deadline,
+            holds,
         )
         for shard, error in away.items():
             unknown.update((row.transfer.source, error) for row in asked[shard])
@@ -360,9 +349,8 @@ class Moments:
     def _ask(
         self,
         shards: Iterable[str],
-        call: Callable[[str, ShardConnection], Reply[T]],
-        connections: Connections,
-        deadline: float,
+        call: Callable[[str, ReadHold | ShardCalls], T],
+        holds: Holds,
     ) -> tuple[dict[str, T], dict[str, ShardError]]:
         """What shards say; and why those cannot be asked that hold nothing of this read. One that
         does spoils the read: raises ShardError.
@@ -370,39 +358,31 @@ class Moments:
         said: dict[str, T] = {}
         away: dict[str, ShardError] = {}
         for name in sorted(shards):
-            if name in connections:
-                said[name] = call(name, connections[name]).get()
+            if name in holds:
+                said[name] = call(name, holds[name])
                 continue
             try:
-                with self._shards[name].connection(deadline) as connection:
-                    said[name] = call(name, connection).get()
+                said[name] = call(name, self._shards[name].reads)
             except ShardError as error:
-                self._shards.note(error)
                 away[name] = error
         return said, away
 
 
-def _hold_all(
-    places: Places, connections: Connections, deadline: float, *, in_line: bool
-) -> list[on_shard.Held]:
+def _hold_all(places: Places, holds: Holds, deadline: float, *, in_line: bool) -> list[Held]:
     """Lock and read on all shards: at once without waiting, or in line, one by one in the global
     order of shards and accounts, so that nobody waits in a circle.
     """
     if in_line:
         return [
-            on_shard.hold(connections[name], places[name], deadline, in_line=True).get()
-            for name in sorted(places)
+            holds[name].lock(places[name], deadline, in_line=True).get() for name in sorted(places)
         ]
-    replies = [
-        on_shard.hold(connections[name], names, deadline, in_line=False)
-        for name, names in places.items()
-    ]
+    replies = [holds[name].lock(names, deadline, in_line=False) for name, names in places.items()]
     return [reply.get() for reply in replies]
 
 
 def _busy(
     places: Places,
-    connections: Connections,
+    holds: Holds,
     found: dict[str, Account],
     deadline: float,
 ) -> set[str]:
@@ -411,5 +391,5 @@ def _busy(
     for name, accounts in places.items():
         missing = [account for account in accounts if account not in found]
         if missing:
-            busy |= on_shard.read(connections[name], missing, deadline).keys()
+            busy |= holds[name].read_accounts(missing, deadline).keys()
     return busy

@@ -24,9 +24,8 @@ from ledger.errors import Bug
 from ledger.ids import slot_of_transfer
 from ledger.model import Transfer
 from shard_client.errors import ShardError
-from shard_client.phases import PENDING as UNSETTLED
-from shard_client.prepared import DecisionOutcome, read_decisions
-from shard_client.transfers import StoredTransfer, Undecided, probe
+from shard_client.records import PENDING as UNSETTLED
+from shard_client.records import DecisionOutcome, StoredTransfer, Undecided
 from shard_client.xid import Gtrid
 
 log = logging.getLogger(__name__)
@@ -148,10 +147,8 @@ class Transfers:
         deadline = time.monotonic() + _LOOK_S
         for shard, asked in places.items():
             try:
-                with self._shards[shard].connection(deadline) as connection:
-                    found = probe(connection, list(asked), deadline)
-            except ShardError as error:
-                self._shards.note(error)
+                found = self._shards[shard].reads.find_transfers(list(asked), deadline)
+            except ShardError:
                 continue
             for id_, what in found.items():
                 # The group that was to write it last is known to have been undone: its rows are
@@ -192,12 +189,8 @@ class Transfers:
     def _probe(self, transfer: str) -> StoredTransfer | Undecided | None:
         """What stands of a transfer on its shard. Raises ShardError."""
         deadline = time.monotonic() + _CALL_TIMEOUT_S
-        try:
-            with self._shards[self._shard_of(transfer)].connection(deadline) as connection:
-                return probe(connection, [transfer], deadline).get(transfer)
-        except ShardError as error:
-            self._shards.note(error)
-            raise
+        shard = self._shards[self._shard_of(transfer)]
+        return shard.reads.find_transfers([transfer], deadline).get(transfer)
 
     def _ask_home(self, stored: StoredTransfer, deadline: float) -> StoredTransfer | Pending:
         """The outcome of a transfer whose branch is not finished: what the group's home says.
@@ -207,12 +200,8 @@ class Transfers:
         gtrid = Gtrid.parse(stored.gtrid)
         if gtrid is None or stored.status == UNSETTLED:
             return PENDING
-        try:
-            with self._shards[gtrid.home].connection(deadline) as home:
-                decision = read_decisions(home, [stored.gtrid], deadline).get(stored.gtrid)
-        except ShardError as error:
-            self._shards.note(error)
-            raise
+        home = self._shards[gtrid.home].reads
+        decision = home.read_decisions([stored.gtrid], deadline).get(stored.gtrid)
         if decision is DecisionOutcome.COMMITTED:
             return stored
         # Meanwhile it may have been finished, and its decision collected.

@@ -1,7 +1,7 @@
 """Where a shard is, and as whom to log in there."""
 
 from coordinator.settings import Settings, SettingsError
-from shard_client.connection import Address
+from shard_client.address import Address
 from shard_client.shard_map import ShardAddress
 from shard_client.tls import Tls
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from shard_client.branch import STAMP_AHEAD_MAX_US
 from shard_client.errors import ShardError, ShardUnavailable
-from shard_client.shard import Shard
+from shard_client.node import ShardNode
+from shard_client.records import STAMP_AHEAD_MAX_US
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class ClockWatch:
     machine's is seen without asking anybody.
     """
 
-    def __init__(self, shards: Callable[[], list[Shard]]) -> None:
+    def __init__(self, shards: Callable[[], list[ShardNode]]) -> None:
         self._shards = shards
         self.trouble: str | None = None
         self._wake = threading.Event()
@@ -150,7 +150,7 @@ class ClockWatch:
                 list(pool.map(_read, shards))
 
 
-def _read(shard: Shard) -> None:
+def _read(shard: ShardNode) -> None:
     try:
         shard.read_clock()
     except ShardError as error:

@@ -5,7 +5,7 @@ import threading
 import time
 
 from shard_client.errors import ShardError
-from shard_client.shard import Shard
+from shard_client.node import ShardNode
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ _CHECK_INTERVAL_S = 30.0
 class Probe:
     """A thread of its own for each shard, so that none waits for another."""
 
-    def __init__(self, shard: Shard) -> None:
+    def __init__(self, shard: ShardNode) -> None:
         self.shard = shard
         self._wake = threading.Event()
         self._is_stopping = False

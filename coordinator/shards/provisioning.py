@@ -14,21 +14,17 @@ from coordinator.settings import Settings, SettingsError
 from coordinator.shards.addresses import admin_address, service_address
 from coordinator.shards.clocks import judge
 from ledger.ids import SLOT_COUNT
-from shard_client.admin import Login, make_shard, may_change_own_password
+from shard_client.admin import Login, make_shard
 from shard_client.checks import (
     Holding,
     Identity,
     ServerCheck,
-    check_server,
     look,
-    owned_slots,
-    verify_identity,
 )
-from shard_client.connection import ShardConnection
 from shard_client.errors import ShardError
+from shard_client.reader import Reader
 from shard_client.remedies import explained
 from shard_client.shard_map import ShardAddress, ShardMap, SlotRange
-from shard_client.trial import try_branch, try_writes
 
 T = TypeVar("T")
 
@@ -239,31 +235,28 @@ def _check(
     """The state of a shard, and by how much its clock shows more than the monotonic one."""
     where, refuses = str(address), settings.mysql.weak_durability == "refuse"
     found: ServerCheck | None = None
-    try:
-        connection = ShardConnection(service_address(settings, shard, address), _TIMEOUT_S, 60)
-    except ShardError as error:
-        # A server that gives a reason is there.
-        is_there = 1000 <= error.code < 2000 or error.code >= 3000
-        return ShardCheck(shard, where, is_there, "", [explained(error)], []), None
     problems, notes = [], []
-    with closing(connection):
-        version = connection.server_version
+    with closing(Reader(service_address(settings, shard, address), settings.cluster.id)) as reader:
+        try:
+            version = reader.server_version()
+        except ShardError as error:
+            # A server that gives a reason is there.
+            is_there = 1000 <= error.code < 2000 or error.code >= 3000
+            return ShardCheck(shard, where, is_there, "", [explained(error)], []), None
         deadline = time.monotonic() + _TIMEOUT_S
         try:
-            verify_identity(connection, settings.cluster.id, address.server_uuid, deadline)
-            found = check_server(connection, deadline)
+            found = reader.check_server(address.server_uuid, deadline)
             problems += found.problems + (found.weak if refuses else [])
             notes += [] if refuses else found.weak
-            notes += [_CHANGEABLE] if may_change_own_password(connection, deadline) else []
-            owned, mapped = owned_slots(connection, deadline), published.ranges_of(shard)
+            notes += [_CHANGEABLE] if reader.may_change_own_password(deadline) else []
+            owned, mapped = reader.owned_slots(deadline), published.ranges_of(shard)
             if owned != mapped:
                 problems.append(
                     f"it owns {shown_ranges(owned)}, the shard map gives it {shown_ranges(mapped)};"
                     " it takes transfers for what it owns alone"
                 )
             if not problems:
-                try_writes(connection, settings.cluster.id, deadline)
-                try_branch(connection, settings.cluster.id, deadline)
+                reader.try_all(deadline)
         except ShardError as error:
             problems.append(explained(error))
     offset_s = found.clock_offset_s if found else None

@@ -17,7 +17,9 @@ from shard_client.errors import (
     Hurried,
     ShardError,
     ShardUnavailable,
+    SlotMoved,
 )
+from shard_client.node import ShardNode
 from shard_client.shard import Limits, Shard
 from shard_client.shard_map import ShardMap
 
@@ -108,6 +110,7 @@ class Shards:
                 limits,
                 refuse_weak_durability=settings.mysql.weak_durability == "refuse",
                 clock_problem=partial(self.clocks.problem_of, name),
+                note=self.note,
             )
         retired = [shard for name, shard in self._shards.items() if shards.get(name) is not shard]
         self._shards, self._map = shards, new
@@ -119,14 +122,14 @@ class Shards:
     def shard_of(self, account: str) -> str:
         return self.map.shard_of(account)
 
-    def __getitem__(self, shard: str) -> Shard:
+    def __getitem__(self, shard: str) -> ShardNode:
         """Raises ShardUnavailable if the map does not have it."""
         try:
             return self._shards[shard]
         except KeyError:
             raise ShardUnavailable(shard, "the shard map does not have it") from None
 
-    def all(self) -> list[Shard]:
+    def all(self) -> list[ShardNode]:
         return list(self._shards.values())
 
     def _look_after(self) -> None:
@@ -162,8 +165,11 @@ class Shards:
 
     def note(self, error: ShardError) -> None:
         """Learn from an error: give up the shard if it is in trouble, until a probe says that it is
-        not; let a probe look whether it is, if that is open.
+        not; let a probe look whether it is, if that is open. If a slot has moved, the map is read
+        again.
         """
+        if isinstance(error, SlotMoved):
+            self.look_again()
         shard = self._shards.get(error.shard)
         if shard is None:
             return

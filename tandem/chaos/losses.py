@@ -9,9 +9,8 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 
-from shard_client.connection import ShardConnection
 from shard_client.errors import ShardError
-from shard_client.prepared import DecisionOutcome, PreparedBranch, finish, read_decisions
+from shard_client.records import DecisionOutcome, PreparedBranch
 from tandem.chaos.faults import Hands
 from tandem.chaos.oracles import Violation, check_loss
 from tandem.chaos.tasks import Task
@@ -61,18 +60,15 @@ class Hand:
         """Roll a branch back if its group was committed. Raises ShardError."""
         gtrid = str(branch.gtrid)
         deadline = time.monotonic() + _CALL_TIMEOUT_S
-        with closing(self._connection(branch.gtrid.home)) as home:
-            decided = read_decisions(home, [gtrid], deadline)
+        with closing(self._prepared.reader(branch.gtrid.home, _CALL_TIMEOUT_S)) as home:
+            decided = home.read_decisions([gtrid], deadline)
         if decided.get(gtrid) is not DecisionOutcome.COMMITTED:
             return False
-        with closing(self._connection(branch.shard)) as connection:
-            finish(connection, [(gtrid, DecisionOutcome.ABORTED)], deadline)
+        with closing(self._prepared.reader(branch.shard, _CALL_TIMEOUT_S)) as shard:
+            shard.finish([(gtrid, DecisionOutcome.ABORTED)], deadline)
         self.losses += 1
         self._tell(f"rolled back by hand, though decided: {gtrid} on {branch.shard}")
         return True
-
-    def _connection(self, shard: str) -> ShardConnection:
-        return ShardConnection(self._prepared.address(shard), _CALL_TIMEOUT_S, 60)
 
     def _await_notice(self, lost: PreparedBranch) -> None:
         gtrid, give_up = str(lost.gtrid), time.monotonic() + NOTICE_S

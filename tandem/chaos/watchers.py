@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 from coordinator.cluster import read_map
 from coordinator.settings import Settings
 from coordinator.shards.addresses import service_address
-from shard_client.connection import Address, ShardConnection
 from shard_client.errors import ShardError
-from shard_client.phases import Unfinished, list_unfinished
-from shard_client.prepared import PreparedBranch, list_prepared
+from shard_client.reader import Reader
+from shard_client.records import PreparedBranch, Unfinished
 from tandem.chaos.history import Reply
 from tandem.chaos.oracles import Violation, check_balances, check_in_view
 from tandem.chaos.tasks import Task
@@ -71,8 +70,9 @@ class Prepared:
         shards = read_map(settings).shards
         self._addresses = {n: service_address(settings, n, shards[n]) for n in shards}
 
-    def address(self, shard: str) -> Address:
-        return self._addresses[shard]
+    def reader(self, shard: str, timeout_s: float = _SHARD_TIMEOUT_S) -> Reader:
+        """For asking a shard by a connection; to be closed."""
+        return Reader(self._addresses[shard], self._cluster, timeout_s)
 
     def look(self) -> tuple[Branches, set[str]]:
         """The prepared branches of this cluster, what its phase tables have, and the shards that
@@ -94,16 +94,12 @@ class Prepared:
             yield from self._list(shard)
 
     def _unfinished(self, shard: str) -> list[Unfinished]:
-        address = self._addresses[shard]
-        with closing(ShardConnection(address, _SHARD_TIMEOUT_S, 60)) as connection:
-            deadline = time.monotonic() + _SHARD_TIMEOUT_S
-            return list_unfinished(connection, self._cluster, deadline)
+        with closing(self.reader(shard)) as reader:
+            return reader.list_unfinished(time.monotonic() + _SHARD_TIMEOUT_S)
 
     def _list(self, shard: str) -> list[PreparedBranch]:
-        address = self._addresses[shard]
-        with closing(ShardConnection(address, _SHARD_TIMEOUT_S, 60)) as connection:
-            deadline = time.monotonic() + _SHARD_TIMEOUT_S
-            return list_prepared(connection, self._cluster, deadline)
+        with closing(self.reader(shard)) as reader:
+            return reader.list_prepared(time.monotonic() + _SHARD_TIMEOUT_S)
 
 
 class Watchers:

@@ -49,7 +49,7 @@ class Begun:
         course = self.course
         shard = self._town.shard_of(course.where)
         with closing(connect(self._town.cluster, shard)) as connection:
-            visit = Visit(connection, self.gtrid, is_local=True)
+            visit = Visit(connection, self.gtrid)
             found = visit.enter(wanted([course]), self._deadline).get()
             now = time.time_ns() // 1000
             if course.place.task is Task.BEGIN:

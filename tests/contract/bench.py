@@ -14,11 +14,13 @@ from coordinator.engine.tickets import Latch, Ticket
 from coordinator.shards.addresses import service_address
 from ledger.ids import slot_of, transfer_id
 from ledger.model import Transfer
-from shard_client.accounts import Terms, open_all
-from shard_client.branch import Branch, Locked
-from shard_client.connection import Address, ShardConnection
+from shard_client.accounts import open_all
+from shard_client.address import Address
+from shard_client.branch import Branch
+from shard_client.connection import ShardConnection
 from shard_client.errors import ShardError
-from shard_client.prepared import DecisionOutcome, finish, read_decisions
+from shard_client.prepared import finish, read_decisions
+from shard_client.records import DecisionOutcome, Locked, Terms
 from shard_client.shard_map import ShardAddress
 from shard_client.xid import Gtrid
 from tests.cluster import Cluster, wait_until

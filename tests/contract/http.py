@@ -20,8 +20,9 @@ from coordinator.engine.tickets import Latch, Ticket
 from coordinator.http.openapi import document
 from ledger.ids import slot_of, transfer_id
 from ledger.model import Transfer
+from shard_client.address import Address
 from shard_client.branch import Branch
-from shard_client.connection import Address, ShardConnection
+from shard_client.connection import ShardConnection
 from shard_client.xid import Gtrid
 from tests.cluster import Cluster
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pymysql
 
+from shard_client.address import Address
 from shard_client.admin import Login, make_shard
-from shard_client.connection import Address, ShardConnection
+from shard_client.connection import ShardConnection
 from tandem.local.cluster import LocalCluster, Options
 from tandem.local.servers import Engine
 from tests.cluster import wait_until

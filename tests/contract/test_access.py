@@ -21,7 +21,8 @@ import pytest
 
 from coordinator.http.access import SCOPES, is_public
 from coordinator.security.tokens import Scope, add, new_token, table_of
-from shard_client.connection import Address, ShardConnection
+from shard_client.address import Address
+from shard_client.connection import ShardConnection
 from shard_client.errors import ShardUnavailable
 from tests.certificates import Authority
 from tests.cluster import Cluster, wait_until

@@ -6,9 +6,10 @@ import time
 import pytest
 
 from ledger.ids import slot_of
-from shard_client.accounts import Terms, open_all
-from shard_client.branch import Branch, Writes
+from shard_client.accounts import open_all
+from shard_client.branch import Branch
 from shard_client.errors import TryAgain
+from shard_client.records import Terms, Writes
 from tests.cluster import wait_until
 from tests.contract.bench import Bench, now, soon
 

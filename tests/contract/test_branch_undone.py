@@ -3,10 +3,10 @@
 import pytest
 
 from ledger.model import Account, Entry
-from shard_client.branch import Branch, Writes
+from shard_client.branch import Branch
 from shard_client.errors import DuplicateRow, ShardError, StatementRefused
 from shard_client.prepared import list_prepared
-from shard_client.transfers import StoredTransfer
+from shard_client.records import StoredTransfer, Writes
 from tests.cluster import wait_until
 from tests.contract.bench import Bench, now, soon
 

@@ -15,7 +15,7 @@ from flask.testing import FlaskClient
 
 import shard_client.shard
 from coordinator.engine.in_flight import Course, begin, begin_of
-from coordinator.engine.participants import Participants
+from coordinator.engine.participants import LocalTransactions
 from coordinator.engine.tickets import Latch, Ticket
 from coordinator.http.app import create_app
 from coordinator.telemetry.tracing import GroupTrace
@@ -24,7 +24,6 @@ from ledger.ids import transfer_id
 from ledger.model import Transfer
 from shard_client.connection import ShardConnection
 from shard_client.errors import ClockAhead, ShardUnavailable
-from shard_client.phases import Visit
 from shard_client.xid import Gtrid
 from tests.cluster import Cluster, wait_until
 from tests.contract.http import Town, visit, wish
@@ -227,7 +226,7 @@ def test_what_has_begun_waits_for_the_clock_at_each_step(
 def _begin(process: Process, course: Course) -> None:
     gtrid = Gtrid.parse(course.gtrid)
     assert gtrid is not None
-    parties = Participants(process.shards, gtrid, process.metrics, GroupTrace(), Visit)
+    parties = LocalTransactions(process.shards, gtrid, process.metrics, GroupTrace())
     with parties.used():
         found = process._visits.enter(parties, {"s1": [course]})["s1"]
         now = time.time_ns() // 1000

@@ -15,7 +15,8 @@ from ledger.ids import transfer_id
 from ledger.model import Account, Posting, Transfer
 from shard_client.connection import Reply
 from shard_client.errors import ConnectionLost
-from shard_client.phases import Visit, VisitWrites
+from shard_client.phases import Visit
+from shard_client.records import VisitWrites
 from tests.bank import Bank, client
 from tests.cluster import Cluster
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from coordinator.engine.in_flight import Course, Place, Task, begin, begin_of, taken_over
-from coordinator.engine.participants import Participants
+from coordinator.engine.participants import LocalTransactions
 from coordinator.engine.tickets import Latch, Ticket
 from coordinator.protocols import saga
 from coordinator.protocols import try_confirm_cancel as tcc
@@ -22,7 +22,7 @@ from coordinator.wiring import Process
 from ledger.ids import transfer_id
 from ledger.model import Transfer
 from shard_client.errors import DuplicateRow, TryAgain
-from shard_client.phases import Visit, read_phases
+from shard_client.phases import read_phases
 from shard_client.xid import Gtrid
 from tests.cluster import Cluster
 from tests.contract.http import Town, is_problem, visit
@@ -64,8 +64,8 @@ class Stage:
         id_ = transfer_id(self.alice, "k")
         transfer = Transfer(id_, "k", self.alice, to, AMOUNT, "EUR", None, protocol, now)
         course = begin_of(Ticket(transfer, 0.0, Latch(1), None), str(self.gtrid), 0.0)
-        parties = Participants(
-            self.process.shards, self.gtrid, self.process.metrics, GroupTrace(), Visit
+        parties = LocalTransactions(
+            self.process.shards, self.gtrid, self.process.metrics, GroupTrace()
         )
         found = self.visits.enter(parties, {"s1": [course]})["s1"]
         planned, _ = begin([course], found, now, now)

@@ -10,15 +10,9 @@ import pytest
 from shard_client import prepared
 from shard_client.connection import ShardConnection
 from shard_client.errors import DuplicateRow, ShardError, TryAgain, UnknownBranch
-from shard_client.prepared import (
-    DecisionOutcome,
-    Look,
-    PreparedBranch,
-    end_sessions_of,
-    list_prepared,
-    read_decisions,
-)
-from shard_client.transfers import Undecided, make_durable, probe
+from shard_client.prepared import end_sessions_of, list_prepared, read_decisions
+from shard_client.records import DecisionOutcome, Look, PreparedBranch, Undecided
+from shard_client.transfers import make_durable, probe
 from shard_client.xid import Gtrid
 from tests.cluster import wait_until
 from tests.contract.bench import Bench, now, soon

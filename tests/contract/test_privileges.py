@@ -8,9 +8,10 @@ import pytest
 
 from coordinator.auditing.audit import audit
 from coordinator.shards.provisioning import provision
-from shard_client.admin import Login, make_shard, may_change_own_password
-from shard_client.checks import check_server
-from shard_client.connection import Address, ShardConnection
+from shard_client.address import Address
+from shard_client.admin import Login, make_shard
+from shard_client.checks import check_server, may_change_own_password
+from shard_client.connection import ShardConnection
 from shard_client.errors import ShardError, ShardUnavailable
 from shard_client.prepared import list_prepared
 from shard_client.schema import tables

@@ -7,7 +7,6 @@ import pytest
 
 from ledger.model import Refusal, Status
 from shard_client.accounts import (
-    Terms,
     balance_at,
     hold,
     open_all,
@@ -18,6 +17,7 @@ from shard_client.accounts import (
     statement,
 )
 from shard_client.errors import DuplicateRow, SlotMoved, TryAgain
+from shard_client.records import Terms
 from tests.cluster import wait_until
 from tests.contract.bench import Bench, now, soon
 

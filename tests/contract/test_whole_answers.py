@@ -11,11 +11,11 @@ import pytest
 from ledger.model import Status
 from shard_client import accounts, collect, phases, prepared, transfers
 from shard_client import statements as sql
-from shard_client.accounts import Terms
 from shard_client.audit import Snapshot
 from shard_client.connection import ShardConnection
 from shard_client.errors import ShardUnavailable, TooLarge, TryAgain
-from shard_client.phases import PhaseChange, Visit, VisitWrites, Wanted
+from shard_client.phases import Visit
+from shard_client.records import PhaseChange, Terms, VisitWrites, Wanted
 from tests.contract.bench import Bench, now, soon
 from tests.contract.lone import CLUSTER, Lone
 
@@ -76,7 +76,7 @@ def test_a_lock_packet_that_was_cut(bench: Bench, variable: str) -> None:
     existing.connection.query(["SET SESSION sql_select_limit = 2"], soon())
     with pytest.raises(ShardUnavailable, match="sql_select_limit is 2"):
         existing.existing(names, soon()).get()
-    visit = Visit(bench.connect(), str(bench.gtrid()), is_local=True)
+    visit = Visit(bench.connect(), str(bench.gtrid()))
     visit.connection.query(["SET SESSION sql_select_limit = 2"], soon())
     some = set(names)
     with pytest.raises(ShardUnavailable, match="sql_select_limit is 2"):
@@ -99,7 +99,7 @@ def test_what_somebody_else_has_changed_is_not_overwritten_whatever_the_limit(lo
     """A SELECT of no rows is not even looked at; so the comparison is none."""
     with closing(lone.connect()) as connection:
         connection.query(["SET SESSION sql_select_limit = 0"], soon())
-        visit, writes = Visit(connection, "g", is_local=True), VisitWrites()
+        visit, writes = Visit(connection, "g"), VisitWrites()
         writes.changed.append(PhaseChange(("no such transfer", "g"), "trying", None))
         with pytest.raises(TryAgain):
             visit.leave(writes, soon()).get()

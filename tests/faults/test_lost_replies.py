@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from coordinator.engine.tickets import Latch, Settled, State, Ticket
-from coordinator.recovery import branches as recovery
 from coordinator.wiring import Process
 from ledger.ids import transfer_id
 from ledger.model import Transfer
+from shard_client import prepared
 from shard_client.branch import Branch
 from shard_client.errors import ConnectionLost
 from tests.bank import Bank
@@ -131,13 +131,13 @@ def test_nothing_of_its_batch_overtakes_it(
     bank = Bank(any_cluster, 6)
     alice, bob, carol, dave, *others = bank.accounts
     may_ask = threading.Event()
-    real = recovery.arbitrate
+    real = prepared.arbitrate
 
     def arbitrate(*args: Any) -> object:
         assert may_ask.wait(20)
         return real(*args)
 
-    monkeypatch.setattr(recovery, "arbitrate", arbitrate)
+    monkeypatch.setattr(prepared, "arbitrate", arbitrate)
     hits = sabotage(monkeypatch, "decide", "s1", late=False)
     batch, latch = object(), Latch(2)
 

@@ -20,9 +20,9 @@ from coordinator.shards.provisioning import provision
 from coordinator.wiring import Process
 from ledger.ids import transfer_id
 from ledger.model import Transfer
-from shard_client.accounts import Terms
 from shard_client.branch import Branch
 from shard_client.errors import ConnectionLost
+from shard_client.records import Terms
 from shard_client.shard_map import ShardAddress, ShardMap
 from shard_client.xid import Gtrid
 from tandem.local.cluster import LocalCluster, Options

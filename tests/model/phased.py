@@ -24,9 +24,7 @@ from ledger.chain import first_link
 from ledger.decide import change_status
 from ledger.ids import SLOT_COUNT, transfer_id
 from ledger.model import Account, Refusal, Status, Transfer
-from shard_client.branch import Locked
-from shard_client.phases import PENDING, Found, PhaseRow, StepRow
-from shard_client.transfers import StoredTransfer
+from shard_client.records import PENDING, Found, Locked, PhaseRow, StepRow, StoredTransfer
 from tests.model.explore import Move
 
 AMOUNT, FUNDS = 5, 5

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Set
 from coordinator.protocols import recovery as product
 from coordinator.protocols.recovery import Verdict
 from coordinator.protocols.two_phase_commit import Event, Phase, step
-from shard_client.prepared import DecisionOutcome, Look
+from shard_client.records import DecisionOutcome, Look
 from tests.model.explore import Move
 from tests.model.steps import make_safe, wait_again
 from tests.model.world import (

@@ -14,7 +14,7 @@ from coordinator.protocols.phased import PhasedProtocol, Reaction
 from ledger.decide import Move
 from ledger.errors import Bug
 from ledger.model import Status
-from shard_client.phases import VisitWrites
+from shard_client.records import VisitWrites
 from tests.model.explore import explore
 from tests.model.phased import Phased, Setting
 

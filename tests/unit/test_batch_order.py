@@ -15,8 +15,7 @@ from coordinator.engine.tickets import Group, Ticket
 from ledger.decide import decide
 from ledger.ids import SLOT_COUNT
 from ledger.model import Account, Posting, Status
-from shard_client.branch import Locked
-from shard_client.phases import Found, PhaseRow, StepRow
+from shard_client.records import Found, Locked, PhaseRow, StepRow
 from tests.unit.books import NOW, account
 from tests.unit.tickets import ANSWER, Shards, queue, ticket
 

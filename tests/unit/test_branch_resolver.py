@@ -8,7 +8,7 @@ from coordinator.settings import Settings
 from coordinator.shards.registry import Shards
 from coordinator.telemetry.metrics import Metrics
 from coordinator.telemetry.tracing import Tracer
-from shard_client.prepared import DecisionOutcome
+from shard_client.records import DecisionOutcome
 from shard_client.xid import Gtrid
 
 GTRID = Gtrid("tandem", "s1", "c1", 1, 2)

@@ -6,8 +6,7 @@ from coordinator.operations.trace import Known, judge_decision, judge_part
 from coordinator.operations.trace_values import Decision, Outcome, Stage
 from ledger.model import Transfer
 from shard_client.errors import ShardUnavailable
-from shard_client.prepared import DecisionOutcome, Look
-from shard_client.transfers import StoredTransfer
+from shard_client.records import DecisionOutcome, Look, StoredTransfer
 from shard_client.xid import Gtrid
 
 AWAY = ShardUnavailable("s1", "cannot be reached")

@@ -1,4 +1,4 @@
-"""What is answered to a key that was seen before, and what waits: a fake shard is asked again."""
+"""What is answered to a key that was seen before, and what waits, when a shard is asked again."""
 
 import json
 from collections.abc import Iterator
@@ -9,11 +9,11 @@ from coordinator.engine.known import answer_known, known_answer
 from coordinator.engine.tickets import Excuse, NotDone, Refused, Settled, Ticket
 from coordinator.shards.registry import Shards
 from ledger.model import Reason
+from shard_client.calls import MySqlCalls
 from shard_client.connection import Result
 from shard_client.errors import ShardError, ShardUnavailable
-from shard_client.phases import PENDING
+from shard_client.records import PENDING, StoredTransfer
 from shard_client.statements import TOUCH
-from shard_client.transfers import StoredTransfer
 from tests.unit.tickets import queue, ticket
 
 AWAY = ShardUnavailable("s1", "it does not answer")
@@ -27,12 +27,18 @@ class FakeShard:
     def __init__(self, *rows: StoredTransfer, is_durable_before_visible: bool = True) -> None:
         self.rows = list(rows)
         self.is_durable_before_visible = is_durable_before_visible
+        self.recovery = MySqlCalls("tests", self._session)
         self.fails_to_read = self.fails_to_write = False
         self.asked: list[str] = []
+        self.noted: list[ShardError] = []
 
     @contextmanager
-    def recovering(self, deadline: float) -> Iterator["FakeShard"]:
-        yield self
+    def _session(self, deadline: float) -> Iterator["FakeShard"]:
+        try:
+            yield self
+        except ShardError as error:
+            self.noted.append(error)
+            raise
 
     def query(self, statements: list[str], deadline: float) -> list[Result]:
         self.asked += statements
@@ -46,10 +52,10 @@ class FakeShard:
 class FakeShards(dict[str, FakeShard]):
     def __init__(self, **shards: FakeShard) -> None:
         super().__init__(shards)
-        self.noted: list[ShardError] = []
 
-    def note(self, error: ShardError) -> None:
-        self.noted.append(error)
+    @property
+    def noted(self) -> list[ShardError]:
+        return [error for shard in self.values() for error in shard.noted]
 
 
 def asked(key: str, source: str = "1a") -> Ticket:

@@ -11,7 +11,7 @@ from coordinator.engine.tickets import Excuse, NotDone, Refused, Settled, outcom
 from coordinator.services.transfers import PENDING
 from coordinator.telemetry.metrics import Metrics, _observe
 from ledger.model import Reason, Refusal, Transfer
-from shard_client.transfers import StoredTransfer
+from shard_client.records import StoredTransfer
 
 TRANSFER = Transfer("t", "k", "a", "b", 5, "EUR", None, "xa", 1)
 COMMITTED = StoredTransfer(TRANSFER, "g", "committed", None, None, 2)

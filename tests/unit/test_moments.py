@@ -22,7 +22,7 @@ from shard_client.errors import (
     StatementRefused,
     TryAgain,
 )
-from shard_client.phases import PhaseRow
+from shard_client.records import PhaseRow
 
 Seen = dict[str, Account]
 

@@ -5,7 +5,7 @@ import threading
 from types import SimpleNamespace
 from typing import Any
 
-from coordinator.engine.participants import Participants
+from coordinator.engine.participants import GroupBranches, Participants
 
 
 class Silent:
@@ -25,16 +25,16 @@ class Reply:
 
 def test_two_that_are_slow_together_are_both_heard() -> None:
     """Half a second of silence is not the end of who answers while another one is read."""
-    parties: Participants[Any] = Participants(
+    parties: Participants[Any] = GroupBranches(
         Silent(), SimpleNamespace(home="s1"), Silent(), Silent()
     )
     theirs = []
     for name in ("s1", "s2"):
         ours, other = socket.socketpair()
         theirs.append(other)
-        connection = SimpleNamespace(is_open=True, fileno=ours.fileno, close=ours.close)
-        parties.branches[name] = SimpleNamespace(connection=connection, shard=name, sock=ours)
-        parties._held[name] = Silent()
+        parties.branches[name] = SimpleNamespace(
+            shard=name, sock=ours, fileno=ours.fileno, abandon=ours.close
+        )
 
     def answer() -> None:
         for other in reversed(theirs):

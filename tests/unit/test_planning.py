@@ -11,8 +11,8 @@ from coordinator.engine.planning import EMPTY_PLAN, Plan, Sorted, plan, sort_out
 from coordinator.engine.tickets import Latch, Ticket
 from ledger.chain import first_link
 from ledger.model import Account, Reason, Refusal, Transfer
-from shard_client.branch import Locked, slots_of
-from shard_client.transfers import StoredTransfer
+from shard_client.branch import slots_of
+from shard_client.records import Locked, StoredTransfer
 
 ALL = [(0, 4095)]
 NOW = 1000

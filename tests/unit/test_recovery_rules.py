@@ -16,7 +16,7 @@ from coordinator.protocols.recovery import (
     may_collect_marker,
     whose_turn,
 )
-from shard_client.prepared import DecisionOutcome, Look
+from shard_client.records import DecisionOutcome, Look
 from shard_client.xid import Gtrid
 
 STARTED_MS = 1_000_000

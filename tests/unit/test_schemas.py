@@ -19,7 +19,7 @@ from coordinator.http.schemas import (
     transfer_view,
 )
 from ledger.model import AMOUNT_MAX, Transfer
-from shard_client.transfers import StoredTransfer
+from shard_client.records import StoredTransfer
 
 YEAR_10000 = 253_402_300_800_000_000
 RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
