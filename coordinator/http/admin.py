@@ -1,10 +1,11 @@
-"""The routes of operators: the cluster, what is in doubt, finishing it, handing over."""
+"""The views of operators: the cluster, what is in doubt, finishing it, handing over."""
 
-from flask import Blueprint, Response
+from flask import Response
 
 from coordinator.cluster.election import Leader
 from coordinator.http import reading, schemas
 from coordinator.http.problems import Refuse
+from coordinator.http.routes import View, by_name
 from coordinator.operations.cluster_admin import (
     ClusterState,
     Doubts,
@@ -17,21 +18,16 @@ from coordinator.operations.unfinished import InPhase
 from shard_client.xid import Gtrid
 
 
-def blueprint(operation: Operation, following: Following) -> Blueprint:
-    """The routes, on this process's view of the cluster."""
-    routes = Blueprint("admin", __name__, url_prefix="/v1/admin")
+def views(operation: Operation, following: Following) -> dict[str, View]:
+    """The views, on what this process sees of the cluster."""
 
-    @routes.get("/cluster")
-    def cluster() -> Response:
+    def show_cluster() -> Response:
         return reading.json(cluster_view(operation.cluster()))
 
-    @routes.get("/in-doubt")
-    def in_doubt() -> Response:
+    def show_in_doubt() -> Response:
         return reading.json(in_doubt_view(operation.in_doubt()))
 
-    @routes.post("/in-doubt/<gtrid>/resolve")
     def resolve(gtrid: str) -> Response:
-        reading.no_body()
         name = Gtrid.parse(gtrid)
         if name is None:
             detail = (
@@ -48,20 +44,17 @@ def blueprint(operation: Operation, following: Following) -> Blueprint:
             raise Refuse(404, "not-found", detail)
         return reading.json(_resolution(gtrid, found))
 
-    @routes.get("/transfers/<transfer>")
-    def follow(transfer: str) -> Response:
+    def trace_transfer(transfer: str) -> Response:
         way = following.way_of(transfer)
         if way is None:
             raise Refuse(404, "not-found", f"there is no transfer {reading.shown(transfer)}")
         return reading.json(schemas.way_view(way))
 
-    @routes.post("/leader/step-down")
     def step_down() -> Response:
-        reading.no_body()
         old, new = operation.step_down()
         return reading.json(schemas.HandOverView(_leader(old), _leader(new) if new else None))
 
-    return routes
+    return by_name(show_cluster, show_in_doubt, resolve, trace_transfer, step_down)
 
 
 def cluster_view(state: ClusterState) -> schemas.ClusterView:

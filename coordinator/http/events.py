@@ -11,10 +11,11 @@ import time
 from collections.abc import Callable, Iterator
 
 import msgspec
-from flask import Blueprint, Response, request
+from flask import Response, request
 
 from coordinator.http import admin, schemas
 from coordinator.http.problems import Refuse
+from coordinator.http.routes import View, by_name
 from coordinator.shards.registry import NoShardMap
 from coordinator.telemetry.metrics import Totals
 from coordinator.wiring import Process
@@ -133,15 +134,13 @@ class Viewer(Iterator[bytes]):
                 self._broadcast.changed.notify_all()
 
 
-def blueprint(process: Process) -> Blueprint:
-    """The route; its streams end when the process drains."""
+def views(process: Process) -> dict[str, View]:
+    """The view; its streams end when the process drains."""
     most = min(_VIEWERS_MAX, process.settings.coordinator.connections // _CONNECTIONS_PER_VIEWER)
     broadcast = Broadcast(lambda: msgspec.json.encode(state(process)), most)
     process.when_stopping.append(broadcast.close)
-    routes = Blueprint("events", __name__, url_prefix="/v1/admin")
 
-    @routes.get("/events")
-    def events() -> Response:
+    def watch_cluster() -> Response:
         if request.method == "HEAD":
             return Response(content_type="text/event-stream")
         try:
@@ -156,7 +155,7 @@ def blueprint(process: Process) -> Blueprint:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return Response(viewer, headers=headers, content_type="text/event-stream")
 
-    return routes
+    return by_name(watch_cluster)
 
 
 def _give_up_when_unheard() -> None:

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from flask import Blueprint, Response, abort, send_from_directory
+from flask import Response, abort, send_from_directory
+
+from coordinator.http.routes import View, by_name
 
 FOLDER = Path(__file__).parent
 PAGE = "console.html"
@@ -19,21 +21,18 @@ HEADERS = {
 }
 
 
-def blueprint() -> Blueprint:
-    """The routes of the page."""
-    routes = Blueprint("console", __name__)
+def views() -> dict[str, View]:
+    """The views of the page and its files."""
 
-    @routes.get("/console")
-    def page() -> Response:
+    def show_console() -> Response:
         return _file(PAGE)
 
-    @routes.get("/console/<name>")
-    def part(name: str) -> Response:
+    def show_console_file(name: str) -> Response:
         if name not in FILES:
             abort(404)
         return _file(name)
 
-    return routes
+    return by_name(show_console, show_console_file)
 
 
 def _file(name: str) -> Response:

@@ -6,7 +6,9 @@ The page that comes with them has a script within it, and asks others whether th
 from importlib.resources import files
 from pathlib import Path
 
-from flask import Blueprint, Response, abort, send_from_directory
+from flask import Response, abort, send_from_directory
+
+from coordinator.http.routes import View, by_name
 
 FOLDER = Path(__file__).parent
 PAGE = "docs.html"
@@ -31,23 +33,20 @@ HEADERS = {
 }
 
 
-def blueprint() -> Blueprint:
-    """The routes of the page."""
-    routes = Blueprint("docs", __name__)
+def views() -> dict[str, View]:
+    """The views of the page and its files."""
 
-    @routes.get("/docs/")
-    def page() -> Response:
+    def show_docs() -> Response:
         return _file(FOLDER, PAGE)
 
-    @routes.get("/docs/<name>")
-    def part(name: str) -> Response:
+    def show_docs_file(name: str) -> Response:
         if name in OWN:
             return _file(FOLDER, name)
         if name not in FILES:
             abort(404)
         return _file(SWAGGER_UI, name)
 
-    return routes
+    return by_name(show_docs, show_docs_file)
 
 
 def _file(folder: Path, name: str) -> Response:
