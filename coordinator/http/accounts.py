@@ -23,10 +23,11 @@ def views(accounts: Accounts, moments: Moments) -> dict[str, View]:
     def open_account(account: str) -> Response:
         name = reading.check_account(account)
         terms = reading.body(schemas.AccountTerms)
-        opened = accounts.open_all([Terms(name, terms.currency, terms.overdraft_limit)])[0]
+        asked = Terms(name, terms.currency, terms.overdraft_limit)
+        opened = accounts.open_all([asked])[0]
         if isinstance(opened, ShardError):
             raise opened
-        difference = _difference(opened.state, Terms(name, terms.currency, terms.overdraft_limit))
+        difference = _difference(opened.state, asked)
         if difference:
             raise Refuse(409, "account-exists", difference)
         view = schemas.account_view(opened.state, opened.shard)

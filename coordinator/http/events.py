@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator
 import msgspec
 from flask import Response, request
 
-from coordinator.http import admin, schemas
+from coordinator.http import schemas
 from coordinator.http.problems import Refuse
 from coordinator.http.routes import View, by_name
+from coordinator.operations.answers import InDoubtList
 from coordinator.shards.registry import NoShardMap
 from coordinator.telemetry.metrics import Totals
 from coordinator.wiring import Process
@@ -174,7 +175,7 @@ def state(process: Process) -> schemas.StateView:
         coordinator=process.settings.coordinator.id,
         trouble=None,
         cluster=None,
-        in_doubt=schemas.InDoubtList([], [], []),
+        in_doubt=InDoubtList([], [], []),
         in_doubt_total=0,
         unfinished_total=0,
         totals=None,
@@ -182,8 +183,8 @@ def state(process: Process) -> schemas.StateView:
     try:
         view.totals = _totals(process.metrics.totals())
         seen = process.operation.overview(_IN_DOUBT_FROM_S, _BRANCHES_MAX)
-        view.cluster = admin.cluster_view(seen.cluster)
-        view.in_doubt = admin.in_doubt_view(seen.oldest)
+        view.cluster = seen.cluster
+        view.in_doubt = seen.oldest
         view.in_doubt_total = seen.total
         view.unfinished_total = seen.unfinished_total
     except NoShardMap as error:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from flask import Flask, Response, request
 
 from coordinator.http import schemas
+from coordinator.operations import answers
 from coordinator.security.tokens import Scope
 from ledger.ids import ACCOUNT_ID_PATTERN
 from shard_client.xid import GTRID_PATTERN
@@ -300,7 +301,7 @@ _OPERATION_ROUTES = (
         Scope.READ,
         "operation",
         "Who is there, who leads, how are the shards?",
-        {200: Answer("The cluster as this process sees it.", schemas.ClusterView)},
+        {200: Answer("The cluster as this process sees it.", answers.ClusterView)},
         (503,),
     ),
     Route(
@@ -310,7 +311,7 @@ _OPERATION_ROUTES = (
         Scope.READ,
         "operation",
         "What is in doubt, since when, and what happens next?",
-        {200: Answer("Every prepared branch on every shard.", schemas.InDoubtList)},
+        {200: Answer("Every prepared branch on every shard.", answers.InDoubtList)},
         (503,),
     ),
     Route(
@@ -320,7 +321,7 @@ _OPERATION_ROUTES = (
         Scope.ADMIN,
         "operation",
         "Finish a group now; it obeys the decision and cannot override one",
-        {200: Answer("What came of it.", schemas.ResolutionView)},
+        {200: Answer("What came of it.", answers.ResolutionView)},
         _READ_ERRORS,
     ),
     Route(
@@ -356,7 +357,7 @@ _OPERATION_ROUTES = (
         Scope.ADMIN,
         "operation",
         "Hand leadership over to another coordinator",
-        {200: Answer("Who led and who leads now.", schemas.HandOverView)},
+        {200: Answer("Who led and who leads now.", answers.HandOverView)},
         (503,),
     ),
 )

@@ -12,6 +12,7 @@ import pytest
 
 from coordinator.http import docs, schemas
 from coordinator.http.console import FILES
+from coordinator.operations.answers import ClusterView
 from tests.cluster import Cluster, Coordinator, wait_until
 from tests.contract.http import Town, client, execute, in_doubt, is_problem, visit
 
@@ -97,7 +98,7 @@ def test_events_tell_what_the_views_tell(small: Coordinator, mysql_cluster: Clus
     assert (state.coordinator, state.trouble) == ("small", None)
     assert state.cluster is not None
     with client(small.url) as api:
-        told = msgspec.convert(api.get("/v1/admin/cluster").json(), schemas.ClusterView)
+        told = msgspec.convert(api.get("/v1/admin/cluster").json(), ClusterView)
     assert state.cluster.coordinators == told.coordinators
     assert [shard.id for shard in state.cluster.shards] == list(mysql_cluster.settings.shards)
     assert state.totals is not None
