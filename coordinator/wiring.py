@@ -224,7 +224,7 @@ class Process:
         if not self.queue.close(time.monotonic() + patience_s):
             left = self.queue.unsettled
             extra = {"event": "process.left_undone", "count": left}
-            log.warning("%d transfers are left to whoever recovers them", left, extra=extra)
+            log.warning("%d transfers are left to recovery", left, extra=extra)
         self.sweeper.stop()
         self.collector.stop()
         self.finisher.stop()

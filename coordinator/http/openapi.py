@@ -19,15 +19,15 @@ _VARIABLE = re.compile(r"<(\w+)>")
 _TOKEN_ERRORS = (401, 403, 429)
 _REASONS = {
     400: "Malformed; nothing has happened.",
-    401: "There is no good token; nothing has happened.",
-    403: "The token has not the scope that is needed; nothing has happened.",
-    404: "There is no such thing.",
+    401: "No valid token; nothing has happened.",
+    403: "The token lacks the scope; nothing has happened.",
+    404: "Not found.",
     408: "The request did not come in time; nothing has happened.",
     413: "The request is too large; nothing has happened.",
     415: "The body is not JSON; nothing has happened.",
     422: "Refused for good, and so is every retry with this key.",
     429: "Too many requests; nothing has happened. The same key may be sent again.",
-    500: "A fault of the service; send the same request again, with the same key.",
+    500: "Internal error; send the same request again, with the same key.",
     503: "Nothing has happened by this request. The same key may be sent again.",
 }
 

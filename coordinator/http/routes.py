@@ -203,7 +203,7 @@ _ACCOUNT_ROUTES = (
         "/v1/balances",
         Scope.READ,
         "accounts",
-        "Read many balances as of one moment",
+        "Read many balances from one snapshot",
         {200: Answer("The balances, in the order asked for.", schemas.Balances)},
         _READ_ERRORS,
         query=(_ACCOUNTS,),

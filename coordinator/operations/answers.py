@@ -35,7 +35,7 @@ class ShardView(Struct):
 
 
 class ClusterView(Struct):
-    """`zookeeper`: "away" means that transfers go on, and nobody is elected."""
+    """`zookeeper`: "away" means that transfers go on, and no leader is elected."""
 
     coordinators: list[CoordinatorView]
     shards: list[ShardView]
@@ -73,8 +73,8 @@ class UnfinishedView(Struct):
     """Transfers of a group by TC/C or Saga that are in one phase: how many, and one of them, of
     which `next` says what will happen in words, and `next_in_seconds` when at the latest; null:
     when what it waits for is back. `shard` is the source's, which has the phase. `attempts`: how
-    often one was tried in vain, as far as this coordinator knows. `reason` and `detail`: why it is
-    refused.
+    often the next step of one has failed, as far as this coordinator knows. `reason` and `detail`:
+    why it is refused.
     """
 
     gtrid: str
@@ -134,8 +134,8 @@ class LeaderView(Struct):
 
 
 class HandOverView(Struct):
-    """Who led and who leads now: the old one, if it has not stepped down in time; null: nobody is
-    known to lead.
+    """Who led and who leads now: the old one, if it has not stepped down in time; null: no
+    new leader is known yet.
     """
 
     old: LeaderView

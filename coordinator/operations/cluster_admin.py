@@ -100,8 +100,8 @@ class Operation:
         """The cluster, and at most so many branches and unfinished groups that are older than that,
         the oldest first.
 
-        Younger ones are in doubt for the moment that every transfer across shards is. Raises
-        NoShardMap.
+        Younger ones are left out: every transfer across shards is in doubt for some milliseconds.
+        Raises NoShardMap.
         """
         _ = self._shards.map
         seen = self._look()
@@ -167,7 +167,7 @@ class Operation:
 
     def _describe_all(self, seen: Seen) -> InDoubtList:
         decisions = self._decisions({branch.gtrid for branch in seen.prepared})
-        # Whoever asks: it is told what the cluster will do, not what this process will.
+        # The same answer everywhere: what the cluster will do, not what this process will.
         around = self._surroundings()._replace(coordinator="", leads=True)
         branches = [self._describe(branch, decisions, around) for branch in seen.prepared]
         unfinished = self._unfinished.describe(seen.phased, around, self._actor())
@@ -234,7 +234,7 @@ class Operation:
         if isinstance(home_error, ShardError):
             text = (
                 f"it waits for its home {gtrid.home}, which alone knows the outcome and cannot be "
-                f"asked ({home_error.text}); nobody guesses; bring {gtrid.home} back"
+                f"asked ({home_error.text}); bring {gtrid.home} back"
             )
         else:
             said = decisions.get(str(gtrid))
@@ -264,7 +264,7 @@ class Operation:
     # --- finishing now ----------------------------------------------------------------------
 
     def resolve(self, gtrid: Gtrid) -> ResolutionView | None:
-        """Finish a group now, without waiting for anybody's turn; None if it is certain that there
+        """Finish a group now, without waiting for its turn; None if it is certain that there
         is nothing of it. Raises NoShardMap.
         """
         _ = self._shards.map

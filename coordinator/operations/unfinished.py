@@ -88,7 +88,7 @@ class UnfinishedTransfers:
         turn = whose_turn(item.gtrid, age_s, around)
         in_s: float | None = turn.in_s + max(self._interval_s, PAUSE_MAX_S)
         if row is None:
-            words = "it goes on at this moment"
+            words = "it is being worked on now"
         else:
             is_here = OUTLOOKS[phase].side is Side.SOURCE
             account = row.transfer.source if is_here else row.transfer.destination
@@ -118,7 +118,7 @@ class UnfinishedTransfers:
     # --- finishing now ----------------------------------------------------------------------
 
     def resolve(self, gtrid: Gtrid, shards: list[str]) -> tuple[list[ResolvedView], dict[str, str]]:
-        """Go on with a group's transfers now, without waiting for anybody's turn: what came of
+        """Go on with a group's transfers now, without waiting for its turn: what came of
         each, and shard -> why something is left, or cannot be looked for, on it.
         """
         rows: dict[str, list[PhaseRow]] = {}
@@ -149,12 +149,12 @@ class UnfinishedTransfers:
         return resolved, away
 
     def _waits_for_shard(self, course: Course) -> bool:
-        """It was tried in vain, and its next step is on a shard that cannot be used."""
+        """Its last try has failed, and its next step is on a shard that cannot be used."""
         place = self._shards.shard_of(course.where)
         return bool(course.error) and self._shards.trouble_with(place) is not None
 
     def _what_became(self, shard: str, rows: list[PhaseRow]) -> list[ResolvedView]:
-        """Of these transfers, by what their shard has now, whoever has finished them."""
+        """Of these transfers, by what their shard has now: others may have finished them."""
         ids = [row.transfer.id for row in rows]
         deadline = time.monotonic() + _CALL_TIMEOUT_S
         try:
