@@ -53,7 +53,7 @@ def register(app: Flask, tokens: Tokens) -> None:
 
 
 def register_open(app: Flask) -> None:
-    """Without tokens: whoever is on this machine may call, but not a page in its browser that comes
+    """Without tokens: programs on this machine may call, but not a page in a browser that comes
     from elsewhere. Such a page names another host, or says where it comes from.
     """
 

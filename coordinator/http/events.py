@@ -1,6 +1,6 @@
 """Server-sent events: what the console shows, once a second, to all who watch this process.
 
-One thread makes one document for all of them, and only while somebody watches. A viewer takes one
+One thread makes one document for all of them, and only while there is a viewer. A viewer takes one
 of the worker's connections, so there are few, and each is asked to come again after some minutes.
 """
 
@@ -24,7 +24,7 @@ from coordinator.wiring import Process
 log = logging.getLogger(__name__)
 
 _INTERVAL_S = 1.0
-# Something is sent at least so often: whoever hears nothing has lost touch.
+# Something is sent at least so often: a viewer that hears nothing has lost touch.
 _KEEPALIVE_S = 2.0
 _LIFETIME_S = 300.0
 # A viewer that is gone without a word is given up.

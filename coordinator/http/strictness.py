@@ -1,6 +1,6 @@
-"""What makes a request ambiguous is refused before anybody reads it: a header twice that must be
+"""What makes a request ambiguous is refused before a view reads it: a header twice that must be
 single, a slash within a part of the address, unknown or repeated parameters, a body where none is
-read. Whoever stands between a client and the service may have read the other one of the two.
+read. A proxy between a client and the service may have read the other one of the two.
 """
 
 from typing import Any
