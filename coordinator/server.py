@@ -85,7 +85,7 @@ def _begin_no_more(listener: socket.socket) -> None:
         listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
     except OSError as error:
         extra = {"event": "http.no_filter"}
-        log.info("whoever connects at this instant may be cut off: %s", error, extra=extra)
+        log.info("a client that connects now may be cut off: %s", error, extra=extra)
 
 
 class Server(BaseApplication):  # type: ignore[misc]

@@ -224,7 +224,7 @@ class Process:
         if not self.queue.close(time.monotonic() + patience_s):
             left = self.queue.unsettled
             extra = {"event": "process.left_undone", "count": left}
-            log.warning("%d transfers are left to whoever recovers them", left, extra=extra)
+            log.warning("%d transfers are left to recovery", left, extra=extra)
         self.in_doubt_scanner.stop()
         self.purge.stop()
         self.branch_resolver.pool.stop()

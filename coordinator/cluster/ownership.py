@@ -93,7 +93,7 @@ def _take_children(
                 waiting += [f"{child}/{name}" for name in client.get_children(child)]
             except NoAuthError:
                 _remove(client, child)
-                report(f"{child} in ZooKeeper belonged to somebody else and was removed")
+                report(f"{child} in ZooKeeper belonged to another user and was removed")
 
 
 def _remove(client: KazooClient, path: str) -> None:
@@ -104,6 +104,6 @@ def _remove(client: KazooClient, path: str) -> None:
         raise
     except KazooException as error:
         raise ClusterError(
-            f"{path} in ZooKeeper belongs to somebody else and cannot be removed ({error!r}): "
+            f"{path} in ZooKeeper belongs to another user and cannot be removed ({error!r}): "
             f"{_ADVICE}"
         ) from error

@@ -182,10 +182,10 @@ class ClusterSession:
         lead then. Raises ClusterError, and HandOverUnknown if it may have been asked or not.
         """
         if not self.is_connected:
-            raise ClusterError("ZooKeeper does not answer: nobody can be elected now")
+            raise ClusterError("ZooKeeper does not answer: no leader can be elected now")
         old = self.view.leader
         if old is None:
-            raise ClusterError("nobody leads at this moment")
+            raise ClusterError("no coordinator leads now")
         try:
             ask_to_hand_over(self._client, self._paths, old, self._timeout_s)
         except (KazooException, KazooTimeoutError) as error:

@@ -65,5 +65,5 @@ def log_kept_waiting(gtrid: Gtrid, ticket: Ticket) -> None:
         "skips": ticket.skips,
         "waits": ticket.waits,
     }
-    text = "transfer %s has waited for its accounts in vain, %d times: others keep them locked"
+    text = "transfer %s has timed out %d times, waiting for accounts that others keep locked"
     log.info(text, ticket.transfer.id, ticket.waits, extra=extra)

@@ -1,12 +1,11 @@
-"""Who may call which route: one table, and one check that comes before anything is read.
+"""Who may call a route: one check, by the table of routes, before anything of a request is read.
 
-Everything needs a token that is not listed as public, also an address that does not exist: to
-whoever has none the service looks the same everywhere. A route that is missing here needs `admin`.
+Everything needs a token that the table does not call public, also an address that does not exist:
+to a caller without a token the service looks the same everywhere.
 """
 
 import hmac
 import math
-import re
 import ssl
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -19,48 +18,12 @@ from flask import Flask, Response, g, request
 from coordinator.http import request_log
 from coordinator.http.problems import Refuse, problem
 from coordinator.http.reading import shown
+from coordinator.http.routes import requested
 from coordinator.security.tokens import Scope, Token, Tokens
-
-# For everybody, with all below them: what a load balancer asks, and pages without any data.
-PUBLIC = ("/healthz", "/readyz", "/openapi.json", "/docs", "/console")
-
-# By method and address; `{}` is any part of it. Opening an account can issue money (without limit),
-# and closing or freezing one is no business of those who pay: so that is `admin`.
-SCOPES = {
-    "GET /v1/accounts/{}": Scope.READ,
-    "PUT /v1/accounts/{}": Scope.ADMIN,
-    "PATCH /v1/accounts/{}": Scope.ADMIN,
-    "POST /v1/accounts/batch": Scope.ADMIN,
-    "GET /v1/accounts/{}/entries": Scope.READ,
-    "GET /v1/accounts/{}/balance": Scope.READ,
-    "GET /v1/balances": Scope.READ,
-    "POST /v1/transfers": Scope.TRANSFER,
-    "POST /v1/transfers/batch": Scope.TRANSFER,
-    "GET /v1/transfers/{}": Scope.READ,
-    "GET /v1/admin/cluster": Scope.READ,
-    "GET /v1/admin/in-doubt": Scope.READ,
-    "GET /v1/admin/transfers/{}": Scope.READ,
-    "GET /v1/admin/events": Scope.READ,
-    "POST /v1/admin/in-doubt/{}/resolve": Scope.ADMIN,
-    "POST /v1/admin/leader/step-down": Scope.ADMIN,
-    "GET /metrics": Scope.READ,
-}
 
 # In a request's environment, where the worker has put it: a function to be called when a request
 # is let in, which says whether there is room for it.
 ADMIT = "tandem.admit"
-
-
-def is_public(path: str) -> bool:
-    return any(path == public or path.startswith(f"{public}/") for public in PUBLIC)
-
-
-def scope_of(method: str, path: str) -> Scope | None:
-    """What a route needs; None if it is public. `path` has its variable parts in <> or {}."""
-    if is_public(path):
-        return None
-    plain = re.sub(r"<[^>]*>|\{[^}]*\}", "{}", path)
-    return SCOPES.get(f"{'GET' if method == 'HEAD' else method} {plain}", Scope.ADMIN)
 
 
 def register(app: Flask, tokens: Tokens) -> None:
@@ -68,8 +31,8 @@ def register(app: Flask, tokens: Tokens) -> None:
 
     @app.before_request
     def check() -> Response | None:
-        rule = request.url_rule
-        if rule and is_public(rule.rule):
+        route = requested()
+        if route and route.scope is None:
             return None
         token = _presented(tokens)
         if isinstance(token, Response):
@@ -77,7 +40,7 @@ def register(app: Flask, tokens: Tokens) -> None:
         request_log.note(token=token.name)
         # Which methods an address has, and that it does not exist, every token may know.
         is_use = request.method != "OPTIONS"
-        scope = scope_of(request.method, rule.rule) if rule and is_use else None
+        scope = route.scope if route and is_use else None
         if scope and scope not in token.scopes:
             return _forbidden(token, scope)
         wait_s = tokens.wait_s(token)
@@ -90,7 +53,7 @@ def register(app: Flask, tokens: Tokens) -> None:
 
 
 def register_open(app: Flask) -> None:
-    """Without tokens: whoever is on this machine may call, but not a page in its browser that comes
+    """Without tokens: programs on this machine may call, but not a page in a browser that comes
     from elsewhere. Such a page names another host, or says where it comes from.
     """
 

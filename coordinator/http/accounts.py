@@ -1,12 +1,12 @@
-"""The routes of accounts."""
+"""The views of accounts."""
 
 import time
 
-from flask import Blueprint, Response
+from flask import Response
 
 from coordinator.http import access, problems, reading, schemas
 from coordinator.http.problems import Refuse
-from coordinator.http.strictness import takes
+from coordinator.http.routes import View, by_name
 from coordinator.services.accounts import Accounts, Opened
 from coordinator.services.snapshot_reads import Moments
 from ledger.model import Refusal, Status
@@ -17,24 +17,22 @@ from shard_client.records import AccountState, Terms
 _AT_ONCE = 500
 
 
-def blueprint(accounts: Accounts, moments: Moments) -> Blueprint:
-    """The routes, on these accounts and reads of one moment."""
-    routes = Blueprint("accounts", __name__)
+def views(accounts: Accounts, moments: Moments) -> dict[str, View]:
+    """The views, on these accounts and snapshot reads."""
 
-    @routes.put("/v1/accounts/<account>")
     def open_account(account: str) -> Response:
         name = reading.check_account(account)
         terms = reading.body(schemas.AccountTerms)
-        opened = accounts.open_all([Terms(name, terms.currency, terms.overdraft_limit)])[0]
+        asked = Terms(name, terms.currency, terms.overdraft_limit)
+        opened = accounts.open_all([asked])[0]
         if isinstance(opened, ShardError):
             raise opened
-        difference = _difference(opened.state, Terms(name, terms.currency, terms.overdraft_limit))
+        difference = _difference(opened.state, asked)
         if difference:
             raise Refuse(409, "account-exists", difference)
         view = schemas.account_view(opened.state, opened.shard)
         return reading.json(view, 201 if opened.is_new else 200)
 
-    @routes.patch("/v1/accounts/<account>")
     def change_account(account: str) -> Response:
         name = reading.check_account(account)
         status = Status(reading.body(schemas.AccountChange).status)
@@ -45,29 +43,21 @@ def blueprint(accounts: Accounts, moments: Moments) -> Blueprint:
             raise _unknown(name)
         return reading.json(schemas.account_view(changed, shard))
 
-    @routes.post("/v1/accounts/batch")
-    def open_batch() -> Response:
+    def open_accounts() -> Response:
         return reading.json(schemas.AccountResults(_open_batch(accounts)))
 
-    @routes.get("/v1/accounts/<account>")
     def show_account(account: str) -> Response:
         found = accounts.get(reading.check_account(account))
         if found is None:
             raise _unknown(account)
         return reading.json(schemas.account_view(*found))
 
-    @routes.get("/v1/accounts/<account>/entries")
-    @takes("limit", "after", "order")
     def show_entries(account: str) -> Response:
         return reading.json(_statement(accounts, reading.check_account(account)))
 
-    @routes.get("/v1/accounts/<account>/balance")
-    @takes("at")
     def show_balance(account: str) -> Response:
         return reading.json(_balance_at(accounts, reading.check_account(account)))
 
-    @routes.get("/v1/balances")
-    @takes(many=("account",))
     def show_balances() -> Response:
         names = [reading.check_account(name) for name in reading.query().get("account", [])]
         if not 1 <= len(names) <= schemas.BALANCES_MAX:
@@ -77,10 +67,18 @@ def blueprint(accounts: Accounts, moments: Moments) -> Blueprint:
         for name in names:
             if name not in found:
                 raise _unknown(name)
-        views = [schemas.balance_view(found[name]) for name in names]
-        return reading.json(schemas.Balances(views))
+        balances = [schemas.balance_view(found[name]) for name in names]
+        return reading.json(schemas.Balances(balances))
 
-    return routes
+    return by_name(
+        open_account,
+        change_account,
+        open_accounts,
+        show_account,
+        show_entries,
+        show_balance,
+        show_balances,
+    )
 
 
 def _unknown(account: str) -> Refuse:

@@ -1,23 +1,23 @@
-"""The Flask application: routes, request ids, problem documents."""
+"""The Flask application: what is checked on every request, and the views that serve the routes."""
 
 import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from flask import Blueprint, Flask, Response, g, request
+from flask import Flask, Response, g, request
 
 from coordinator.http import (
     access,
     accounts,
     admin,
-    console,
-    docs,
     events,
+    pages,
     problems,
     reading,
     request_log,
     request_trace,
+    routes,
     schemas,
     strictness,
     transfers,
@@ -55,13 +55,17 @@ def create_app(process: Process) -> Flask:
         access.register_open(app)
     strictness.register(app)
     app.after_request(partial(_measure, process.metrics))
-    app.register_blueprint(accounts.blueprint(process.accounts, process.moments))
-    app.register_blueprint(transfers.blueprint(process.transfers, process.settings.engine))
-    app.register_blueprint(admin.blueprint(process.operation, process.following))
-    app.register_blueprint(events.blueprint(process))
-    app.register_blueprint(console.blueprint())
-    app.register_blueprint(_operation(process))
-    app.register_blueprint(docs.blueprint())
+    routes.serve(
+        app,
+        {
+            **accounts.views(process.accounts, process.moments),
+            **transfers.views(process.transfers, process.settings.engine),
+            **admin.views(process.operation, process.following),
+            **events.views(process),
+            **pages.views(),
+            **_process_views(process),
+        },
+    )
     return app
 
 
@@ -79,28 +83,23 @@ def _measure(metrics: Metrics, answer: Response) -> Response:
     return answer
 
 
-def _operation(process: Process) -> Blueprint:
-    """The routes for whoever runs the service."""
-    routes = Blueprint("operation", __name__)
+def _process_views(process: Process) -> dict[str, routes.View]:
+    """The views that tell about this process."""
 
-    @routes.get("/healthz")
-    def healthz() -> Response:
+    def show_health() -> Response:
         return reading.json(schemas.Health("ok"))
 
-    @routes.get("/readyz")
-    def readyz() -> Response:
+    def show_readiness() -> Response:
         reasons = process.reasons_not_ready()
         answer = schemas.Readiness(not reasons, reasons, process.troubles())
         return reading.json(answer, 503 if reasons else 200)
 
-    @routes.get("/metrics")
-    def metrics() -> Response:
+    def show_metrics() -> Response:
         accepted = request.headers.get("Accept", "")[:_ACCEPT_MAX]
         text, content_type = process.metrics.exposition(accepted)
         return Response(text, content_type=content_type)
 
-    @routes.get("/openapi.json")
-    def openapi() -> Response:
+    def show_openapi() -> Response:
         return reading.json(document(needs_token=process.tokens is not None))
 
-    return routes
+    return routes.by_name(show_health, show_readiness, show_metrics, show_openapi)

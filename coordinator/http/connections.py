@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
 
-# For whoever is to be told that there is no room, and for probes, when all others are at work.
+# For clients that are told that there is no room, and for probes, when all others are at work.
 SPARE = 32
 # Strangers have so much of the room, and give way to each other there: those who have shown a token
-# keep the rest, and whoever comes to show his has a moment to do so.
+# keep the rest, and a client that comes to show one has a moment to do so.
 _STRANGERS_SHARE = 1 / 4
 # From here on answers end their connections: fewer clients then meet one that has been closed.
 _CROWDED_SHARE = 3 / 4

@@ -1,6 +1,6 @@
 """Server-sent events: what the console shows, once a second, to all who watch this process.
 
-One thread makes one document for all of them, and only while somebody watches. A viewer takes one
+One thread makes one document for all of them, and only while there is a viewer. A viewer takes one
 of the worker's connections, so there are few, and each is asked to come again after some minutes.
 """
 
@@ -11,10 +11,12 @@ import time
 from collections.abc import Callable, Iterator
 
 import msgspec
-from flask import Blueprint, Response, request
+from flask import Response, request
 
-from coordinator.http import admin, schemas
+from coordinator.http import schemas
 from coordinator.http.problems import Refuse
+from coordinator.http.routes import View, by_name
+from coordinator.operations.answers import InDoubtList
 from coordinator.shards.registry import NoShardMap
 from coordinator.telemetry.metrics import Totals
 from coordinator.wiring import Process
@@ -22,7 +24,7 @@ from coordinator.wiring import Process
 log = logging.getLogger(__name__)
 
 _INTERVAL_S = 1.0
-# Something is sent at least so often: whoever hears nothing has lost touch.
+# Something is sent at least so often: a viewer that hears nothing has lost touch.
 _KEEPALIVE_S = 2.0
 _LIFETIME_S = 300.0
 # A viewer that is gone without a word is given up.
@@ -133,15 +135,13 @@ class Viewer(Iterator[bytes]):
                 self._broadcast.changed.notify_all()
 
 
-def blueprint(process: Process) -> Blueprint:
-    """The route; its streams end when the process drains."""
+def views(process: Process) -> dict[str, View]:
+    """The view; its streams end when the process drains."""
     most = min(_VIEWERS_MAX, process.settings.coordinator.connections // _CONNECTIONS_PER_VIEWER)
     broadcast = Broadcast(lambda: msgspec.json.encode(state(process)), most)
     process.when_stopping.append(broadcast.close)
-    routes = Blueprint("events", __name__, url_prefix="/v1/admin")
 
-    @routes.get("/events")
-    def events() -> Response:
+    def watch_cluster() -> Response:
         if request.method == "HEAD":
             return Response(content_type="text/event-stream")
         try:
@@ -156,7 +156,7 @@ def blueprint(process: Process) -> Blueprint:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return Response(viewer, headers=headers, content_type="text/event-stream")
 
-    return routes
+    return by_name(watch_cluster)
 
 
 def _give_up_when_unheard() -> None:
@@ -175,7 +175,7 @@ def state(process: Process) -> schemas.StateView:
         coordinator=process.settings.coordinator.id,
         trouble=None,
         cluster=None,
-        in_doubt=schemas.InDoubtList([], [], []),
+        in_doubt=InDoubtList([], [], []),
         in_doubt_total=0,
         unfinished_total=0,
         totals=None,
@@ -183,8 +183,8 @@ def state(process: Process) -> schemas.StateView:
     try:
         view.totals = _totals(process.metrics.totals())
         seen = process.operation.overview(_IN_DOUBT_FROM_S, _BRANCHES_MAX)
-        view.cluster = admin.cluster_view(seen.cluster)
-        view.in_doubt = admin.in_doubt_view(seen.oldest)
+        view.cluster = seen.cluster
+        view.in_doubt = seen.oldest
         view.in_doubt_total = seen.total
         view.unfinished_total = seen.unfinished_total
     except NoShardMap as error:

@@ -1,6 +1,6 @@
 """JSON text that has one reading, read in pieces: pure.
 
-Decoders take the last of two members of one name and say nothing, and whoever looks at the same
+Decoders take the last of two members of one name and say nothing, and a proxy that reads the same
 text with another one may see the first. So it is the decoder of the standard library that reads
 requests: it shows every member. It also stops behind a value, so that the list of a batch is gone
 through item by item, and what comes with it costs no more than its pieces, whatever it is.
@@ -208,7 +208,7 @@ class _Text:
         try:
             value, end = decoder.raw_decode(self._text, self._at)
         except json.JSONDecodeError as error:
-            # Its place within what is at hand says nothing to anybody.
+            # Its place within what is at hand says nothing to a client.
             why = f"{error.msg} at {shown(self._text[error.pos : error.pos + 20])}"
             if not self._is_all_here:
                 why += f", or it is longer than {VALUE_MAX} characters"

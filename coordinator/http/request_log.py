@@ -69,7 +69,7 @@ def level_of(route: str | None, status: int, noted: Mapping[str, object], *, is_
 
 def _write(level: int, route: str | None, status: int) -> None:
     duration_ms = round((time.monotonic() - g.began) * 1000, 3)
-    # Not the query, and no headers: whoever calls may have put anything there.
+    # Not the query, and no headers: the caller may have put anything there.
     path = request.path[:_SHOWN_MAX]
     args = (request.view_args or {}).items()
     ids = {_IDS[name]: id_[:_SHOWN_MAX] for name, id_ in args if name in _IDS}

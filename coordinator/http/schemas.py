@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from coordinator.operations.answers import ClusterView, InDoubtList, PhaseName
 from coordinator.operations.trace_values import Outcome, Way
 from ledger.ids import ACCOUNT_ID_PATTERN
-from ledger.model import AMOUNT_MAX, Account, Entry
+from ledger.model import AMOUNT_MAX, Account, Entry, Transfer
 from shard_client.records import AccountState, StoredTransfer
 
 BATCH_MAX = 10_000
@@ -195,117 +196,6 @@ class Readiness(Struct):
     troubles: list[str]
 
 
-class CoordinatorView(Struct):
-    """A coordinator; `epoch` is the term in which it leads."""
-
-    id: str
-    address: str
-    leader: bool
-    epoch: int | None
-    processes: int
-
-
-class ShardView(Struct):
-    """A shard; `in_doubt` counts prepared branches, `unfinished` transfers by TC/C or Saga that are
-    on their way. `trouble` is why it cannot be used; what cannot be asked then is null.
-    """
-
-    id: str
-    reachable: bool
-    server_version: str | None
-    slots: int
-    in_doubt: int | None
-    unfinished: int | None
-    trouble: str | None
-
-
-class ClusterView(Struct):
-    """`zookeeper`: "away" means that transfers go on, and nobody is elected."""
-
-    coordinators: list[CoordinatorView]
-    shards: list[ShardView]
-    shard_map_version: int
-    zookeeper: Literal["connected", "away"]
-
-
-class InDoubtView(Struct):
-    """A prepared branch. `next` says what will happen in words, `next_in_seconds` when at the
-    latest; null: when what it waits for is back.
-    """
-
-    gtrid: str
-    shard: str
-    home: str
-    coordinator: str
-    age_seconds: float
-    decision: Literal["committed", "aborted"] | None
-    next: str
-    next_in_seconds: float | None
-
-
-class Unreachable(Struct):
-    shard: str
-    reason: str
-
-
-class UnfinishedView(Struct):
-    """Transfers of a group by TC/C or Saga that are in one phase: how many, and one of them, of
-    which `next` says what will happen in words, and `next_in_seconds` when at the latest; null:
-    when what it waits for is back. `shard` is the source's, which has the phase. `attempts`: how
-    often one was tried in vain, as far as this coordinator knows. `reason` and `detail`: why it is
-    refused.
-    """
-
-    gtrid: str
-    shard: str
-    coordinator: str
-    protocol: Literal["tcc", "saga"]
-    phase: Literal["trying", "confirming", "cancelling", "crediting", "compensating"]
-    transfers: int
-    transfer: str
-    age_seconds: float
-    attempts: int
-    reason: str | None
-    detail: str | None
-    next: str
-    next_in_seconds: float | None
-
-
-class InDoubtList(Struct):
-    """`branches` are prepared, `unfinished` are in a phase of TC/C or Saga; each oldest first. What
-    is on a shard that is `unreachable` is not in the lists.
-    """
-
-    branches: list[InDoubtView]
-    unfinished: list[UnfinishedView]
-    unreachable: list[Unreachable]
-
-
-class ResolvedView(Struct):
-    """A transfer by TC/C or Saga that was to be finished. "lapsed": nothing has happened by this
-    attempt. `phase`: in which it is left; null: it is finished. `reason`: why it is not.
-    """
-
-    id: str
-    status: Literal["committed", "rejected", "pending", "lapsed", "unknown"]
-    phase: Literal["trying", "confirming", "cancelling", "crediting", "compensating"] | None
-    reason: str | None
-
-
-class ResolutionView(Struct):
-    """`outcome` is null when home has not said it (yet). `unfinished`: the shards whose branch is
-    not finished, or that cannot be asked whether they have one; the leader goes on with them.
-    `transfers`: of a group by TC/C or Saga each that was not finished, which has an outcome of its
-    own.
-    """
-
-    gtrid: str
-    outcome: Literal["committed", "aborted"] | None
-    finished: list[str]
-    unfinished: list[Unreachable]
-    transfers: list[ResolvedView]
-
-
 class PartView(Struct):
     """A shard's part in a transfer. `because` says by what the stage is known. By TC/C and Saga it
     may be "reserved", and "undone" when it was refused here or given back.
@@ -343,7 +233,7 @@ class TransferWay(Struct):
     coordinator: str | None
     home: str | None
     decision: Literal["none", "committed", "aborted", "collected", "not-kept", "unknown"] | None
-    phase: Literal["trying", "confirming", "cancelling", "crediting", "compensating"] | None
+    phase: PhaseName | None
     parts: list[PartView]
 
 
@@ -379,21 +269,6 @@ class StateView(Struct):
     in_doubt_total: int
     unfinished_total: int
     totals: TotalsView | None
-
-
-class LeaderView(Struct):
-    coordinator: str
-    address: str
-    epoch: int
-
-
-class HandOverView(Struct):
-    """Who led and who leads now: the old one, if it has not stepped down in time; null: nobody is
-    known to lead.
-    """
-
-    old: LeaderView
-    new: LeaderView | None
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -445,21 +320,28 @@ def entry_view(entry: Entry) -> EntryView:
     )
 
 
+def _wish(transfer: Transfer) -> dict[str, Any]:
+    """The members that say what a client has asked for, wherever a transfer is shown."""
+    return {
+        "id": transfer.id,
+        "protocol": transfer.protocol,
+        "source": transfer.source,
+        "destination": transfer.destination,
+        "amount": transfer.amount,
+        "currency": transfer.currency,
+        "metadata": msgspec.json.decode(transfer.metadata) if transfer.metadata else None,
+        "created_at": time_text(transfer.created_at),
+    }
+
+
 def way_view(way: Way) -> TransferWay:
     transfer, stored, gtrid = way.transfer, way.stored, way.gtrid
     is_final = way.outcome in (Outcome.COMMITTED, Outcome.REJECTED)
     return TransferWay(
-        id=transfer.id,
+        **_wish(transfer),
         status=way.outcome.value,
-        protocol=transfer.protocol,
-        source=transfer.source,
-        destination=transfer.destination,
-        amount=transfer.amount,
-        currency=transfer.currency,
-        metadata=msgspec.json.decode(transfer.metadata) if transfer.metadata else None,
         reason=stored.reason if stored and is_final else None,
         detail=stored.detail if stored and is_final else None,
-        created_at=time_text(transfer.created_at),
         grouped_at=time_text(gtrid.time_ms * 1000) if gtrid else None,
         decided_at=time_text(stored.decided_at) if stored and is_final else None,
         gtrid=str(gtrid) if gtrid else None,
@@ -481,18 +363,7 @@ def way_view(way: Way) -> TransferWay:
 
 
 def transfer_view(stored: StoredTransfer) -> TransferView:
-    transfer = stored.transfer
-    view = TransferView(
-        id=transfer.id,
-        status=stored.status,  # type: ignore[arg-type]
-        protocol=transfer.protocol,
-        source=transfer.source,
-        destination=transfer.destination,
-        amount=transfer.amount,
-        currency=transfer.currency,
-        metadata=msgspec.json.decode(transfer.metadata) if transfer.metadata else None,
-        created_at=time_text(transfer.created_at),
-    )
+    view = TransferView(**_wish(stored.transfer), status=stored.status)  # type: ignore[arg-type]
     if stored.status == "committed":
         view.committed_at = time_text(stored.decided_at)
     else:

@@ -1,19 +1,17 @@
-"""What makes a request ambiguous is refused before anybody reads it: a header twice that must be
+"""What makes a request ambiguous is refused before a view reads it: a header twice that must be
 single, a slash within a part of the address, unknown or repeated parameters, a body where none is
-read. Whoever stands between a client and the service may have read the other one of the two.
+read. A proxy between a client and the service may have read the other one of the two.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
-from flask import Flask, current_app, request
+from flask import Flask, request
 from gunicorn.http.errors import LimitRequestLine
 
 from coordinator.http import reading
 from coordinator.http.problems import Refuse
 from coordinator.http.reading import shown
-
-View = TypeVar("View", bound=Callable[..., Any])
+from coordinator.http.routes import Route, requested
 
 # Whose meaning is one value. Of Host, Content-Type and Content-Length gunicorn takes no second one.
 SINGLE_HEADERS = (
@@ -28,33 +26,6 @@ SINGLE_HEADERS = (
 _BETWEEN = "\n"
 _NAMES = [(name, "HTTP_" + name.replace("-", "_")) for name in SINGLE_HEADERS]
 _PATH_MAX = 2000
-_ATTRIBUTE = "parameters"
-
-
-class Parameters(NamedTuple):
-    """The names of the parameters that a route reads from the query."""
-
-    single: frozenset[str] = frozenset()
-    many: frozenset[str] = frozenset()
-
-
-NONE = Parameters()
-
-
-def takes(*single: str, many: tuple[str, ...] = ()) -> Callable[[View], View]:
-    """Declare which parameters a route reads; those of `many` may be repeated. Without it: none."""
-
-    def declare(view: View) -> View:
-        setattr(view, _ATTRIBUTE, Parameters(frozenset(single), frozenset(many)))
-        return view
-
-    return declare
-
-
-def parameters_of(view: Callable[..., Any]) -> Parameters:
-    """What a route has declared."""
-    found: Parameters = getattr(view, _ATTRIBUTE, NONE)
-    return found
 
 
 def keep_repeated_apart(_: object, message: Any) -> None:
@@ -99,22 +70,23 @@ def register(app: Flask) -> None:
         if "%2F" in path or "%2f" in path:
             # No part of any address has one; decoded it would lead elsewhere.
             raise Refuse(404, "not-found", "no address has an encoded slash; nothing has happened")
+        route = requested()
+        if route is None:
+            return
         if environ.get("QUERY_STRING"):
-            _check_query()
-        if request.url_rule and request.method in ("GET", "HEAD"):
+            _check_query(route)
+        if route.body is None and request.method != "OPTIONS":
             reading.no_body()
 
 
-def _check_query() -> None:
+def _check_query(route: Route) -> None:
     """Refuse parameters that nobody would read, or of which one would be read. Raises Refuse."""
-    if request.endpoint is None:
-        return
-    known = parameters_of(current_app.view_functions[request.endpoint])
+    known = {parameter.name: parameter for parameter in route.query}
     for name, values in reading.query().items():
-        if name not in known.single and name not in known.many:
-            names = ", ".join(sorted(known.single | known.many)) or "there are none"
+        if name not in known:
+            names = ", ".join(sorted(known)) or "there are none"
             _refuse(f"{shown(name)} is no parameter here ({names})")
-        if len(values) > 1 and name not in known.many:
+        if len(values) > 1 and not known[name].is_many:
             _refuse(f"the parameter {name} is given {len(values)} times")
 
 

@@ -1,17 +1,18 @@
-"""The routes of transfers."""
+"""The views of transfers."""
 
 import time
 from collections import Counter
 from typing import Any
 
 import msgspec
-from flask import Blueprint, Response
+from flask import Response
 
 from coordinator.engine.scheduler import InUse
 from coordinator.engine.tickets import Answer, Excuse, NotDone, Refused, Settled, Ticket, in_use
 from coordinator.http import access, reading, schemas
 from coordinator.http.problems import Refuse, problem
 from coordinator.http.request_log import note
+from coordinator.http.routes import View, by_name
 from coordinator.services.transfers import PENDING, Pending, Transfers
 from coordinator.settings import Engine
 from coordinator.telemetry.logs import few
@@ -26,12 +27,10 @@ _TURN = 1000
 _STATUS = {Excuse.INTERNAL_ERROR: 500, Excuse.KEY_IN_USE: 409}
 
 
-def blueprint(transfers: Transfers, engine: Engine) -> Blueprint:
-    """The routes, on these transfers."""
-    routes = Blueprint("transfers", __name__)
+def views(transfers: Transfers, engine: Engine) -> dict[str, View]:
+    """The views, on these transfers."""
 
-    @routes.post("/v1/transfers")
-    def transfer() -> Response:
+    def make_transfer() -> Response:
         key, patience_s = reading.idempotency_key(), reading.wait_preference()
         asked = _transfer(reading.body(schemas.TransferRequest), key, time.time_ns() // 1000)
         note(transfer_id=asked.id)
@@ -44,7 +43,6 @@ def blueprint(transfers: Transfers, engine: Engine) -> Blueprint:
         note(gtrid=_gtrid_of(tickets[0], answer))
         return _respond(asked.id, answer)
 
-    @routes.get("/v1/transfers/<transfer>")
     def show_transfer(transfer: str) -> Response:
         give_up = time.monotonic() + reading.wait_preference()
         found = transfers.find(transfer)
@@ -58,11 +56,10 @@ def blueprint(transfers: Transfers, engine: Engine) -> Blueprint:
         note(gtrid=found.gtrid)
         return reading.json(schemas.transfer_view(found))
 
-    @routes.post("/v1/transfers/batch")
-    def batch() -> Response:
+    def make_transfers() -> Response:
         return reading.json(schemas.TransferResults(_batch(transfers, engine)))
 
-    return routes
+    return by_name(make_transfer, show_transfer, make_transfers)
 
 
 def _transfer(asked: schemas.TransferRequest, key: str, now: int) -> Transfer:

@@ -53,7 +53,7 @@ _READINGS: dict[type[Exception], tuple[int, str, str]] = {
 
 
 def register(app: Flask) -> None:
-    """Refuse a request whose body cannot be read, whoever reads it."""
+    """Refuse a request whose body cannot be read, in whichever view."""
 
     @app.errorhandler(errors.ParseException)
     def malformed(error: errors.ParseException) -> Response:

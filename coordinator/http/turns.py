@@ -1,8 +1,8 @@
 """Whose turn it is while a request that brings much is read: others of this process have at least
 half of its time, however many such requests there are and whatever is in them.
 
-To give way to those who are ready now is not enough: whoever waits for a database or a client is
-looked at only when nobody is ready, or after some ms of such work, again and again.
+To give way to those who are ready now is not enough: one that waits for a database or a client is
+looked at only when no other is ready, or after some ms of such work, again and again.
 """
 
 import time

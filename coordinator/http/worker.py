@@ -69,7 +69,7 @@ class _Unreader(SocketUnreader):  # type: ignore[misc]
     def chunk(self, size_hint: int | None = None) -> bytes:
         connection = self._connection
         if connection.is_idle:
-            # Waits as long as it may: whoever looks after all connections ends it.
+            # Waits as long as it may: the loop that looks after all connections ends it.
             self.sock.settimeout(None)
             data: bytes = super().chunk(size_hint)
             connection.is_idle = False
@@ -114,7 +114,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
             self._connections.recover()
             self._told.wait(_NOTIFY_EVERY_S)
         now = time.monotonic()
-        # Whoever knocks hears nothing until the socket is closed: that waits for nobody.
+        # A client that connects now hears nothing until the socket is closed; nothing waits for it.
         telling = gevent.spawn(self.app.on_draining)
         gevent.sleep(_SETTLE_S)
         gevent.killall(accepting)
@@ -197,7 +197,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
             connection.greenlet.throw(NoMoreData())
 
     def _hurry(self) -> None:
-        """Whoever was taken is answered, if he asks soon; the others are not waited for as long."""
+        """Clients that were taken are answered, if they ask soon; others have less time."""
         now = time.monotonic()
         for connection in self._connections:
             if connection.is_idle:
@@ -305,7 +305,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         return answer
 
     def _linger(self, connection: Connection, unreader: _Unreader) -> None:
-        """Read on from a client that has been answered for the last time: whoever is still sending
+        """Read on from a client that has been answered for the last time: one that is still sending
         does not look for the answer, and would not find it behind a reset.
         """
         connection.deadline = time.monotonic() + _UNWANTED_S
@@ -334,7 +334,7 @@ def _read_away(read: Callable[[int], bytes]) -> bool:
     try:
         while left > 0 and (data := read(_PIECE)):
             left -= len(data)
-            # Whoever has been answered can wait: the others come first.
+            # A client that has been answered can wait: the others come first.
             gevent.sleep(_UNWANTED_PAUSE_S)
     except (ParseException, OSError):
         return False

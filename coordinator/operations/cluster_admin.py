@@ -3,13 +3,25 @@
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from coordinator.cluster.election import Leader
 from coordinator.cluster.session import ClusterSession
-from coordinator.operations.unfinished import InPhase, Resolved, UnfinishedTransfers
+from coordinator.operations.answers import (
+    ClusterView,
+    CoordinatorView,
+    HandOverView,
+    InDoubtList,
+    InDoubtView,
+    LeaderView,
+    ResolutionView,
+    ResolvedView,
+    ShardView,
+    listed,
+)
+from coordinator.operations.unfinished import UnfinishedTransfers, by_age
 from coordinator.protocols.recovery import Surroundings, whose_turn
 from coordinator.protocols.two_phase_commit import Phase
 from coordinator.recovery.branches import BranchResolver, Task, Unfinished
@@ -28,48 +40,8 @@ _CALL_TIMEOUT_S = 3.0
 _RESOLVE_TIMEOUT_S = 8.0
 _STEP_DOWN_TIMEOUT_S = 10.0
 
-Unreachable = dict[str, str]
-
-
-class InDoubt(NamedTuple):
-    """A prepared branch: since when, what home says of its group, what happens next and when."""
-
-    gtrid: Gtrid
-    shard: str
-    age_s: float
-    decision: DecisionOutcome | None
-    next: str
-    # None: it depends on something that has to come back first.
-    next_in_s: float | None
-
-
-class CoordinatorState(NamedTuple):
-    """A coordinator with the processes that it consists of; `epoch` if one of them leads."""
-
-    id: str
-    address: str
-    processes: int
-    epoch: int | None
-
-
-class ShardState(NamedTuple):
-    """A shard; `in_doubt` counts branches and `unfinished` transfers in its phase table, None when
-    it cannot be asked.
-    """
-
-    id: str
-    trouble: str | None
-    version: str | None
-    slots: int
-    in_doubt: int | None
-    unfinished: int | None
-
-
-class ClusterState(NamedTuple):
-    coordinators: list[CoordinatorState]
-    shards: list[ShardState]
-    map_version: int
-    zookeeper_answers: bool
+# Shard -> why it cannot be asked, or what is wrong with it.
+Troubles = dict[str, str]
 
 
 class Seen(NamedTuple):
@@ -77,7 +49,7 @@ class Seen(NamedTuple):
 
     prepared: list[PreparedBranch]
     phased: list[tuple[str, Phased]]
-    unreachable: Unreachable
+    unreachable: Troubles
 
 
 class Decisions(NamedTuple):
@@ -87,35 +59,15 @@ class Decisions(NamedTuple):
     unasked: dict[str, ShardError]
 
 
-class Doubts(NamedTuple):
-    """What is in doubt and what is unfinished, the oldest first, as far as shards can be asked."""
-
-    branches: list[InDoubt]
-    unfinished: list[InPhase]
-    unreachable: Unreachable
-
-
 class Overview(NamedTuple):
     """The cluster and the oldest of what is in doubt or unfinished, from one question to each
     shard; the totals are how many branches and how many transfers are as old.
     """
 
-    cluster: ClusterState
-    oldest: Doubts
+    cluster: ClusterView
+    oldest: InDoubtList
     total: int
     unfinished_total: int
-
-
-class Resolution(NamedTuple):
-    """What came of finishing a group now; `outcome` is None when home has not said it (yet), and
-    for one by TC/C or Saga, of which each transfer has an outcome of its own.
-    """
-
-    outcome: DecisionOutcome | None
-    finished: list[str]
-    # Shard -> why its branch, or a transfer, is not finished, or cannot be looked for.
-    unfinished: dict[str, str]
-    transfers: list[Resolved]
 
 
 class Operation:
@@ -140,7 +92,7 @@ class Operation:
 
     # --- the cluster ------------------------------------------------------------------------
 
-    def cluster(self) -> ClusterState:
+    def cluster(self) -> ClusterView:
         """Raises NoShardMap."""
         _ = self._shards.map
         return self._cluster_with(self._look())
@@ -149,20 +101,18 @@ class Operation:
         """The cluster, and at most so many branches and unfinished groups that are older than that,
         the oldest first.
 
-        Younger ones are in doubt for the moment that every transfer across shards is. Raises
-        NoShardMap.
+        Younger ones are left out: every transfer across shards is in doubt for some milliseconds.
+        Raises NoShardMap.
         """
         _ = self._shards.map
         seen = self._look()
         branches = [branch for branch in seen.prepared if age_of(branch.gtrid) >= older_than_s]
-        branches.sort(key=lambda branch: branch.gtrid.time_ms)
         phased = [item for item in seen.phased if age_of(item[1].gtrid) >= older_than_s]
-        phased.sort(key=lambda item: item[1].gtrid.time_ms)
         oldest = self._describe_all(Seen(branches[:most], phased[:most], seen.unreachable))
         total = sum(item.transfers for _, item in phased)
         return Overview(self._cluster_with(seen), oldest, len(branches), total)
 
-    def _cluster_with(self, seen: Seen) -> ClusterState:
+    def _cluster_with(self, seen: Seen) -> ClusterView:
         current = self._shards.map
         shards = []
         for shard in sorted(self._shards.all(), key=lambda shard: shard.id):
@@ -170,36 +120,44 @@ class Operation:
             phased = [item.transfers for place, item in seen.phased if place == shard.id]
             trouble = seen.unreachable.get(shard.id)
             shards.append(
-                ShardState(
-                    shard.id,
-                    trouble,
-                    shard.version,
-                    sum(last - first + 1 for first, last in current.ranges_of(shard.id)),
-                    None if trouble else len(branches),
-                    None if trouble else sum(phased),
+                ShardView(
+                    id=shard.id,
+                    reachable=trouble is None,
+                    server_version=shard.version,
+                    slots=sum(last - first + 1 for first, last in current.ranges_of(shard.id)),
+                    in_doubt=None if trouble else len(branches),
+                    unfinished=None if trouble else sum(phased),
+                    trouble=trouble,
                 )
             )
         coordinators = self._coordinators()
-        return ClusterState(coordinators, shards, current.version, self._cluster.is_connected)
+        return ClusterView(
+            coordinators,
+            shards,
+            current.version,
+            "connected" if self._cluster.is_connected else "away",
+        )
 
-    def _coordinators(self) -> list[CoordinatorState]:
+    def _coordinators(self) -> list[CoordinatorView]:
         view = self._cluster.view
         counts: dict[tuple[str, str], int] = defaultdict(int)
         for member in view.members:
             counts[member.coordinator, member.address] += 1
+        epochs = {leader.member.coordinator: leader.epoch for leader in (view.leader,) if leader}
         return [
-            CoordinatorState(id_, address, count, _term_of(view.leader, id_))
+            CoordinatorView(id_, address, id_ in epochs, epochs.get(id_), count)
             for (id_, address), count in sorted(counts.items())
         ]
 
-    def step_down(self) -> tuple[Leader, Leader | None]:
-        """Ask the leader to hand over: the old one, and who leads now. Raises ClusterError."""
+    def step_down(self) -> HandOverView:
+        """Ask the leader to hand over. Raises ClusterError."""
         log.info("the leader is asked to step down", extra={"event": "leader.asked_to_step_down"})
-        return self._cluster.hand_over(time.monotonic() + _STEP_DOWN_TIMEOUT_S)
+        old, new = self._cluster.hand_over(time.monotonic() + _STEP_DOWN_TIMEOUT_S)
+        return HandOverView(_leader(old), _leader(new) if new else None)
 
     # --- what is in doubt -------------------------------------------------------------------
 
-    def in_doubt(self) -> Doubts:
+    def in_doubt(self) -> InDoubtList:
         """Every prepared branch and every unfinished transfer on every shard, oldest first; and the
         shards that cannot be asked.
 
@@ -208,17 +166,18 @@ class Operation:
         _ = self._shards.map
         return self._describe_all(self._look())
 
-    def _describe_all(self, seen: Seen) -> Doubts:
+    def _describe_all(self, seen: Seen) -> InDoubtList:
         decisions = self._decisions({branch.gtrid for branch in seen.prepared})
-        # Whoever asks: it is told what the cluster will do, not what this process will.
+        # The same answer everywhere: what the cluster will do, not what this process will.
         around = self._surroundings()._replace(coordinator="", leads=True)
-        found = [self._describe(branch, decisions, around) for branch in seen.prepared]
-        found.sort(key=lambda item: (-item.age_s, item.gtrid, item.shard))
+        branches = [self._describe(branch, decisions, around) for branch in seen.prepared]
         unfinished = self._unfinished.describe(seen.phased, around, self._actor())
-        return Doubts(found, unfinished, seen.unreachable)
+        return InDoubtList(branches, unfinished, listed(seen.unreachable))
 
     def _look(self) -> Seen:
-        """All that is prepared or in a phase table; and why what shards cannot be asked."""
+        """All that is prepared or in a phase table, the oldest first; and why what shards cannot be
+        asked.
+        """
         shards = self._shards.all()
         seen = Seen([], [], {})
 
@@ -237,6 +196,8 @@ class Operation:
                 branches, phased = answer
                 seen.prepared.extend(branches)
                 seen.phased.extend((shard.id, item) for item in phased)
+        seen.prepared.sort(key=lambda branch: (branch.gtrid.time_ms, branch.gtrid, branch.shard))
+        seen.phased.sort(key=lambda found: by_age(*found))
         return seen
 
     def _decisions(self, gtrids: Iterable[Gtrid]) -> Decisions:
@@ -257,19 +218,31 @@ class Operation:
         branch: PreparedBranch,
         decisions: Decisions,
         around: Surroundings,
-    ) -> InDoubt:
+    ) -> InDoubtView:
         gtrid, age_s = branch.gtrid, age_of(branch.gtrid)
         turn = whose_turn(gtrid, age_s, around)
+        decision: DecisionOutcome | None = None
+        in_s: float | None = None
         if home_error := decisions.unasked.get(gtrid.home):
             text = (
                 f"it waits for its home {gtrid.home}, which alone knows the outcome and cannot be "
-                f"asked ({home_error.text}); nobody guesses; bring {gtrid.home} back"
+                f"asked ({home_error.text}); bring {gtrid.home} back"
             )
-            return InDoubt(gtrid, branch.shard, age_s, None, text, None)
-        decision = decisions.known.get(str(gtrid))
-        when = f"in {turn.in_s:.0f} s" if turn.in_s >= 1 else "now"
-        text = f"{turn.why}; {self._actor()} {_deed(decision, gtrid.home)} {when}"
-        return InDoubt(gtrid, branch.shard, age_s, decision, text, turn.in_s + self._interval_s)
+        else:
+            decision = decisions.known.get(str(gtrid))
+            in_s = round(turn.in_s + self._interval_s, 3)
+            when = f"in {turn.in_s:.0f} s" if turn.in_s >= 1 else "now"
+            text = f"{turn.why}; {self._actor()} {_deed(decision, gtrid.home)} {when}"
+        return InDoubtView(
+            gtrid=str(gtrid),
+            shard=branch.shard,
+            home=gtrid.home,
+            coordinator=gtrid.coordinator,
+            age_seconds=round(age_s, 3),
+            decision=decision.value if decision else None,
+            next=text,
+            next_in_seconds=in_s,
+        )
 
     def _actor(self) -> str:
         leader = self._cluster.view.leader
@@ -281,8 +254,8 @@ class Operation:
 
     # --- finishing now ----------------------------------------------------------------------
 
-    def resolve(self, gtrid: Gtrid) -> Resolution | None:
-        """Finish a group now, without waiting for anybody's turn; None if it is certain that there
+    def resolve(self, gtrid: Gtrid) -> ResolutionView | None:
+        """Finish a group now, without waiting for its turn; None if it is certain that there
         is nothing of it. Raises NoShardMap.
         """
         _ = self._shards.map
@@ -302,15 +275,15 @@ class Operation:
         pool.wait_for(lambda items: all(i.gtrid != gtrid for i in items), deadline)
         unfinished = self._left_of(gtrid)
         finished = [shard for shard in shards if shard not in unfinished]
-        return Resolution(heard[0] if heard else None, finished, unfinished, [])
+        return _resolution(gtrid, heard[0] if heard else None, unfinished, finished)
 
     def _resolve_phased(
-        self, gtrid: Gtrid, shards: list[str], unreachable: Unreachable
-    ) -> Resolution:
+        self, gtrid: Gtrid, shards: list[str], unreachable: Troubles
+    ) -> ResolutionView:
         transfers, left = self._unfinished.resolve(gtrid, shards)
         finished = [shard for shard in shards if shard not in left]
         # There may be more of it on those that are away.
-        return Resolution(None, finished, unreachable | left, transfers)
+        return _resolution(gtrid, None, unreachable | left, finished, transfers)
 
     def _left_of(self, gtrid: Gtrid) -> dict[str, str]:
         """The branches of a group that this process has not finished, and why."""
@@ -320,7 +293,7 @@ class Operation:
         asking = item.question.error if item.phase is Phase.ARBITRATING else None
         return {shard: _why(task, asking) for shard, task in item.branches.items()}
 
-    def _nothing_prepared(self, gtrid: Gtrid, unreachable: Unreachable) -> Resolution | None:
+    def _nothing_prepared(self, gtrid: Gtrid, unreachable: Troubles) -> ResolutionView | None:
         """What is known of a group that is prepared on no shard that can be asked."""
         found = self._decisions([gtrid])
         known, home_error = found.known.get(str(gtrid)), found.unasked.get(gtrid.home)
@@ -329,8 +302,25 @@ class Operation:
         if home_error and gtrid.home in self._shards.map.shards:
             unfinished[gtrid.home] = home_error.text
         if known:
-            return Resolution(known, [], unfinished, [])
-        return Resolution(None, [], unfinished, []) if unfinished else None
+            return _resolution(gtrid, known, unfinished)
+        return _resolution(gtrid, None, unfinished) if unfinished else None
+
+
+def _resolution(
+    gtrid: Gtrid,
+    outcome: DecisionOutcome | None,
+    unfinished: Troubles,
+    finished: Sequence[str] = (),
+    transfers: Sequence[ResolvedView] = (),
+) -> ResolutionView:
+    """`unfinished` has the shards whose branch, or a transfer, is not finished or not found."""
+    return ResolutionView(
+        gtrid=str(gtrid),
+        outcome=outcome.value if outcome else None,
+        finished=list(finished),
+        unfinished=listed(unfinished),
+        transfers=list(transfers),
+    )
 
 
 def _why(task: Task, asking: str | None) -> str:
@@ -339,8 +329,8 @@ def _why(task: Task, asking: str | None) -> str:
     return task.error or asking or "it takes long"
 
 
-def _term_of(leader: Leader | None, coordinator: str) -> int | None:
-    return leader.epoch if leader and leader.member.coordinator == coordinator else None
+def _leader(leader: Leader) -> LeaderView:
+    return LeaderView(leader.member.coordinator, leader.member.address, leader.epoch)
 
 
 def _deed(decision: DecisionOutcome | None, home: str) -> str:

@@ -1,5 +1,5 @@
-"""The way of a transfer by TC/C or Saga across shards: what its phase table, its destination's step
-and its entries show. The commit on its source's shard that records the outcome decides.
+"""The trace of a transfer by TC/C or Saga across shards: what its phase table, its destination's
+step and its entries show. The commit on its source's shard that records the outcome decides.
 """
 
 import time
@@ -50,7 +50,7 @@ class PhasedWays:
         return transfer.protocol in PROTOCOLS and len(ends) > 1
 
     def way_of(self, stored: StoredTransfer, gtrid: Gtrid | None) -> Way:
-        """Its way so far. Raises ShardError if its source's shard cannot be asked."""
+        """Its trace so far. Raises ShardError if its source's shard cannot be asked."""
         transfer = stored.transfer
         home = self._shards.shard_of(transfer.source)
         source = _source(self._shards[home].reads, stored, self._deadline())

@@ -1,6 +1,6 @@
-"""A transfer's way through its phases, as far as its shards show it, for people who follow one.
+"""A transfer's trace through its phases, as far as its shards show it, for operators.
 
-Nothing here waits for a row that somebody holds, and nothing decides anything.
+Nothing here waits for a row that is locked, and nothing decides anything.
 """
 
 import time
@@ -45,7 +45,7 @@ class Following:
         self._phased = PhasedWays(shards, _CALL_TIMEOUT_S)
 
     def way_of(self, transfer: str) -> Way | None:
-        """A transfer's way; None if nothing is known of it. Raises ShardError, NoShardMap."""
+        """A transfer's trace; None if nothing is known of it. Raises ShardError, NoShardMap."""
         slot = slot_of_transfer(transfer)
         if slot is None:
             return None

@@ -1,4 +1,4 @@
-"""A transfer's way, as it is told to people who follow one."""
+"""A transfer's trace, as operators are told it."""
 
 from enum import StrEnum
 from typing import NamedTuple
@@ -54,9 +54,9 @@ class Part(NamedTuple):
 
 
 class Way(NamedTuple):
-    """A transfer's way so far. Without `stored` it is in this process's queue, and without a group
-    as far as can be seen. `home` is the shard whose commit decides, `phase` that of one by TC/C or
-    Saga that is not finished.
+    """A transfer's trace so far. Without `stored` it is in this process's queue, and without a
+    group as far as can be seen. `home` is the shard whose commit decides, `phase` that of one
+    by TC/C or Saga that is not finished.
     """
 
     transfer: Transfer

@@ -6,9 +6,9 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
 from coordinator.engine.in_flight import PROTOCOLS, Course, taken_over
+from coordinator.operations.answers import ResolvedView, UnfinishedView
 from coordinator.operations.wording import OUTLOOKS, Errand, Side, in_words
 from coordinator.protocols.recovery import Surroundings, whose_turn
 from coordinator.recovery.phased import PhasedResolver
@@ -23,41 +23,6 @@ log = logging.getLogger(__name__)
 
 _CALL_TIMEOUT_S = 3.0
 _RESOLVE_TIMEOUT_S = 8.0
-
-
-class InPhase(NamedTuple):
-    """Transfers of a group that are in one phase: on which shard that is noted, how many, and one
-    of them, of which `next` speaks: what happens next and, at the latest, in how many seconds.
-
-    `attempts` is how often the worst of them was tried in vain, as far as it is known here;
-    `reason` and `detail` are why it was refused.
-    """
-
-    gtrid: Gtrid
-    shard: str
-    age_s: float
-    protocol: str
-    phase: str
-    transfers: int
-    transfer: str
-    attempts: int
-    reason: str | None
-    detail: str | None
-    next: str
-    # None: it depends on something that has to come back first.
-    next_in_s: float | None
-
-
-class Resolved(NamedTuple):
-    """A transfer after its group was to be finished now: `status` is "committed", "rejected",
-    "pending", "lapsed" if nothing has happened by it, or "unknown" if its shard cannot be asked;
-    `phase` in which it is left, and why; None if it is finished.
-    """
-
-    transfer: str
-    status: str
-    phase: str | None
-    why: str | None
 
 
 # Shard -> what is unfinished on it.
@@ -76,20 +41,19 @@ class UnfinishedTransfers:
 
     def describe(
         self, items: Iterable[tuple[str, Unfinished]], around: Surroundings, actor: str
-    ) -> list[InPhase]:
-        """What is unfinished on these shards, the oldest first; `actor` finishes what others have
-        left behind.
+    ) -> list[UnfinishedView]:
+        """What is unfinished on these shards, in this order; `actor` finishes what others have left
+        behind.
         """
         found = list(items)
         rows = self._examples(found)
         courses: dict[str, list[Course]] = defaultdict(list)
         for course in self._resolver.pool.unfinished():
             courses[course.gtrid].append(course)
-        described = [
+        return [
             self._describe(shard, item, rows.get(item.transfer), courses, around, actor)
             for shard, item in found
         ]
-        return sorted(described, key=lambda item: (-item.age_s, item.gtrid, item.shard, item.phase))
 
     def _examples(self, found: Iterable[tuple[str, Unfinished]]) -> dict[str, PhaseRow]:
         """The one transfer that is named of each group, as far as it is there still."""
@@ -114,7 +78,7 @@ class UnfinishedTransfers:
         courses: Mapping[str, list[Course]],
         around: Surroundings,
         actor: str,
-    ) -> InPhase:
+    ) -> UnfinishedView:
         phase = PROTOCOLS[item.protocol].phase(item.phase)
         mine = [c for c in courses.get(str(item.gtrid), ()) if c.place.phase is phase]
         course = next((c for c in mine if c.transfer.id == item.transfer), None)
@@ -122,7 +86,7 @@ class UnfinishedTransfers:
         turn = whose_turn(item.gtrid, age_s, around)
         in_s: float | None = turn.in_s + max(self._interval_s, PAUSE_MAX_S)
         if row is None:
-            words = "it goes on at this moment"
+            words = "it is being worked on now"
         else:
             is_here = OUTLOOKS[phase].side is Side.SOURCE
             account = row.transfer.source if is_here else row.transfer.destination
@@ -133,25 +97,26 @@ class UnfinishedTransfers:
             hindrance = course.error if course else None
             errand = Errand(account, place, actor, turn.why, turn.in_s, away, hindrance)
             words = in_words(phase, errand)
-        return InPhase(
-            item.gtrid,
-            shard,
-            age_s,
-            item.protocol,
-            item.phase,
-            item.transfers,
-            item.transfer,
-            max([item.attempts, *(c.attempts for c in mine)]),
-            item.reason,
-            item.detail,
-            words,
-            in_s,
+        return UnfinishedView(
+            gtrid=str(item.gtrid),
+            shard=shard,
+            coordinator=item.gtrid.coordinator,
+            protocol=item.protocol,  # type: ignore[arg-type]
+            phase=item.phase,  # type: ignore[arg-type]
+            transfers=item.transfers,
+            transfer=item.transfer,
+            age_seconds=round(age_s, 3),
+            attempts=max([item.attempts, *(c.attempts for c in mine)]),
+            reason=item.reason,
+            detail=item.detail,
+            next=words,
+            next_in_seconds=None if in_s is None else round(in_s, 3),
         )
 
     # --- finishing now ----------------------------------------------------------------------
 
-    def resolve(self, gtrid: Gtrid, shards: list[str]) -> tuple[list[Resolved], dict[str, str]]:
-        """Go on with a group's transfers now, without waiting for anybody's turn: what came of
+    def resolve(self, gtrid: Gtrid, shards: list[str]) -> tuple[list[ResolvedView], dict[str, str]]:
+        """Go on with a group's transfers now, without waiting for its turn: what came of
         each, and shard -> why something is left, or cannot be looked for, on it.
         """
         rows: dict[str, list[PhaseRow]] = {}
@@ -171,20 +136,20 @@ class UnfinishedTransfers:
             lambda courses: all(c.gtrid != str(gtrid) or self._waits_for_shard(c) for c in courses),
             deadline,
         )
-        resolved: list[Resolved] = []
+        resolved: list[ResolvedView] = []
         for shard, some in rows.items():
             resolved += self._what_became(shard, some)
             if left := next((item for item in resolved if item.phase), None):
-                away.setdefault(shard, left.why or "it takes long")
+                away.setdefault(shard, left.reason or "it takes long")
         return resolved, away
 
     def _waits_for_shard(self, course: Course) -> bool:
-        """It was tried in vain, and its next step is on a shard that cannot be used."""
+        """Its last try has failed, and its next step is on a shard that cannot be used."""
         place = self._shards.shard_of(course.where)
         return bool(course.error) and self._shards.trouble_with(place) is not None
 
-    def _what_became(self, shard: str, rows: list[PhaseRow]) -> list[Resolved]:
-        """Of these transfers, by what their shard has now, whoever has finished them."""
+    def _what_became(self, shard: str, rows: list[PhaseRow]) -> list[ResolvedView]:
+        """Of these transfers, by what their shard has now: others may have finished them."""
         ids = [row.transfer.id for row in rows]
         deadline = time.monotonic() + _CALL_TIMEOUT_S
         try:
@@ -192,7 +157,10 @@ class UnfinishedTransfers:
             left = {row.attempt: row for row in calls.phases_of(ids, deadline)}
             stored = calls.find_transfers(ids, deadline)
         except ShardError as error:
-            return [Resolved(r.transfer.id, "unknown", r.phase, error.text) for r in rows]
+            return [
+                ResolvedView(row.transfer.id, "unknown", row.phase, error.text)  # type: ignore[arg-type]
+                for row in rows
+            ]
         courses = {course.attempt: course for course in self._resolver.pool.unfinished()}
         found = []
         for row in rows:
@@ -203,7 +171,8 @@ class UnfinishedTransfers:
             if isinstance(known, StoredTransfer) and is_its:
                 status = known.status
             why = self._why(row, now, courses.get(row.attempt)) if now else None
-            found.append(Resolved(row.transfer.id, status, now.phase if now else None, why))
+            phase = now.phase if now else None
+            found.append(ResolvedView(row.transfer.id, status, phase, why))  # type: ignore[arg-type]
         return found
 
     def _why(self, row: PhaseRow, now: PhaseRow, course: Course | None) -> str:
@@ -214,3 +183,8 @@ class UnfinishedTransfers:
         if trouble := self._shards.trouble_with(place):
             return f"it waits for {place} ({trouble[0]})"
         return (course.error if course else None) or "it takes long"
+
+
+def by_age(shard: str, item: Unfinished) -> tuple[object, ...]:
+    """Sorts what is unfinished: the oldest first, then by name."""
+    return item.gtrid.time_ms, item.gtrid, shard, item.phase

@@ -86,5 +86,5 @@ def in_words(phase: StrEnum, errand: Errand) -> str:
     if errand.away:
         return f"{text}; it waits for {errand.shard} ({errand.away}); bring {errand.shard} back"
     if errand.hindrance:
-        return f"{text}; it was tried in vain: {errand.hindrance}"
+        return f"{text}; the last try failed: {errand.hindrance}"
     return text

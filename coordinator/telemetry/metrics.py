@@ -98,10 +98,11 @@ class Metrics:
             "xa_errors", "Errors of shards in groups, by the server's number", "code", "phase"
         )
         self.conflicts = self._counter(
-            "decision_conflicts", "Groups that somebody else had decided at their commit point"
+            "decision_conflicts", "Groups that recovery had aborted before their commit point"
         )
         self.stamps_refused = self._counter(
-            "stamps_refused", "Transfers and visits refused because a clock is, or was, ahead"
+            "stamps_refused",
+            "Transfers, and steps of TC/C or Saga, refused because a clock is, or was, ahead",
         )
         # Recovery.
         self.recovery_seconds = self._histogram(
@@ -175,7 +176,7 @@ class Metrics:
         # The process.
         # Each worker has a queue, and refuses what is beyond it: the fullest one says how it is.
         self.queue_length = self._gauge(
-            "queue_length", "Transfers that wait in the worker where most do", "livemax"
+            "queue_length", "Transfers that wait, in the worker where most of them wait", "livemax"
         )
         self.queue_limit = self._gauge(
             "queue_limit", "Transfers that may wait in a worker", "livemax"

@@ -5,7 +5,6 @@ readings, broken on the way. Each is to be refused, and none may move money.
 import json
 import random
 import socket
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from tandem.chaos.oracles import Violation, check_hostile
-from tandem.chaos.tasks import Task
+from tandem.chaos.tasks import Activity
 
 PAUSE_MAX_S = 0.5
 _ANSWER_TIMEOUT_S = 20.0
@@ -116,7 +115,7 @@ def status_of(answer: bytes) -> int:
     return int(words[1][:3]) if is_http else 0
 
 
-class Attacker:
+class Attacker(Activity):
     """Sends one after the other, at random, between `start` and `stop`."""
 
     def __init__(
@@ -126,21 +125,12 @@ class Attacker:
         chance: random.Random,
         accuse: Callable[[Violation], None],
     ) -> None:
+        super().__init__()
         self._urls = urls
         self._accounts = accounts
         self._chance = chance
         self._accuse = accuse
-        self._over = threading.Event()
-        self._task = Task(self._work)
         self.sent: Counter[str] = Counter()
-
-    def start(self) -> None:
-        self._task.start()
-
-    def stop(self) -> None:
-        """Raises what went wrong in the attacker itself, if something did."""
-        self._over.set()
-        self._task.join()
 
     def _work(self) -> None:
         while not self._over.wait(self._chance.uniform(0, PAUSE_MAX_S)):

@@ -4,7 +4,6 @@ service must say so (rule R6), not take the branch for finished.
 No run with it can end with the right balances. What it checks is that each loss is named.
 """
 
-import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -13,7 +12,7 @@ from shard_client.errors import ShardError
 from shard_client.records import DecisionOutcome, PreparedBranch
 from tandem.chaos.faults import Hands
 from tandem.chaos.oracles import Violation, check_loss
-from tandem.chaos.tasks import Task
+from tandem.chaos.tasks import Activity
 from tandem.chaos.watchers import Prepared
 
 PAUSE_S = 0.05
@@ -22,7 +21,7 @@ NOTICE_S = 5.0
 _CALL_TIMEOUT_S = 3.0
 
 
-class Hand:
+class Hand(Activity):
     """Rolls back one decided branch after the other, and waits for each to be named in a log."""
 
     def __init__(
@@ -32,20 +31,12 @@ class Hand:
         tell: Callable[[str], None],
         accuse: Callable[[Violation], None],
     ) -> None:
+        super().__init__()
         self._prepared = prepared
         self._hands = hands
         self._tell = tell
         self._accuse = accuse
-        self._over = threading.Event()
-        self._task = Task(self._work)
         self.losses = 0
-
-    def start(self) -> None:
-        self._task.start()
-
-    def stop(self) -> None:
-        self._over.set()
-        self._task.join()
 
     def _work(self) -> None:
         while not self._over.wait(PAUSE_S):

@@ -12,7 +12,7 @@ from tandem.chaos.history import Attempt, Order, Told, Via
 
 # Every violation has one of these names, or "audit: " and the name of a rule of the audit.
 WAYS = {
-    "total-changed": "the balances of one moment do not add up to what was paid in",
+    "total-changed": "the balances of one snapshot do not add up to what was paid in",
     "negative-balance": "an account that may not is below zero",
     "definite-error-took-effect": "what was answered with a definite error has happened all the "
     "same",

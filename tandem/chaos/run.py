@@ -287,7 +287,7 @@ class Run:
             "refused": f"{self._history.outcomes[Told.REJECTED]:,}",
             "committed in a second": f"{len(committed) / max(ended - began, 0.001):.0f}",
             "longest time without a committed transfer": seconds_text(gap_s),
-            "balances of one moment read": f"{watchers.reads:,}",
+            "snapshots read": f"{watchers.reads:,}",
             "in-doubt views compared with the shards": f"{watchers.views:,}",
             "in doubt at once, at most": f"{watchers.in_doubt_most:,}",
         }

@@ -28,3 +28,22 @@ class Task:
         self._thread.join()
         if self._error:
             raise self._error
+
+
+class Activity:
+    """Something that goes on between `start` and `stop`: `_work`, until `_over` is set."""
+
+    def __init__(self) -> None:
+        self._over = threading.Event()
+        self._task = Task(self._work)
+
+    def start(self) -> None:
+        self._task.start()
+
+    def stop(self) -> None:
+        """Raises what went wrong in it, if something did."""
+        self._over.set()
+        self._task.join()
+
+    def _work(self) -> None:
+        raise NotImplementedError

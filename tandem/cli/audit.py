@@ -69,8 +69,9 @@ def audit(
     themselves, as config/tandem.toml and the TANDEM_... variables say, or those of the local
     cluster in --data-dir, and changes nothing.
 
-    A chain cannot show that all of it was written anew. So note now and then where the chains end,
-    keep the file where nobody who can write to the shards can, and check against it later.
+    A chain cannot show that all of it was written anew. So note now and then where the chains end
+    (--anchor), keep the file out of reach of those who can write to the shards, and check against
+    it later (--against).
 
     Each violation is named.
 
@@ -272,7 +273,7 @@ def _when(stamp: int) -> str:
     try:
         return time_text(stamp)
     except OverflowError:
-        # Somebody has changed it.
+        # It was changed from outside.
         return f"{stamp} us"
 
 

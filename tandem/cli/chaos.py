@@ -111,11 +111,11 @@ def chaos(**options: Any) -> None:
     Clients move random amounts between a few accounts. Meanwhile coordinators, their workers,
     shards and ZooKeeper are killed, stopped and frozen, and coordinators strike themselves at
     points of their own code (`points`: needs the test build of a checkout, and a cluster of its
-    own, as `clocks` and `lines` do). Lines to shards drip, delay and fall silent, somebody's
+    own, as `clocks` and `lines` do). Lines to shards drip, delay and fall silent, a foreign
     session keeps accounts locked, global variables of shards go to their worst values,
     coordinators' clocks jump, and requests that are to be refused come beside those of the
     clients. All the time, and once more at the end, everything is checked: the balances of each
-    moment add up; what was acknowledged is there, once; what was refused is not; nothing stays
+    snapshot add up; what was acknowledged is there, once; what was refused is not; nothing stays
     in doubt or locked.
 
     \b

@@ -41,8 +41,8 @@ def _stamp(context: click.Context, parameter: click.Parameter, value: str) -> in
 
 
 @click.command()
-@click.option("--from", "start", callback=_stamp, required=True, help="The first moment.")
-@click.option("--to", "end", callback=_stamp, required=True, help="The first moment beyond it.")
+@click.option("--from", "start", callback=_stamp, required=True, help="Where the range begins.")
+@click.option("--to", "end", callback=_stamp, required=True, help="Where it ends (excluded).")
 @click.option(
     "--format",
     "kind",
@@ -74,7 +74,7 @@ def export(
     writes to the shards: it raises the earliest time that accounts take further entries for.
 
     Rows are ordered by account and number. Amounts are in the currency's minor unit, times are UTC.
-    The entries' tables have no index by time: all of them are read, whatever the range.
+    The entries' tables have no index by time: each export reads all of them.
 
     \b
     Examples:

@@ -74,7 +74,7 @@ def import_(
     and give next month's file another name: the same name and line is the same transfer.
 
     Lines are carried out in the order of the file. A line that is malformed is refused by itself
-    and never sent. A line that cannot be carried out for the moment is sent again, with growing
+    and never sent. A line that cannot be carried out yet is sent again, with growing
     pauses; if it cannot be settled in time the import stops, since later lines may depend on it.
 
     \b

@@ -35,8 +35,8 @@ from tandem.cli.terminal import (
 def cluster(as_json: bool, url: tuple[str, ...], data_dir: Path) -> None:
     """Show who is there, who leads, how the shards are, and which shard map is in force.
 
-    A coordinator is listed while it is in touch with ZooKeeper. All of them take transfers,
-    whoever leads: the leader also finishes what others have left behind.
+    A coordinator is listed while it is in touch with ZooKeeper. All of them take transfers.
+    The leader also finishes what other coordinators have left behind.
     """
     with Client(urls_of(url, data_dir)) as client:
         state = ask(client, "GET", "/v1/admin/cluster")
@@ -52,8 +52,8 @@ def cluster(as_json: bool, url: tuple[str, ...], data_dir: Path) -> None:
 def _print_coordinators(screen: Console, state: dict[str, Any]) -> None:
     if state["zookeeper"] == "away":
         screen.print(
-            "ZooKeeper does not answer: this is how it was last seen. Transfers go on; nobody is "
-            "elected."
+            "ZooKeeper does not answer: this is how it was last seen. Transfers go on; no leader "
+            "is elected."
         )
     rows = table("coordinator", "address", "processes", "leads", right=("processes",))
     for item in state["coordinators"]:
@@ -61,7 +61,7 @@ def _print_coordinators(screen: Console, state: dict[str, Any]) -> None:
         rows.add_row(item["id"], item["address"], str(item["processes"]), leads)
     screen.print(rows)
     if not any(item["leader"] for item in state["coordinators"]):
-        screen.print("Nobody leads at this moment.")
+        screen.print("No coordinator leads now.")
 
 
 def _print_shards(screen: Console, state: dict[str, Any]) -> None:
@@ -231,8 +231,8 @@ def step_down(as_json: bool, url: tuple[str, ...], data_dir: Path) -> None:
         return
     old, new = answer.body["old"], answer.body["new"]
     if new is None:
-        hint = "`tandem cluster` shows when somebody does"
-        raise CommandError(f"{old['coordinator']} was asked; nobody is known to lead yet. {hint}.")
+        hint = "`tandem cluster` shows the new leader"
+        raise CommandError(f"{old['coordinator']} was asked; no new leader is known yet. {hint}.")
     if new["epoch"] == old["epoch"]:
         raise CommandError(f"{old['coordinator']} was asked, and has not stepped down in time.")
     click.echo(

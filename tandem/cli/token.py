@@ -65,7 +65,7 @@ def new(
     certificate: str | None,
     out: Path | None,
 ) -> None:
-    """Make a token called NAME and print it, this once: nobody can find it out again.
+    """Make a token called NAME and print it once: Tandem keeps its hash only.
 
     It is the only thing on standard output: `tandem token new ... > secret` leaves a file that is
     closed to others, as --out does.

@@ -19,7 +19,6 @@ from typing import Any
 import httpx
 import pytest
 
-from coordinator.http.access import SCOPES, is_public
 from coordinator.security.tokens import Scope, add, new_token, table_of
 from shard_client.address import Address
 from shard_client.connection import ShardConnection
@@ -28,7 +27,7 @@ from tests.certificates import Authority
 from tests.cluster import Cluster, wait_until
 from tests.contract.http import Town, is_problem, item, visit, wish
 from tests.logs import events
-from tests.routes import routes
+from tests.routes import routes, scopes
 
 TANDEM = [sys.executable, "-c", "from tandem.cli import main; main()"]
 
@@ -116,10 +115,10 @@ def calls(town: Town, source: str) -> Iterator[tuple[str, str, dict[str, Any], S
     }
     for method, path in routes():
         route = f"{method} {path}"
-        if not is_public(path):
+        if scope := scopes()[route]:
             # The account that is to be opened, frozen and paid.
             filled = path.replace("{}", town.prefix)
-            yield method, filled, {"json": bodies[route]} if route in bodies else {}, SCOPES[route]
+            yield method, filled, {"json": bodies[route]} if route in bodies else {}, scope
 
 
 def members(town: Town) -> list[dict[str, Any]]:

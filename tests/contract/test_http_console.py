@@ -10,8 +10,9 @@ import httpx
 import msgspec
 import pytest
 
-from coordinator.http import docs, schemas
-from coordinator.http.console import FILES
+from coordinator.http import schemas
+from coordinator.http.pages import CONSOLE, DOCS
+from coordinator.operations.answers import ClusterView
 from tests.cluster import Cluster, Coordinator, wait_until
 from tests.contract.http import Town, client, execute, in_doubt, is_problem, visit
 
@@ -29,7 +30,7 @@ def test_the_page_loads_only_what_is_here(mysql_cluster: Cluster) -> None:
     page = api.get("/console")
     assert page.headers["Content-Type"].startswith("text/html")
     loaded = re.findall(r'(?:src|href)="([^"#][^"]*)"', page.text)
-    loaded += [f"/console/{name}" for name in FILES]
+    loaded += [f"/console/{name}" for name in CONSOLE.files]
     for address in loaded:
         part = api.get(address)
         assert part.status_code == 200, address
@@ -46,13 +47,13 @@ def test_nothing_else_of_its_folder_is_served(mysql_cluster: Cluster, name: str)
 
 def test_the_page_may_load_nothing_from_elsewhere(mysql_cluster: Cluster) -> None:
     api = visit(mysql_cluster).api
-    for name in ("", *(f"/{name}" for name in FILES)):
+    for name in ("", *(f"/{name}" for name in CONSOLE.files)):
         policy = api.get(f"/console{name}").headers["Content-Security-Policy"]
         assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
         assert "unsafe" not in policy
 
 
-@pytest.mark.parametrize("name", ["", *docs.OWN, *docs.FILES])
+@pytest.mark.parametrize("name", ["", *DOCS.files])
 def test_nor_may_the_page_of_the_api(mysql_cluster: Cluster, name: str) -> None:
     answer = visit(mysql_cluster).api.get(f"/docs/{name}")
     assert answer.status_code == 200
@@ -97,7 +98,7 @@ def test_events_tell_what_the_views_tell(small: Coordinator, mysql_cluster: Clus
     assert (state.coordinator, state.trouble) == ("small", None)
     assert state.cluster is not None
     with client(small.url) as api:
-        told = msgspec.convert(api.get("/v1/admin/cluster").json(), schemas.ClusterView)
+        told = msgspec.convert(api.get("/v1/admin/cluster").json(), ClusterView)
     assert state.cluster.coordinators == told.coordinators
     assert [shard.id for shard in state.cluster.shards] == list(mysql_cluster.settings.shards)
     assert state.totals is not None

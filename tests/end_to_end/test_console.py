@@ -437,7 +437,7 @@ def test_what_is_wrong_is_told_with_what_to_type(browser: Browser, watched: Coor
     with shown(browser, watched, cluster=cluster, in_doubt=away) as page:
         troubles = page.locator("#troubles li")
         expect(troubles.nth(0)).to_contain_text(f"Shard s2 is not used: {HOSTILE}.")
-        expect(troubles.nth(1)).to_contain_text("Nobody leads.")
+        expect(troubles.nth(1)).to_contain_text("No coordinator leads.")
         expect(troubles.locator("code")).to_have_text(["tandem shards check", "tandem cluster"])
         expect(page.locator("#verdict")).to_contain_text("nothing that can be seen is stuck")
         expect(page.locator("#doubt-none")).to_have_text(

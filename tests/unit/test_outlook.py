@@ -32,4 +32,4 @@ def test_words(phase) -> None:
     away = in_words(phase, ERRAND._replace(away="cannot be reached", hindrance="x"))
     assert away == f"{said}; it waits for s2 (cannot be reached); bring s2 back"
     hindered = in_words(phase, ERRAND._replace(hindrance="account bob is locked"))
-    assert hindered == f"{said}; it was tried in vain: account bob is locked"
+    assert hindered == f"{said}; the last try failed: account bob is locked"

@@ -169,13 +169,13 @@ function troublesOf(state) {
   }
   if (cluster.zookeeper === "away") {
     found.push([
-      "ZooKeeper does not answer. Transfers go on; nobody is elected, and what was left in doubt is "
-        + "finished after its grace time.",
+      "ZooKeeper does not answer. Transfers go on; no leader is elected, and coordinators finish "
+        + "what is in doubt after its grace time.",
       "tandem cluster",
     ]);
   } else if (!cluster.coordinators.some((item) => item.leader)) {
     found.push([
-      "Nobody leads. Transfers go on; what others have left in doubt waits for the next leader.",
+      "No coordinator leads. Transfers go on; what others have left in doubt waits for the next leader.",
       "tandem cluster",
     ]);
   }

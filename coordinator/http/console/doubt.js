@@ -28,7 +28,7 @@ const UNFINISHED = [
 ];
 
 function whatNext(item) {
-  const tries = item.attempts ? ` (tries in vain: ${number(item.attempts)})` : "";
+  const tries = item.attempts ? ` (failed tries: ${number(item.attempts)})` : "";
   const refusal = item.reason ? `. Refused: ${item.detail}` : "";
   return item.next + tries + refusal;
 }

@@ -22,7 +22,7 @@ let isDeclined = false;
 async function askForToken(answer, what, scope, isWanted) {
   const detail = (await problemOf(answer)).detail;
   if (isDeclined && !isWanted) return;
-  const why = answer.status === 401 ? "there is none that is known" : "the one that there is has not";
+  const why = answer.status === 401 ? "the coordinator got none that it knows" : "this token lacks it";
   say(byId("access-why"), `To ${what}, a token with the scope ${scope} is needed; ${why}. ${detail}`);
   if (!byId("access").open) byId("access").showModal();
 }

@@ -202,7 +202,7 @@ function transferPart(way, mine) {
         mine.refresh = isTrueForEver;
       } else if (answer.body) {
         const text = JSON.stringify(answer.body, plain);
-        // Whoever reads with a screen reader is not thrown back as long as nothing changes.
+        // A reader with a screen reader is not thrown back as long as nothing changes.
         if (text !== part.dataset.seen) draw(answer.body);
         part.dataset.seen = text;
         if (isFinished(answer.body)) mine.refresh = isTrueForEver;
