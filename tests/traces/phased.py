@@ -15,7 +15,8 @@ from coordinator.engine.in_flight import (
     wanted,
 )
 from ledger.model import Status
-from shard_client.phases import LAPSED, Visit
+from shard_client.phases import Visit
+from shard_client.records import LAPSED
 from tests.traces.world import (
     FIRST,
     GRACE_US,
@@ -60,7 +61,7 @@ class Attempt:
     def visit(self, who: str, course: Course) -> None:
         """One visit, to the shard that the course needs next."""
         shard, before = self.shards[SHARDS[course.where]], course.place
-        visit = Visit(shard, course.gtrid, is_local=True)  # type: ignore[arg-type]
+        visit = Visit(shard, course.gtrid)  # type: ignore[arg-type]
         found = NOTHING_FOUND
         if before.task is Task.BEGIN or has_to_enter([course]):
             self.trace.send(who, shard, visit.enter, wanted([course]), 0)
