@@ -26,7 +26,7 @@ from coordinator.recovery.purge import Purge
 from coordinator.recovery.scanner import InDoubtScanner
 from coordinator.security.tokens import Tokens
 from coordinator.services.accounts import Accounts
-from coordinator.services.snapshot_reads import Moments
+from coordinator.services.snapshot_reads import SnapshotReads
 from coordinator.services.transfers import Transfers
 from coordinator.settings import Settings
 from coordinator.shards.registry import Shards
@@ -114,7 +114,7 @@ class Process:
         # What an earlier life left behind holds up the start, not what comes back later.
         self._was_ready = False
         self.accounts = Accounts(self.shards)
-        self.moments = Moments(self.shards)
+        self.snapshot_reads = SnapshotReads(self.shards)
         self.transfers = Transfers(self.shards, self.queue, self.metrics, engine.protocol)
         self.following = Following(self.shards, self.queue)
         # Called when no new connections are taken any more, before the requests have ended.

@@ -18,7 +18,7 @@ _MARIADB = {
     "contract/test_http_stuck.py",
     "contract/test_http_unfinished.py",
     "contract/test_mixed_batches.py",
-    "contract/test_moments_away.py",
+    "contract/test_snapshot_reads_away.py",
     "contract/test_nuisances.py",
     "end_to_end/test_audit.py",
     "end_to_end/test_audit_protocols.py",

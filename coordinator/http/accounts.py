@@ -8,7 +8,7 @@ from coordinator.http import access, problems, reading, schemas
 from coordinator.http.problems import Refuse
 from coordinator.http.routes import View, by_name
 from coordinator.services.accounts import Accounts, Opened
-from coordinator.services.snapshot_reads import Moments
+from coordinator.services.snapshot_reads import SnapshotReads
 from ledger.model import Refusal, Status
 from shard_client.errors import ShardError
 from shard_client.records import AccountState, Terms
@@ -17,7 +17,7 @@ from shard_client.records import AccountState, Terms
 _AT_ONCE = 500
 
 
-def views(accounts: Accounts, moments: Moments) -> dict[str, View]:
+def views(accounts: Accounts, snapshot_reads: SnapshotReads) -> dict[str, View]:
     """The views, on these accounts and snapshot reads."""
 
     def open_account(account: str) -> Response:
@@ -63,7 +63,7 @@ def views(accounts: Accounts, moments: Moments) -> dict[str, View]:
         if not 1 <= len(names) <= schemas.BALANCES_MAX:
             detail = f"{len(names)} accounts are named, not 1 to {schemas.BALANCES_MAX}"
             raise Refuse(400, "malformed", detail)
-        found = moments.read(names)
+        found = snapshot_reads.read(names)
         for name in names:
             if name not in found:
                 raise _unknown(name)

@@ -58,7 +58,7 @@ def create_app(process: Process) -> Flask:
     routes.serve(
         app,
         {
-            **accounts.views(process.accounts, process.moments),
+            **accounts.views(process.accounts, process.snapshot_reads),
             **transfers.views(process.transfers, process.settings.engine),
             **admin.views(process.operation, process.following),
             **events.views(process),

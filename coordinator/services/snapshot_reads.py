@@ -1,4 +1,4 @@
-"""Reads of many accounts as they all stood at one moment (rule R10).
+"""Reads of many accounts as they all stood at one moment, snapshot reads (rule R10).
 
 One read is on its way at a time in a process; those that wait meanwhile go together in the next
 one. It locks the accounts of all, without waiting, and settles each of which no account was locked
@@ -52,10 +52,10 @@ Places = dict[str, list[str]]
 Holds = dict[str, ReadHold]
 
 
-class Moment(NamedTuple):
+class SnapshotRead(NamedTuple):
     """What was seen while all its accounts were locked.
 
-    `busy` accounts were locked by somebody else, and the moment says nothing of them; `rows` are
+    `busy` accounts were locked by somebody else, and the snapshot says nothing of them; `rows` are
     unfinished transfers, from or to others too, and `steps` how far these are. Of accounts in
     `unknown` it is not known what they have: a shard that has to say it could not be asked.
     """
@@ -107,13 +107,13 @@ class _Request:
         return self.tries >= _TRIES_FREE
 
 
-class Moments:
+class SnapshotReads:
     """See the module."""
 
     def __init__(self, shards: Shards) -> None:
         self._shards = shards
         self._changed = threading.Condition()
-        # A moment holds locks on several shards: one at a time is enough.
+        # A read holds locks on several shards: one at a time is enough.
         self._is_reading = False
         self._was_in_line = False
         # Those that wait for their turn, or to be taken along.
@@ -253,7 +253,7 @@ class Moments:
         for account in sorted(set(chain.from_iterable(request.names for request in requests))):
             places[self._shards.shard_of(account)].append(account)
         try:
-            moment = self._see(places, in_line=in_line)
+            snapshot = self._see(places, in_line=in_line)
         except ShardError as error:
             self._shards.note(error)
             spoilt = places.get(error.shard, [])
@@ -267,16 +267,16 @@ class Moments:
             return left if spoilt else []
         for request in requests:
             request.delay, request.is_kept_by_others = _LOCKED, True
-            request.busy = request.names & moment.busy
+            request.busy = request.names & snapshot.busy
             try:
-                request.found = moment.of(request.names)
+                request.found = snapshot.of(request.names)
             except ShardUnavailable as error:
                 request.error = error
             except ShardError as error:
                 request.delay, request.is_kept_by_others = str(error), is_busy(error)
         return []
 
-    def _see(self, places: Places, *, in_line: bool) -> Moment:
+    def _see(self, places: Places, *, in_line: bool) -> SnapshotRead:
         """Lock all, read all, let all go. Raises ShardError."""
         deadline = time.monotonic() + _CALL_TIMEOUT_S
         names = sorted(places)
@@ -300,7 +300,7 @@ class Moments:
             raise
         for hold in holds.values():
             hold.give_back()
-        return Moment(accounts, busy, rows, steps, unknown)
+        return SnapshotRead(accounts, busy, rows, steps, unknown)
 
     def _arriving(
         self, accounts: dict[str, Account], holds: Holds, deadline: float

@@ -80,7 +80,7 @@ class Purse:
 
     def total(self) -> int:
         names = [name for names in self._names.values() for name in names]
-        return sum(a.balance for a in self._process.moments.read(names).values())
+        return sum(a.balance for a in self._process.snapshot_reads.read(names).values())
 
 
 def committed(answers: list[Answer | Pending], *, replays: int = 0) -> bool:
@@ -213,7 +213,7 @@ def test_a_zombie_prepares_after_recovery_has_aborted(
     wait_until(lambda: prepared(servers) == [], 30, lambda: f"in doubt: {prepared(servers)}")
     assert purse.total() == 0
     names = [name for item in items for name in (item["source"], item["destination"])]
-    assert {a.balance for a in process.moments.read(names).values()} == {0}
+    assert {a.balance for a in process.snapshot_reads.read(names).values()} == {0}
     assert committed(purse.run(purse.pay("s1", "s2"), purse.pay("s1", "s3")))
 
 

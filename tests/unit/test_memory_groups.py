@@ -15,7 +15,7 @@ from coordinator.engine.two_phase_run import GroupRun, Homes, Names, Timeouts
 from coordinator.recovery.branches import BranchResolver
 from coordinator.recovery.phased import PhasedResolver
 from coordinator.services.accounts import Accounts
-from coordinator.services.snapshot_reads import Moments
+from coordinator.services.snapshot_reads import SnapshotReads
 from coordinator.shards.clocks import ClockWatch
 from coordinator.shards.registry import Shards
 from coordinator.telemetry.metrics import Metrics
@@ -99,7 +99,7 @@ class World:
             ).run()
 
     def balances(self, *names: str) -> list[int]:
-        found = Moments(self.shards).read(names)
+        found = SnapshotReads(self.shards).read(names)
         return [found[name].balance for name in names]
 
     def is_idle(self) -> bool:

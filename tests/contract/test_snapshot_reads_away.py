@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from coordinator.cluster import read_map
-from coordinator.services.snapshot_reads import Moments
+from coordinator.services.snapshot_reads import SnapshotReads
 from coordinator.shards.registry import Shards
 from shard_client.errors import ShardUnavailable
 from shard_client.shard_map import ShardMap
@@ -25,7 +25,7 @@ def town(any_cluster: Cluster) -> Town:
 
 
 @contextmanager
-def without(cluster: Cluster, away: str) -> Iterator[Moments]:
+def without(cluster: Cluster, away: str) -> Iterator[SnapshotReads]:
     """Reads of a process that cannot reach this shard."""
     known = read_map(cluster.settings)
     # Nothing listens on port 1.
@@ -36,7 +36,7 @@ def without(cluster: Cluster, away: str) -> Iterator[Moments]:
     shards.admit_all()
     shards.start()
     try:
-        yield Moments(shards)
+        yield SnapshotReads(shards)
     finally:
         shards.stop()
 
@@ -85,12 +85,12 @@ def test_a_source_whose_credit_cannot_be_looked_for(town: Town, credited: bool) 
     transfer = Begun(town, "saga", alice, bob, 4).until("crediting")
     if credited:
         transfer.visit()
-    with without(town.cluster, "s2") as moments:
+    with without(town.cluster, "s2") as snapshot_reads:
         with pytest.raises(ShardUnavailable, match="shard s2"):
-            moments.read([alice])
+            snapshot_reads.read([alice])
         with pytest.raises(ShardUnavailable, match="shard s2"):
-            moments.read([carol, alice])
-        assert moments.read([carol])[carol].balance == 7
+            snapshot_reads.read([carol, alice])
+        assert snapshot_reads.read([carol])[carol].balance == 7
     resolve(town, transfer)
 
 
@@ -98,10 +98,10 @@ def test_a_destination_whose_payment_cannot_be_looked_for(town: Town) -> None:
     alice, bob = town.account("s1", funds=50), town.account("s2")
     carol = town.account("s2", funds=7)
     transfer = Begun(town, "tcc", alice, bob, 4).until("confirming")
-    with without(town.cluster, "s1") as moments:
+    with without(town.cluster, "s1") as snapshot_reads:
         with pytest.raises(ShardUnavailable, match="shard s1"):
-            moments.read([bob])
-        assert moments.read([carol])[carol].balance == 7
+            snapshot_reads.read([bob])
+        assert snapshot_reads.read([carol])[carol].balance == 7
     resolve(town, transfer)
 
 
@@ -111,7 +111,7 @@ def test_a_source_whose_transfer_has_its_outcome(town: Town, protocol: str, phas
     alice = town.account("s1", funds=50)
     bob = town.name("s2") if phase == "compensating" else town.account("s2")
     transfer = Begun(town, protocol, alice, bob, 4).until(phase)
-    with without(town.cluster, "s2") as moments:
+    with without(town.cluster, "s2") as snapshot_reads:
         expected = 46 if phase == "confirming" else 50
-        assert moments.read([alice])[alice].balance == expected
+        assert snapshot_reads.read([alice])[alice].balance == expected
     resolve(town, transfer)

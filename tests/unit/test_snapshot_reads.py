@@ -10,7 +10,7 @@ from typing import cast
 
 import pytest
 
-from coordinator.services.snapshot_reads import Moment, Moments, Places, _Request
+from coordinator.services.snapshot_reads import Places, SnapshotRead, SnapshotReads, _Request
 from coordinator.shards.registry import Shards
 from ledger.model import Account, Status, Transfer
 from shard_client.errors import (
@@ -44,7 +44,7 @@ class SomeShards:
         pass
 
 
-class Reads(Moments):
+class Reads(SnapshotReads):
     """Each read waits for the test, which says what it sees."""
 
     def __init__(self) -> None:
@@ -52,12 +52,12 @@ class Reads(Moments):
         self.asked: list[tuple[set[str], bool]] = []
         self.has_begun = threading.Semaphore(0)
         self.may_see = threading.Semaphore(0)
-        self.next: Callable[[set[str]], Moment] = seen_all
+        self.next: Callable[[set[str]], SnapshotRead] = seen_all
         # What was waited for with no lock in hand, and what is locked for good.
         self.felt: list[str] = []
         self.stuck: set[str] = set()
 
-    def _see(self, places: Places, *, in_line: bool) -> Moment:
+    def _see(self, places: Places, *, in_line: bool) -> SnapshotRead:
         names = {name for some in places.values() for name in some}
         self.asked.append((names, in_line))
         self.has_begun.release()
@@ -76,8 +76,8 @@ class Reads(Moments):
                 self._changed.wait(0.01)
 
 
-def seen_all(names: set[str]) -> Moment:
-    return Moment({name: account(name) for name in names}, set(), [], [])
+def seen_all(names: set[str]) -> SnapshotRead:
+    return SnapshotRead({name: account(name) for name in names}, set(), [], [])
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_a_busy_account_holds_up_only_who_asked_for_it(
 ) -> None:
     _, waits, free = begin_behind(reads, pool, [("a2", "b1"), ("b2",)])
 
-    def b1_is_busy(names: set[str]) -> Moment:
+    def b1_is_busy(names: set[str]) -> SnapshotRead:
         return seen_all(names - {"b1"})._replace(busy=names & {"b1"})
 
     reads.next = b1_is_busy
@@ -175,7 +175,7 @@ def test_a_shard_that_is_away_fails_only_who_needs_it(
 ) -> None:
     _, needs_b, needs_a = begin_behind(reads, pool, [("a2", "b1"), ("a3",)])
 
-    def b_is_away(names: set[str]) -> Moment:
+    def b_is_away(names: set[str]) -> SnapshotRead:
         if any(name.startswith("b") for name in names):
             raise ShardUnavailable("b", "it is away")
         return seen_all(names)
@@ -276,7 +276,7 @@ def test_who_is_not_read_in_time_hears_so(
 def test_who_gives_up_says_why(
     reads: Reads,
     monkeypatch: pytest.MonkeyPatch,
-    sees: Callable[[set[str]], Moment],
+    sees: Callable[[set[str]], SnapshotRead],
     kind: type[ShardError],
     why: str,
 ) -> None:
@@ -287,7 +287,7 @@ def test_who_gives_up_says_why(
         reads.read({"a1"})
 
 
-def _raise(error: ShardError) -> Moment:
+def _raise(error: ShardError) -> SnapshotRead:
     raise error
 
 
@@ -313,24 +313,24 @@ def test_who_is_being_read_has_the_answer_though_its_time_is_over(
     assert turn.result(10) is False
 
 
-def test_a_moment_shows_each_the_transfers_from_its_own_accounts() -> None:
+def test_a_snapshot_shows_each_the_transfers_from_its_own_accounts() -> None:
     # It has left alice and has not come to bob yet.
     wish = Transfer("t", "k", "alice", "bob", 5, "EUR", None, "tcc", 1)
     row = PhaseRow(
         wish, "g", "confirming", "committed", "confirmed", "tried", 0, 0, 0, 0, None, None
     )
-    moment = Moment({n: account(n) for n in ("alice", "bob", "carol")}, set(), [row], [])
-    both = moment.of({"alice", "bob"})
+    snapshot = SnapshotRead({n: account(n) for n in ("alice", "bob", "carol")}, set(), [row], [])
+    both = snapshot.of({"alice", "bob"})
     assert both is not None
     assert (both["alice"].balance, both["bob"].balance) == (7, 12)
     # Who does not see alice sees bob as he stands.
-    assert moment.of({"bob", "carol"}) == {n: account(n) for n in ("bob", "carol")}
+    assert snapshot.of({"bob", "carol"}) == {n: account(n) for n in ("bob", "carol")}
 
 
 def test_what_was_lost_is_read_again(reads: Reads, pool: ThreadPoolExecutor) -> None:
     answers = iter([ConnectionLost("a", "no answer"), None])
 
-    def lost_once(names: set[str]) -> Moment:
+    def lost_once(names: set[str]) -> SnapshotRead:
         if error := next(answers):
             raise error
         return seen_all(names)
@@ -342,7 +342,7 @@ def test_what_was_lost_is_read_again(reads: Reads, pool: ThreadPoolExecutor) -> 
 
 
 def test_a_bug_does_not_keep_the_turn(reads: Reads, pool: ThreadPoolExecutor) -> None:
-    def bug(names: set[str]) -> Moment:
+    def bug(names: set[str]) -> SnapshotRead:
         raise ZeroDivisionError
 
     reads.next = bug
