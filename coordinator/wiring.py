@@ -15,9 +15,9 @@ from coordinator.engine.phased_run import PhasedRun
 from coordinator.engine.scheduler import Queue
 from coordinator.engine.tickets import ALONE, Group
 from coordinator.engine.two_phase_run import Executors, GroupRun, Held, Homes, Names, Timeouts
-from coordinator.operations.cluster_admin import Operation
+from coordinator.operations.cluster_admin import ClusterAdmin
 from coordinator.operations.gauges import Gauges
-from coordinator.operations.trace import Following
+from coordinator.operations.trace import TransferTraces
 from coordinator.operations.unfinished import UnfinishedTransfers
 from coordinator.protocols.recovery import Surroundings
 from coordinator.recovery.branches import BranchResolver
@@ -116,11 +116,11 @@ class Process:
         self.accounts = Accounts(self.shards)
         self.snapshot_reads = SnapshotReads(self.shards)
         self.transfers = Transfers(self.shards, self.queue, self.metrics, engine.protocol)
-        self.following = Following(self.shards, self.queue)
+        self.transfer_traces = TransferTraces(self.shards, self.queue)
         # Called when no new connections are taken any more, before the requests have ended.
         self.when_stopping: list[Callable[[], None]] = []
         unfinished = UnfinishedTransfers(self.shards, self.phased_resolver, interval_s)
-        self.operation = Operation(
+        self.cluster_admin = ClusterAdmin(
             settings, self.shards, self.cluster, self.branch_resolver, unfinished, self.surroundings
         )
         self._gauges = Gauges(

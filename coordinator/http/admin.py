@@ -5,19 +5,19 @@ from flask import Response
 from coordinator.http import reading, schemas
 from coordinator.http.problems import Refuse
 from coordinator.http.routes import View, by_name
-from coordinator.operations.cluster_admin import Operation
-from coordinator.operations.trace import Following
+from coordinator.operations.cluster_admin import ClusterAdmin
+from coordinator.operations.trace import TransferTraces
 from shard_client.xid import Gtrid
 
 
-def views(operation: Operation, following: Following) -> dict[str, View]:
+def views(cluster_admin: ClusterAdmin, transfer_traces: TransferTraces) -> dict[str, View]:
     """The views, on what this process sees of the cluster."""
 
     def show_cluster() -> Response:
-        return reading.json(operation.cluster())
+        return reading.json(cluster_admin.cluster())
 
     def show_in_doubt() -> Response:
-        return reading.json(operation.in_doubt())
+        return reading.json(cluster_admin.in_doubt())
 
     def resolve(gtrid: str) -> Response:
         name = Gtrid.parse(gtrid)
@@ -27,7 +27,7 @@ def views(operation: Operation, following: Following) -> dict[str, View]:
                 "CLUSTER.HOME.COORDINATOR.TIME.RANDOM; nothing has happened"
             )
             raise Refuse(400, "malformed", detail)
-        found = operation.resolve(name)
+        found = cluster_admin.resolve(name)
         if found is None:
             detail = (
                 f"nothing is prepared or unfinished under {gtrid} on any shard, and there is no "
@@ -37,12 +37,12 @@ def views(operation: Operation, following: Following) -> dict[str, View]:
         return reading.json(found)
 
     def trace_transfer(transfer: str) -> Response:
-        way = following.way_of(transfer)
-        if way is None:
+        trace = transfer_traces.trace_of(transfer)
+        if trace is None:
             raise Refuse(404, "not-found", f"there is no transfer {reading.shown(transfer)}")
-        return reading.json(schemas.way_view(way))
+        return reading.json(schemas.trace_view(trace))
 
     def step_down() -> Response:
-        return reading.json(operation.step_down())
+        return reading.json(cluster_admin.step_down())
 
     return by_name(show_cluster, show_in_doubt, resolve, trace_transfer, step_down)

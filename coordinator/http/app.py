@@ -60,7 +60,7 @@ def create_app(process: Process) -> Flask:
         {
             **accounts.views(process.accounts, process.snapshot_reads),
             **transfers.views(process.transfers, process.settings.engine),
-            **admin.views(process.operation, process.following),
+            **admin.views(process.cluster_admin, process.transfer_traces),
             **events.views(process),
             **pages.views(),
             **_process_views(process),

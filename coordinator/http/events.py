@@ -182,7 +182,7 @@ def state(process: Process) -> schemas.StateView:
     )
     try:
         view.totals = _totals(process.metrics.totals())
-        seen = process.operation.overview(_IN_DOUBT_FROM_S, _BRANCHES_MAX)
+        seen = process.cluster_admin.overview(_IN_DOUBT_FROM_S, _BRANCHES_MAX)
         view.cluster = seen.cluster
         view.in_doubt = seen.oldest
         view.in_doubt_total = seen.total

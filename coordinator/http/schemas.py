@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from coordinator.operations.answers import ClusterView, InDoubtList, PhaseName
-from coordinator.operations.trace_values import Outcome, Way
+from coordinator.operations.trace_values import Outcome, TransferTrace
 from ledger.ids import ACCOUNT_ID_PATTERN
 from ledger.model import AMOUNT_MAX, Account, Entry, Transfer
 from shard_client.records import AccountState, StoredTransfer
@@ -334,21 +334,21 @@ def _wish(transfer: Transfer) -> dict[str, Any]:
     }
 
 
-def way_view(way: Way) -> TransferWay:
-    transfer, stored, gtrid = way.transfer, way.stored, way.gtrid
-    is_final = way.outcome in (Outcome.COMMITTED, Outcome.REJECTED)
+def trace_view(trace: TransferTrace) -> TransferWay:
+    transfer, stored, gtrid = trace.transfer, trace.stored, trace.gtrid
+    is_final = trace.outcome in (Outcome.COMMITTED, Outcome.REJECTED)
     return TransferWay(
         **_wish(transfer),
-        status=way.outcome.value,
+        status=trace.outcome.value,
         reason=stored.reason if stored and is_final else None,
         detail=stored.detail if stored and is_final else None,
         grouped_at=time_text(gtrid.time_ms * 1000) if gtrid else None,
         decided_at=time_text(stored.decided_at) if stored and is_final else None,
         gtrid=str(gtrid) if gtrid else None,
         coordinator=gtrid.coordinator if gtrid else None,
-        home=way.home,
-        decision=way.decision.value if way.decision else None,
-        phase=way.phase,  # type: ignore[arg-type]
+        home=trace.home,
+        decision=trace.decision.value if trace.decision else None,
+        phase=trace.phase,  # type: ignore[arg-type]
         parts=[
             PartView(
                 part.shard,
@@ -357,7 +357,7 @@ def way_view(way: Way) -> TransferWay:
                 part.because,
                 list(map(entry_view, part.entries)),
             )
-            for part in way.parts
+            for part in trace.parts
         ],
     )
 

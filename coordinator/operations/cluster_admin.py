@@ -70,7 +70,7 @@ class Overview(NamedTuple):
     unfinished_total: int
 
 
-class Operation:
+class ClusterAdmin:
     """See the module. Nothing here decides an outcome: it asks home, and obeys."""
 
     def __init__(

@@ -6,7 +6,7 @@ import time
 from typing import NamedTuple
 
 from coordinator.engine.in_flight import PROTOCOLS
-from coordinator.operations.trace_values import Decision, Outcome, Part, Stage, Way
+from coordinator.operations.trace_values import Decision, Outcome, Part, Stage, TransferTrace
 from coordinator.shards.registry import Shards
 from ledger.model import Entry, Transfer
 from shard_client.errors import ShardError
@@ -37,7 +37,7 @@ class _Side(NamedTuple):
     step: StepRow | None = None
 
 
-class PhasedWays:
+class PhasedTraces:
     """See the module."""
 
     def __init__(self, shards: Shards, timeout_s: float) -> None:
@@ -49,7 +49,7 @@ class PhasedWays:
         ends = {self._shards.shard_of(transfer.source), self._shards.shard_of(transfer.destination)}
         return transfer.protocol in PROTOCOLS and len(ends) > 1
 
-    def way_of(self, stored: StoredTransfer, gtrid: Gtrid | None) -> Way:
+    def trace_of(self, stored: StoredTransfer, gtrid: Gtrid | None) -> TransferTrace:
         """Its trace so far. Raises ShardError if its source's shard cannot be asked."""
         transfer = stored.transfer
         home = self._shards.shard_of(transfer.source)
@@ -64,7 +64,7 @@ class PhasedWays:
         if destination := self._destination(stored, source):
             parts.append(destination)
         phase = source.row.phase if source.row else None
-        return Way(transfer, outcome, stored, gtrid, decision, parts, home, phase)
+        return TransferTrace(transfer, outcome, stored, gtrid, decision, parts, home, phase)
 
     def _destination(self, stored: StoredTransfer, source: _Side) -> Part | None:
         """Its destination's part; None if it was refused before it had one."""

@@ -7,8 +7,8 @@ import time
 from typing import NamedTuple
 
 from coordinator.engine.scheduler import Queue
-from coordinator.operations.phased_trace import PhasedWays
-from coordinator.operations.trace_values import Decision, Outcome, Part, Stage, Way
+from coordinator.operations.phased_trace import PhasedTraces
+from coordinator.operations.trace_values import Decision, Outcome, Part, Stage, TransferTrace
 from coordinator.shards.registry import Shards
 from ledger.ids import slot_of_transfer
 from ledger.model import Entry
@@ -36,15 +36,15 @@ class Known(NamedTuple):
         return Outcome.UNKNOWN if isinstance(self.said, ShardError) else Outcome.PENDING
 
 
-class Following:
+class TransferTraces:
     """See the module."""
 
     def __init__(self, shards: Shards, queue: Queue) -> None:
         self._shards = shards
         self._queue = queue
-        self._phased = PhasedWays(shards, _CALL_TIMEOUT_S)
+        self._phased = PhasedTraces(shards, _CALL_TIMEOUT_S)
 
-    def way_of(self, transfer: str) -> Way | None:
+    def trace_of(self, transfer: str) -> TransferTrace | None:
         """A transfer's trace; None if nothing is known of it. Raises ShardError, NoShardMap."""
         slot = slot_of_transfer(transfer)
         if slot is None:
@@ -54,46 +54,50 @@ class Following:
         for _ in range(_LOOKS):
             if found is None:
                 return self._queued(transfer)
-            way = self._way(found)
+            trace = self._trace_of(found)
             if not isinstance(found, Undecided):
                 break
             again = self._probe(shard, transfer)
             if again == found:
                 break
             found = again
-        return way
+        return trace
 
-    def _queued(self, transfer: str) -> Way | None:
+    def _queued(self, transfer: str) -> TransferTrace | None:
         ticket = self._queue.find(transfer)
-        return Way(ticket.transfer, Outcome.PENDING, None, None, None, []) if ticket else None
+        return (
+            TransferTrace(ticket.transfer, Outcome.PENDING, None, None, None, [])
+            if ticket
+            else None
+        )
 
     def _probe(self, shard: str, transfer: str) -> StoredTransfer | Undecided | None:
         found = self._shards[shard].reads.find_transfers([transfer], _soon())
         return found.get(transfer)
 
-    def _way(self, found: StoredTransfer | Undecided) -> Way:
+    def _trace_of(self, found: StoredTransfer | Undecided) -> TransferTrace:
         is_settled = isinstance(found, StoredTransfer)
         stored = found if isinstance(found, StoredTransfer) else found.stored
         gtrid = Gtrid.parse(stored.gtrid)
         if self._phased.has(stored.transfer):
-            return self._phased.way_of(stored, gtrid)
+            return self._phased.trace_of(stored, gtrid)
         said = self._decision(gtrid) if gtrid else None
         known = Known(stored, is_settled, gtrid, said)
-        places = self._places(stored)
-        parts = [self._part(known, shard, accounts) for shard, accounts in places.items()]
-        decision = judge_decision(said, is_settled=is_settled, crosses_shards=len(places) > 1)
+        by_shard = self._accounts_by_shard(stored)
+        parts = [self._part(known, shard, accounts) for shard, accounts in by_shard.items()]
+        decision = judge_decision(said, is_settled=is_settled, crosses_shards=len(by_shard) > 1)
         home = gtrid.home if gtrid else None
-        return Way(stored.transfer, known.outcome, stored, gtrid, decision, parts, home)
+        return TransferTrace(stored.transfer, known.outcome, stored, gtrid, decision, parts, home)
 
-    def _places(self, stored: StoredTransfer) -> dict[str, list[str]]:
+    def _accounts_by_shard(self, stored: StoredTransfer) -> dict[str, list[str]]:
         """The shards that a transfer writes on, and with which accounts; the source's first."""
         transfer = stored.transfer
-        places = {self._shards.shard_of(transfer.source): [transfer.source]}
+        accounts_by_shard = {self._shards.shard_of(transfer.source): [transfer.source]}
         # A refusal is recorded with the source alone.
         if stored.status == TransferStatus.COMMITTED:
             destination = self._shards.shard_of(transfer.destination)
-            places.setdefault(destination, []).append(transfer.destination)
-        return places
+            accounts_by_shard.setdefault(destination, []).append(transfer.destination)
+        return accounts_by_shard
 
     def _decision(self, gtrid: Gtrid) -> DecisionOutcome | ShardError | None:
         name = str(gtrid)

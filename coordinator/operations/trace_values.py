@@ -53,7 +53,7 @@ class Part(NamedTuple):
     entries: list[Entry]
 
 
-class Way(NamedTuple):
+class TransferTrace(NamedTuple):
     """A transfer's trace so far. Without `stored` it is in this process's queue, and without a
     group as far as can be seen. `home` is the shard whose commit decides, `phase` that of one
     by TC/C or Saga that is not finished.

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from coordinator.engine.in_flight import PROTOCOLS, Course, taken_over
 from coordinator.operations.answers import ResolvedView, UnfinishedView
-from coordinator.operations.wording import OUTLOOKS, Errand, Side, in_words
+from coordinator.operations.wording import EXPLANATIONS, NextStep, Side, in_words
 from coordinator.protocols.recovery import Surroundings, whose_turn
 from coordinator.recovery.phased import PhasedResolver
 from coordinator.recovery.retry_pool import PAUSE_MAX_S
@@ -88,15 +88,15 @@ class UnfinishedTransfers:
         if row is None:
             words = "it is being worked on now"
         else:
-            is_here = OUTLOOKS[phase].side is Side.SOURCE
+            is_here = EXPLANATIONS[phase].side is Side.SOURCE
             account = row.transfer.source if is_here else row.transfer.destination
             place = shard if is_here else self._shards.shard_of(account)
             trouble = self._shards.trouble_with(place)
             away = trouble[0] if trouble else None
             in_s = None if away else in_s
-            hindrance = course.error if course else None
-            errand = Errand(account, place, actor, turn.why, turn.in_s, away, hindrance)
-            words = in_words(phase, errand)
+            blocked_by = course.error if course else None
+            step = NextStep(account, place, actor, turn.why, turn.in_s, away, blocked_by)
+            words = in_words(phase, step)
         return UnfinishedView(
             gtrid=str(item.gtrid),
             shard=shard,
@@ -178,7 +178,7 @@ class UnfinishedTransfers:
     def _why(self, row: PhaseRow, now: PhaseRow, course: Course | None) -> str:
         """Why a transfer is still in the phase table."""
         phase = PROTOCOLS[row.transfer.protocol].phase(now.phase)
-        is_here = OUTLOOKS[phase].side is Side.SOURCE
+        is_here = EXPLANATIONS[phase].side is Side.SOURCE
         place = self._shards.shard_of(row.transfer.source if is_here else row.transfer.destination)
         if trouble := self._shards.trouble_with(place):
             return f"it waits for {place} ({trouble[0]})"
