@@ -19,7 +19,7 @@ from coordinator.operations.cluster_admin import ClusterAdmin
 from coordinator.operations.gauges import Gauges
 from coordinator.operations.trace import TransferTraces
 from coordinator.operations.unfinished import UnfinishedTransfers
-from coordinator.protocols.recovery import Surroundings
+from coordinator.protocols.recovery import RecoveryView
 from coordinator.recovery.branches import BranchResolver
 from coordinator.recovery.phased import PhasedResolver
 from coordinator.recovery.purge import Purge
@@ -97,7 +97,7 @@ class Process:
             self.phased_resolver,
             cluster=settings.cluster.id,
             interval_s=interval_s,
-            surroundings=self.surroundings,
+            recovery_view=self.recovery_view,
         )
         self.purge = Purge(
             self.shards,
@@ -121,7 +121,12 @@ class Process:
         self.when_stopping: list[Callable[[], None]] = []
         unfinished = UnfinishedTransfers(self.shards, self.phased_resolver, interval_s)
         self.cluster_admin = ClusterAdmin(
-            settings, self.shards, self.cluster, self.branch_resolver, unfinished, self.surroundings
+            settings,
+            self.shards,
+            self.cluster,
+            self.branch_resolver,
+            unfinished,
+            self.recovery_view,
         )
         self._gauges = Gauges(
             settings,
@@ -134,14 +139,14 @@ class Process:
             in_doubt_scanner=self.in_doubt_scanner,
         )
 
-    def surroundings(self) -> Surroundings:
+    def recovery_view(self) -> RecoveryView:
         """What this process knows of the others now.
 
         While ZooKeeper is away nobody can be known to lead. Then everybody finishes what is past
         its grace time: two who do at once come to one outcome.
         """
         view = self.cluster.view
-        return Surroundings(
+        return RecoveryView(
             coordinator=self.settings.coordinator.id,
             started_ms=self.started_ms,
             grace_s=self.settings.engine.sweep_grace_ms / 1000,

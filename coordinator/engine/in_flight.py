@@ -65,7 +65,7 @@ class Place(NamedTuple):
     outcome: str = PENDING
 
     @property
-    def is_lapsed(self) -> bool:
+    def is_expired(self) -> bool:
         """Whether it is certain that nothing comes of this attempt."""
         return self.outcome == LAPSED
 

@@ -362,7 +362,7 @@ def settle(queue: Queue, course: Course, *, is_left: bool) -> Ticket | None:
         course.ticket = None
         queue.settle([(ticket, Settled(place.stored, is_replay=False))])
         return None
-    if place.is_lapsed and place.task is not Task.LOOK:
+    if place.is_expired and place.task is not Task.LOOK:
         course.ticket = None
         queue.reopen([ticket], course.gtrid)
         if course.excuse:

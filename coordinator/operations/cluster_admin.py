@@ -22,7 +22,7 @@ from coordinator.operations.answers import (
     listed,
 )
 from coordinator.operations.unfinished import UnfinishedTransfers, by_age
-from coordinator.protocols.recovery import Surroundings, whose_turn
+from coordinator.protocols.recovery import RecoveryView, recovery_duty
 from coordinator.protocols.two_phase_commit import Phase
 from coordinator.recovery.branches import BranchResolver, Task, Unfinished
 from coordinator.recovery.scanner import age_of
@@ -80,7 +80,7 @@ class ClusterAdmin:
         cluster: ClusterSession,
         branch_resolver: BranchResolver,
         unfinished: UnfinishedTransfers,
-        surroundings: Callable[[], Surroundings],
+        recovery_view: Callable[[], RecoveryView],
     ) -> None:
         self._cluster_id = settings.cluster.id
         self._interval_s = settings.engine.sweep_interval_ms / 1000
@@ -88,7 +88,7 @@ class ClusterAdmin:
         self._cluster = cluster
         self._branch_resolver = branch_resolver
         self._unfinished = unfinished
-        self._surroundings = surroundings
+        self._recovery_view = recovery_view
 
     # --- the cluster ------------------------------------------------------------------------
 
@@ -169,7 +169,7 @@ class ClusterAdmin:
     def _describe_all(self, seen: Seen) -> InDoubtList:
         decisions = self._decisions({branch.gtrid for branch in seen.prepared})
         # The same answer everywhere: what the cluster will do, not what this process will.
-        around = self._surroundings()._replace(coordinator="", leads=True)
+        around = self._recovery_view()._replace(coordinator="", leads=True)
         branches = [self._describe(branch, decisions, around) for branch in seen.prepared]
         unfinished = self._unfinished.describe(seen.phased, around, self._actor())
         return InDoubtList(branches, unfinished, listed(seen.unreachable))
@@ -217,10 +217,10 @@ class ClusterAdmin:
         self,
         branch: PreparedBranch,
         decisions: Decisions,
-        around: Surroundings,
+        around: RecoveryView,
     ) -> InDoubtView:
         gtrid, age_s = branch.gtrid, age_of(branch.gtrid)
-        turn = whose_turn(gtrid, age_s, around)
+        duty = recovery_duty(gtrid, age_s, around)
         decision: DecisionOutcome | None = None
         in_s: float | None = None
         if home_error := decisions.unasked.get(gtrid.home):
@@ -230,9 +230,9 @@ class ClusterAdmin:
             )
         else:
             decision = decisions.known.get(str(gtrid))
-            in_s = round(turn.in_s + self._interval_s, 3)
-            when = f"in {turn.in_s:.0f} s" if turn.in_s >= 1 else "now"
-            text = f"{turn.why}; {self._actor()} {_deed(decision, gtrid.home)} {when}"
+            in_s = round(duty.in_s + self._interval_s, 3)
+            when = f"in {duty.in_s:.0f} s" if duty.in_s >= 1 else "now"
+            text = f"{duty.why}; {self._actor()} {_action(decision, gtrid.home)} {when}"
         return InDoubtView(
             gtrid=str(gtrid),
             shard=branch.shard,
@@ -333,7 +333,7 @@ def _leader(leader: Leader) -> LeaderView:
     return LeaderView(leader.member.coordinator, leader.member.address, leader.epoch)
 
 
-def _deed(decision: DecisionOutcome | None, home: str) -> str:
+def _action(decision: DecisionOutcome | None, home: str) -> str:
     if decision is DecisionOutcome.COMMITTED:
         return f"commits it, as home {home} has decided,"
     if decision is DecisionOutcome.ABORTED:

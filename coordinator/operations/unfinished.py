@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from coordinator.engine.in_flight import PROTOCOLS, Course, taken_over
 from coordinator.operations.answers import ResolvedView, UnfinishedView
 from coordinator.operations.wording import EXPLANATIONS, NextStep, Side, in_words
-from coordinator.protocols.recovery import Surroundings, whose_turn
+from coordinator.protocols.recovery import RecoveryView, recovery_duty
 from coordinator.recovery.phased import PhasedResolver
 from coordinator.recovery.retry_pool import PAUSE_MAX_S
 from coordinator.recovery.scanner import age_of
@@ -40,7 +40,7 @@ class UnfinishedTransfers:
     # --- looking on -------------------------------------------------------------------------
 
     def describe(
-        self, items: Iterable[tuple[str, Unfinished]], around: Surroundings, actor: str
+        self, items: Iterable[tuple[str, Unfinished]], around: RecoveryView, actor: str
     ) -> list[UnfinishedView]:
         """What is unfinished on these shards, in this order; `actor` finishes what others have left
         behind.
@@ -76,15 +76,15 @@ class UnfinishedTransfers:
         item: Unfinished,
         row: PhaseRow | None,
         courses: Mapping[str, list[Course]],
-        around: Surroundings,
+        around: RecoveryView,
         actor: str,
     ) -> UnfinishedView:
         phase = PROTOCOLS[item.protocol].phase(item.phase)
         mine = [c for c in courses.get(str(item.gtrid), ()) if c.place.phase is phase]
         course = next((c for c in mine if c.transfer.id == item.transfer), None)
         age_s = age_of(item.gtrid)
-        turn = whose_turn(item.gtrid, age_s, around)
-        in_s: float | None = turn.in_s + max(self._interval_s, PAUSE_MAX_S)
+        duty = recovery_duty(item.gtrid, age_s, around)
+        in_s: float | None = duty.in_s + max(self._interval_s, PAUSE_MAX_S)
         if row is None:
             words = "it is being worked on now"
         else:
@@ -95,7 +95,7 @@ class UnfinishedTransfers:
             away = trouble[0] if trouble else None
             in_s = None if away else in_s
             blocked_by = course.error if course else None
-            step = NextStep(account, place, actor, turn.why, turn.in_s, away, blocked_by)
+            step = NextStep(account, place, actor, duty.why, duty.in_s, away, blocked_by)
             words = in_words(phase, step)
         return UnfinishedView(
             gtrid=str(item.gtrid),

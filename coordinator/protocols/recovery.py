@@ -16,7 +16,7 @@ from shard_client.xid import Gtrid
 MISSING_MAX = 3
 
 
-class Surroundings(NamedTuple):
+class RecoveryView(NamedTuple):
     """What one process knows of itself and of the others when it looks at what is in doubt.
 
     `started_ms` is when its coordinator was started. `leads` also while nobody can be known to
@@ -32,7 +32,7 @@ class Surroundings(NamedTuple):
     gone: Set[int]
 
 
-class Turn(NamedTuple):
+class Duty(NamedTuple):
     """Whether it is this process's turn to finish a branch, and if not: when it is somebody's, in
     seconds, and why.
     """
@@ -42,21 +42,21 @@ class Turn(NamedTuple):
     why: str
 
 
-def whose_turn(gtrid: Gtrid, age_s: float, around: Surroundings) -> Turn:
+def recovery_duty(gtrid: Gtrid, age_s: float, around: RecoveryView) -> Duty:
     """Who finishes a prepared branch of this group, and when.
 
     To take a turn too early costs a live group another round, never its atomicity.
     """
     is_own = gtrid.coordinator == around.coordinator
     if is_own and gtrid.time_ms < around.started_ms:
-        return Turn(True, 0.0, f"an earlier life of coordinator {gtrid.coordinator} left it behind")
+        return Duty(True, 0.0, f"an earlier life of coordinator {gtrid.coordinator} left it behind")
     if gtrid.instance in around.gone:
-        return Turn(around.leads, 0.0, f"its process of coordinator {gtrid.coordinator} is gone")
+        return Duty(around.leads, 0.0, f"its process of coordinator {gtrid.coordinator} is gone")
     left_s = max(around.grace_s - age_s, 0.0)
     is_mine = left_s == 0 and (around.leads or is_own)
     if gtrid.instance in around.present:
-        return Turn(is_mine, left_s, f"coordinator {gtrid.coordinator} is at work on it")
-    return Turn(is_mine, left_s, f"it is not known whether coordinator {gtrid.coordinator} lives")
+        return Duty(is_mine, left_s, f"coordinator {gtrid.coordinator} is at work on it")
+    return Duty(is_mine, left_s, f"it is not known whether coordinator {gtrid.coordinator} lives")
 
 
 class Verdict(Enum):

@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 
 from coordinator.engine.in_flight import Course, taken_over
-from coordinator.protocols.recovery import Surroundings, whose_turn
+from coordinator.protocols.recovery import RecoveryView, recovery_duty
 from coordinator.protocols.two_phase_commit import Phase
 from coordinator.recovery.branches import BranchResolver
 from coordinator.recovery.branches import Unfinished as Group
@@ -31,7 +31,7 @@ _ATTEMPTS_WAITED_FOR = 20
 
 
 class InDoubtScanner:
-    """Scans at every interval, and at once when it is woken. `surroundings` says what is known of
+    """Scans at every interval, and at once when it is woken. `recovery_view` says what is known of
     the other processes at the moment of a scan.
 
     `in_doubt` has what the last look at each shard found prepared for more than a second, and
@@ -47,14 +47,14 @@ class InDoubtScanner:
         *,
         cluster: str,
         interval_s: float,
-        surroundings: Callable[[], Surroundings],
+        recovery_view: Callable[[], RecoveryView],
     ) -> None:
         self._shards = shards
         self._branch_resolver = branch_resolver
         self._phased_resolver = phased_resolver
         self._cluster = cluster
         self._interval_s = interval_s
-        self._surroundings = surroundings
+        self._recovery_view = recovery_view
         self._scanned: set[str] = set()
         self.in_doubt: dict[str, list[Gtrid]] = {}
         self.unfinished: dict[str, list[Unfinished]] = {}
@@ -77,7 +77,7 @@ class InDoubtScanner:
 
     def scan(self) -> None:
         """Look once at every shard that can be used."""
-        around = self._surroundings()
+        around = self._recovery_view()
         found: dict[Gtrid, set[str]] = defaultdict(set)
         courses: list[Course] = []
         is_complete = True
@@ -100,7 +100,7 @@ class InDoubtScanner:
             ]
             courses += [taken_over(row, time.monotonic()) for row in rows]
             for branch in prepared:
-                if whose_turn(branch.gtrid, age_of(branch.gtrid), around).is_mine:
+                if recovery_duty(branch.gtrid, age_of(branch.gtrid), around).is_mine:
                     found[branch.gtrid].add(branch.shard)
             self._scanned.add(shard.id)
         if is_complete:
@@ -123,7 +123,7 @@ class InDoubtScanner:
         self._phased_resolver.add(*abandoned)
 
     def _abandoned(
-        self, calls: ShardCalls, unfinished: Sequence[Unfinished], around: Surroundings
+        self, calls: ShardCalls, unfinished: Sequence[Unfinished], around: RecoveryView
     ) -> list[PhaseRow]:
         """What of this is to be finished here, and is not yet. Raises ShardError."""
         at_work = Counter(course.gtrid for course in self._phased_resolver.pool.unfinished())
@@ -133,7 +133,7 @@ class InDoubtScanner:
         mine = [
             str(gtrid)
             for gtrid, count in there.items()
-            if at_work[str(gtrid)] < count and whose_turn(gtrid, age_of(gtrid), around).is_mine
+            if at_work[str(gtrid)] < count and recovery_duty(gtrid, age_of(gtrid), around).is_mine
         ]
         return calls.read_phases(mine, _CALL_TIMEOUT_S) if mine else []
 
@@ -141,7 +141,7 @@ class InDoubtScanner:
         """Why what an earlier life left behind is not finished yet, as far as it can be; none when
         it is. What waits for a shard that is down is no reason.
         """
-        around = self._surroundings()
+        around = self._recovery_view()
         reasons = [
             f"shard {shard.id} was not searched for unfinished groups yet"
             for shard in self._shards.all()

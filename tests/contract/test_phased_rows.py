@@ -168,7 +168,7 @@ def test_a_try_delayed_behind_two_cancels_reserves_nothing(stage: Stage) -> None
     assert stage.step() == ("cancelled", 1)
     for course in (first, second, late):
         stage.finish(course)
-        assert course.place.is_lapsed
+        assert course.place.is_expired
     assert stage.phase() is None
     assert stage.is_untouched()
     # Nothing has happened: the same key may be sent again, and is another attempt.
@@ -191,7 +191,7 @@ def test_whoever_finds_it_tried_by_nobody_cancels(stage: Stage, was_tried: bool)
     assert stage.is_untouched()
     # The one that was taken for dead obeys.
     stage.finish(gone)
-    assert gone.place.is_lapsed
+    assert gone.place.is_expired
     assert stage.is_untouched()
 
 

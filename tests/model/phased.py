@@ -263,7 +263,7 @@ class Phased:
             course = Course(self.transfer, actor.gtrid, place, 0.0, None)
             if place.stored and course.can_be_answered:
                 answer = place.stored.status
-            elif place.is_lapsed and place.task is not Task.LOOK:
+            elif place.is_expired and place.task is not Task.LOOK:
                 answer = "503"
         return actor._replace(place=place, answer=answer)
 

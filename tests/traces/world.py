@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from pymysql.converters import escape_item
 
 from coordinator.engine.tickets import Latch, Ticket
-from coordinator.protocols.recovery import Surroundings, whose_turn
+from coordinator.protocols.recovery import RecoveryView, recovery_duty
 from ledger.chain import first_link
 from ledger.ids import SLOT_COUNT, transfer_id
 from ledger.model import Account, Status, Transfer
@@ -277,8 +277,8 @@ class Trace:
 
     def takes_over(self, who: str) -> None:
         """By the rules of recovery, of a process that is no member any more."""
-        around = Surroundings(who, 0, GRACE_US / 1e6, True, set(), {GTRID.instance})
-        turn = whose_turn(GTRID, 0.0, around)
-        if not turn.is_mine:
-            raise ValueError(f"it is not the turn of {who}: {turn.why}")
-        self._lines.append(f"{who}: takes it over: {turn.why}")
+        around = RecoveryView(who, 0, GRACE_US / 1e6, True, set(), {GTRID.instance})
+        duty = recovery_duty(GTRID, 0.0, around)
+        if not duty.is_mine:
+            raise ValueError(f"it is not the turn of {who}: {duty.why}")
+        self._lines.append(f"{who}: takes it over: {duty.why}")

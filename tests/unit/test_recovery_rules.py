@@ -8,13 +8,13 @@ import pytest
 from coordinator.cluster.client import Grant
 from coordinator.cluster.election import LEASE_SHARE, Lease, trouble_with
 from coordinator.protocols.recovery import (
-    Surroundings,
+    RecoveryView,
     Verdict,
     judge_unknown,
     may_collect_aborted,
     may_collect_committed,
     may_collect_marker,
-    whose_turn,
+    recovery_duty,
 )
 from shard_client.records import DecisionOutcome, Look
 from shard_client.xid import Gtrid
@@ -28,9 +28,9 @@ def gtrid(coordinator: str, instance: int, time_ms: int = STARTED_MS + 1) -> Gtr
     return Gtrid("tandem", "s1", coordinator, time_ms, instance << 32 | 5)
 
 
-def around(*, leads: bool, coordinator: str = "c1") -> Surroundings:
+def around(*, leads: bool, coordinator: str = "c1") -> RecoveryView:
     present, gone = frozenset({LIVING}), frozenset({DEAD})
-    return Surroundings(coordinator, STARTED_MS, GRACE_S, leads, present, gone)
+    return RecoveryView(coordinator, STARTED_MS, GRACE_S, leads, present, gone)
 
 
 def test_the_instance_is_in_the_name() -> None:
@@ -42,33 +42,33 @@ def test_the_instance_is_in_the_name() -> None:
 @pytest.mark.parametrize("leads", [True, False])
 @pytest.mark.parametrize("instance", [LIVING, DEAD, UNKNOWN])
 def test_an_earlier_life_of_one_s_own_is_one_s_own_at_once(instance: int, leads: bool) -> None:
-    turn = whose_turn(gtrid("c1", instance, STARTED_MS - 1), 0.0, around(leads=leads))
-    assert (turn.is_mine, turn.in_s) == (True, 0.0)
+    duty = recovery_duty(gtrid("c1", instance, STARTED_MS - 1), 0.0, around(leads=leads))
+    assert (duty.is_mine, duty.in_s) == (True, 0.0)
 
 
 @pytest.mark.parametrize("age_s", [0.0, GRACE_S - 1, GRACE_S + 1])
 def test_what_a_dead_process_left_is_the_leader_s_at_once(age_s: float) -> None:
-    assert whose_turn(gtrid("c2", DEAD), age_s, around(leads=True))[:2] == (True, 0.0)
-    assert whose_turn(gtrid("c2", DEAD), age_s, around(leads=False))[:2] == (False, 0.0)
+    assert recovery_duty(gtrid("c2", DEAD), age_s, around(leads=True))[:2] == (True, 0.0)
+    assert recovery_duty(gtrid("c2", DEAD), age_s, around(leads=False))[:2] == (False, 0.0)
 
 
 @pytest.mark.parametrize("instance", [LIVING, UNKNOWN])
 @pytest.mark.parametrize(("coordinator", "leads"), [("c2", True), ("c1", True), ("c1", False)])
 def test_anything_else_has_its_grace(coordinator: str, leads: bool, instance: int) -> None:
     name = gtrid(coordinator, instance)
-    turn = whose_turn(name, 4.0, around(leads=leads))
-    assert (turn.is_mine, turn.in_s) == (False, GRACE_S - 4.0)
-    assert whose_turn(name, GRACE_S, around(leads=leads))[:2] == (True, 0.0)
+    duty = recovery_duty(name, 4.0, around(leads=leads))
+    assert (duty.is_mine, duty.in_s) == (False, GRACE_S - 4.0)
+    assert recovery_duty(name, GRACE_S, around(leads=leads))[:2] == (True, 0.0)
 
 
 def test_others_branches_are_nobody_s_but_the_leader_s() -> None:
     for instance in (LIVING, DEAD, UNKNOWN):
-        assert not whose_turn(gtrid("c2", instance), 1e9, around(leads=False)).is_mine
+        assert not recovery_duty(gtrid("c2", instance), 1e9, around(leads=False)).is_mine
 
 
 def test_every_branch_is_somebody_s_in_the_end() -> None:
     for coordinator, instance in itertools.product(("c1", "c2"), (LIVING, DEAD, UNKNOWN)):
-        assert whose_turn(gtrid(coordinator, instance), GRACE_S, around(leads=True)).is_mine
+        assert recovery_duty(gtrid(coordinator, instance), GRACE_S, around(leads=True)).is_mine
 
 
 COMMITTED, ABORTED = DecisionOutcome.COMMITTED, DecisionOutcome.ABORTED
