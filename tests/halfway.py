@@ -5,7 +5,7 @@ import uuid
 from contextlib import closing
 
 from coordinator.cluster import read_map
-from coordinator.engine.in_flight import Course, Place, Task, Visited, begin, go_on, wanted
+from coordinator.engine.in_flight import InFlight, Position, Task, Visited, begin, go_on, wanted
 from coordinator.shards.addresses import service_address
 from ledger.ids import transfer_id
 from ledger.model import Transfer
@@ -31,24 +31,24 @@ class Halfway:
         wish = Transfer(self.id, key, source, destination, amount, "EUR", None, protocol, now)
         number = uuid.uuid4().int >> 64
         gtrid = Gtrid("another", self._map.shard_of(source), "zz", now // 1000, number)
-        place = Place(None, Task.BEGIN)
-        self.course = Course(wish, str(gtrid), place, time.monotonic(), None)
+        position = Position(None, Task.BEGIN)
+        self.flight = InFlight(wish, str(gtrid), position, time.monotonic(), None)
 
     @property
     def is_done(self) -> bool:
-        return self.course.is_done
+        return self.flight.is_done
 
     def step(self) -> None:
         """Make the next visit."""
-        shard, deadline = self._map.shard_of(self.course.where), time.monotonic() + _CALL_S
+        shard, deadline = self._map.shard_of(self.flight.where), time.monotonic() + _CALL_S
         address = service_address(self._cluster.settings, shard, self._map.shards[shard])
         with closing(ShardConnection(address, _CALL_S, 60)) as connection:
-            visit = Visit(connection, self.course.gtrid)
-            found = visit.enter(wanted([self.course]), deadline).get()
+            visit = Visit(connection, self.flight.gtrid)
+            found = visit.enter(wanted([self.flight]), deadline).get()
             planned = self._planned(found, time.time_ns() // 1000)
             visit.leave(planned.writes, deadline).get()
         assert planned.hindered == []
-        ((_, self.course.place),) = planned.places
+        ((_, self.flight.position),) = planned.positions
 
     def steps(self, count: int) -> "Halfway":
         for _ in range(count):
@@ -57,7 +57,7 @@ class Halfway:
 
     def expire(self) -> None:
         """Its time is over before it could be tried."""
-        assert self.course.expire(None)
+        assert self.flight.expire(None)
 
     def finish(self) -> "Halfway":
         while not self.is_done:
@@ -65,10 +65,10 @@ class Halfway:
         return self
 
     def _planned(self, found: Found, now: int) -> Visited:
-        if self.course.place.task is Task.BEGIN:
-            visited, (refusal,) = begin([self.course], found, now, now)
+        if self.flight.position.task is Task.BEGIN:
+            visited, (refusal,) = begin([self.flight], found, now, now)
             assert refusal is None
             return visited
-        account = self.course.account
+        account = self.flight.account
         absent = {account} - found.locked.accounts.keys() if account else set()
-        return go_on([self.course], found, absent, now, 0)
+        return go_on([self.flight], found, absent, now, 0)

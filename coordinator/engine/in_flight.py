@@ -1,9 +1,9 @@
 """A transfer by TC/C or Saga on its way, and what one visit to a shard does to many of them: pure.
 
-A course is one attempt at a transfer. Its place says what is to be done next, and on which shard:
-to make a step durable in the phase table of its source's shard, to call its destination's shard, or
-to look up where it stands. `begin` and `go_on` plan a visit: what it writes, and where each course
-is once that is committed.
+A flight is one attempt at a transfer. Its position says what is to be done next, and on which
+shard: to make a step durable in the phase table of its source's shard, to call its destination's
+shard, or to look up where it stands. `begin` and `go_on` plan a visit: what it writes, and where
+each flight is once that is committed.
 """
 
 from collections import defaultdict
@@ -40,7 +40,7 @@ PROTOCOLS: Mapping[str, PhasedProtocol] = {protocol.name: protocol for protocol 
 
 
 class Task(Enum):
-    """What a course needs next."""
+    """What a flight needs next."""
 
     BEGIN = "it is to begin"
     CALL = "its destination's shard is to be called"
@@ -49,11 +49,11 @@ class Task(Enum):
     NONE = "nothing"
 
 
-class Place(NamedTuple):
-    """Where a course is.
+class Position(NamedTuple):
+    """Where a flight is.
 
     `event` is what was heard, to be made durable, and `refusal` why it was a no. `outcome` is that
-    of the phase table; `stored` is the record, if it was made or seen by this course.
+    of the phase table; `stored` is the record, if it was made or seen by this flight.
     """
 
     phase: StrEnum | None
@@ -77,7 +77,7 @@ class Place(NamedTuple):
         return self.phase
 
 
-class Course:
+class InFlight:
     """One attempt at a transfer; see the module."""
 
     __slots__ = (
@@ -90,7 +90,7 @@ class Course:
         "is_local",
         "is_running",
         "not_before",
-        "place",
+        "position",
         "queued",
         "since",
         "skips",
@@ -99,14 +99,19 @@ class Course:
     )
 
     def __init__(
-        self, transfer: Transfer, gtrid: str, place: Place, since: float, ticket: Ticket | None
+        self,
+        transfer: Transfer,
+        gtrid: str,
+        position: Position,
+        since: float,
+        ticket: Ticket | None,
     ) -> None:
         self.transfer = transfer
         self.gtrid = gtrid
         # One within a shard goes with those of its batch that do not: it is done where they begin.
         source, destination = ticket.shards if ticket else ("", "")
         self.is_local = source == destination != ""
-        self.place = place
+        self.position = position
         self.ticket = ticket
         # What its client is told if it lapses; without, it runs again.
         self.excuse: NotDone | None = None
@@ -134,33 +139,35 @@ class Course:
 
     @property
     def is_done(self) -> bool:
-        return self.place.task is Task.NONE
+        return self.position.task is Task.NONE
 
     @property
     def step(self) -> Step:
         """The step that is to be made durable. Raises Bug if nothing was heard."""
-        if self.place.event is None:
-            raise Bug(f"nothing was heard to be made durable of {self.attempt}: {self.place}")
-        return self.protocol.step(self.place.begun, self.place.event)
+        if self.position.event is None:
+            raise Bug(f"nothing was heard to be made durable of {self.attempt}: {self.position}")
+        return self.protocol.step(self.position.begun, self.position.event)
 
     @property
     def call(self) -> StrEnum:
         """What is asked of its destination's shard. Raises Bug in a phase in which nothing is."""
-        call = self.protocol.call_of(self.place.begun)
+        call = self.protocol.call_of(self.position.begun)
         if call is None:
-            raise Bug(f"{self.protocol.name} calls nobody while {self.place.phase}: {self.attempt}")
+            raise Bug(
+                f"{self.protocol.name} calls nobody while {self.position.phase}: {self.attempt}"
+            )
         return call
 
     @property
     def account(self) -> str | None:
         """The account that its next visit changes."""
-        task = self.place.task
+        task = self.position.task
         if task is Task.CALL:
             return self.transfer.destination
         if task is Task.ADVANCE:
             return self.transfer.source if self.step.source else None
         # Whether it has begun is certain only behind the lock: its packet may be on its way still.
-        may_begin = task is Task.BEGIN or (task is Task.LOOK and self.place.phase is None)
+        may_begin = task is Task.BEGIN or (task is Task.LOOK and self.position.phase is None)
         return self.transfer.source if may_begin else None
 
     @property
@@ -174,15 +181,15 @@ class Course:
     @property
     def where(self) -> str:
         """The account on whose shard its next visit is."""
-        is_call = self.place.task is Task.CALL
+        is_call = self.position.task is Task.CALL
         return self.transfer.destination if is_call else self.transfer.source
 
     @property
     def can_be_answered(self) -> bool:
         """Its outcome is recorded, and all that a client could see of it is done."""
-        if self.place.stored is None or self.place.task is Task.NONE:
-            return self.place.stored is not None
-        if self.place.task is not Task.ADVANCE:
+        if self.position.stored is None or self.position.task is Task.NONE:
+            return self.position.stored is not None
+        if self.position.task is not Task.ADVANCE:
             return False
         return self.step.phase in self.protocol.final and self.step.source is None
 
@@ -194,61 +201,61 @@ class Course:
             self.hindered_at = now
 
     def expire(self, excuse: NotDone | None) -> bool:
-        """Give it up, if its protocol can at this place; says whether it can."""
-        phase = self.place.phase
+        """Give it up, if its protocol can at this position; says whether it can."""
+        phase = self.position.phase
         event = self.protocol.orphaned.get(phase) if phase else None
-        if event is None or self.place.task is not Task.CALL:
+        if event is None or self.position.task is not Task.CALL:
             return False
-        self.place = self.place._replace(task=Task.ADVANCE, event=event)
+        self.position = self.position._replace(task=Task.ADVANCE, event=event)
         self.excuse = excuse
         self.attempts, self.error = 0, None
         return True
 
     def look_up(self) -> None:
         """A visit to its source's shard was not answered: how far it is, only that knows."""
-        if self.place.task in (Task.BEGIN, Task.ADVANCE):
-            self.place = self.place._replace(task=Task.LOOK)
+        if self.position.task in (Task.BEGIN, Task.ADVANCE):
+            self.position = self.position._replace(task=Task.LOOK)
 
 
-def begin_of(ticket: Ticket, gtrid: str, now: float) -> Course:
-    """The course of a ticket that is to begin."""
-    return Course(ticket.transfer, gtrid, Place(None, Task.BEGIN), now, ticket)
+def begin_of(ticket: Ticket, gtrid: str, now: float) -> InFlight:
+    """The flight of a ticket that is to begin."""
+    return InFlight(ticket.transfer, gtrid, Position(None, Task.BEGIN), now, ticket)
 
 
-def taken_over(row: PhaseRow, now: float) -> Course:
-    """The course of a row of the phase table, by whoever finishes it."""
+def taken_over(row: PhaseRow, now: float) -> InFlight:
+    """The flight of a row of the phase table, by whoever finishes it."""
     protocol = PROTOCOLS[row.transfer.protocol]
-    return Course(row.transfer, row.gtrid, _resumed(protocol, row, None), now, None)
+    return InFlight(row.transfer, row.gtrid, _resumed(protocol, row, None), now, None)
 
 
-def _resumed(protocol: PhasedProtocol, row: PhaseRow, stored: StoredTransfer | None) -> Place:
+def _resumed(protocol: PhasedProtocol, row: PhaseRow, stored: StoredTransfer | None) -> Position:
     """What is to be done next with a transfer that is in this phase."""
     phase = protocol.phase(row.phase)
     event = protocol.orphaned.get(phase) or protocol.by_itself.get(phase)
     task = Task.ADVANCE if event else Task.CALL
     refusal = Refusal(Reason(row.reason), row.detail or "") if row.reason else None
-    return Place(phase, task, event, refusal, row.destination_state, stored, row.outcome)
+    return Position(phase, task, event, refusal, row.destination_state, stored, row.outcome)
 
 
 # --- what a visit needs ---------------------------------------------------------------------
 
 
-def wanted(courses: Sequence[Course]) -> Wanted:
-    """What a visit that takes these courses on is to lock and look up."""
+def wanted(flights: Sequence[InFlight]) -> Wanted:
+    """What a visit that takes these flights on is to lock and look up."""
     needs = Wanted(set(), set(), set(), set(), set())
-    for course in courses:
-        id_ = course.transfer.id
-        if course.place.task is Task.BEGIN:
-            needs.accounts.update(course.ends)
-        elif course.account:
-            needs.accounts.add(course.account)
-        if course.place.task is Task.CALL:
+    for flight in flights:
+        id_ = flight.transfer.id
+        if flight.position.task is Task.BEGIN:
+            needs.accounts.update(flight.ends)
+        elif flight.account:
+            needs.accounts.add(flight.account)
+        if flight.position.task is Task.CALL:
             needs.steps.add(id_)
-        elif course.place.task is Task.LOOK:
+        elif flight.position.task is Task.LOOK:
             needs.phases.add(id_)
-        elif course.account and course.place.task is Task.ADVANCE:
+        elif flight.account and flight.position.task is Task.ADVANCE:
             needs.standing.add(id_)
-        if course.place.task in (Task.BEGIN, Task.LOOK):
+        if flight.position.task in (Task.BEGIN, Task.LOOK):
             needs.transfers.add(id_)
     return needs
 
@@ -257,13 +264,13 @@ def wanted(courses: Sequence[Course]) -> Wanted:
 
 
 class Visited(NamedTuple):
-    """A visit's plan: what it writes, and where its courses are after it; and those for which
+    """A visit's plan: what it writes, and where its flights are after it; and those for which
     something stood in the way, and why.
     """
 
     writes: VisitWrites
-    places: list[tuple[Course, Place]]
-    hindered: list[tuple[Course, str]]
+    positions: list[tuple[InFlight, Position]]
+    hindered: list[tuple[InFlight, str]]
 
 
 class Begin(NamedTuple):
@@ -275,14 +282,14 @@ class Begin(NamedTuple):
     refusals: list[Refusal | None]
 
 
-def begin(courses: Sequence[Course], found: Found, now: int, expires_at: int) -> Begin:
+def begin(flights: Sequence[InFlight], found: Found, now: int, expires_at: int) -> Begin:
     """Plan the visit in which transfers begin, all on one shard; see `begin_together`."""
-    on = [("here", course) for course in courses]
+    on = [("here", flight) for flight in flights]
     return begin_together(on, {"here": found}, now, expires_at)["here"]
 
 
 def begin_together(
-    courses: Iterable[tuple[str, Course]],
+    flights: Iterable[tuple[str, InFlight]],
     found: Mapping[str, Found],
     now: int,
     expires_at: int,
@@ -295,30 +302,30 @@ def begin_together(
     """
     begins = {shard: Begin(Visited(VisitWrites(), [], []), []) for shard in found}
     order = _Order()
-    for shard, course in courses:
+    for shard, flight in flights:
         visit, refusals = begins[shard]
-        result = _first(course, visit.writes, found[shard], now)
-        if order.has_to_wait(course, result, visit.writes, found[shard]):
-            visit.hindered.append((course, "one before it in its batch is not decided yet"))
+        result = _first(flight, visit.writes, found[shard], now)
+        if order.has_to_wait(flight, result, visit.writes, found[shard]):
+            visit.hindered.append((flight, "one before it in its batch is not decided yet"))
             continue
         is_unrecorded = isinstance(result, Refusal) and not result.is_recorded
         refusals.append(result if isinstance(result, Refusal) and is_unrecorded else None)
-        place = _begun(course, result, visit.writes, now, expires_at)
-        order.begins(course, place)
-        visit.places.append((course, place))
+        position = _begun(flight, result, visit.writes, now, expires_at)
+        order.begins(flight, position)
+        visit.positions.append((flight, position))
     return begins
 
 
 def _first(
-    course: Course, writes: VisitWrites, found: Found, now: int
+    flight: InFlight, writes: VisitWrites, found: Found, now: int
 ) -> tuple[list[Account], list[Entry]] | Refusal:
     """The first thing that happens to a transfer, and to one within its shard the only one: the
     accounts after it, and the entries that it makes.
     """
-    transfer = course.transfer
+    transfer = flight.transfer
     source = _account(transfer.source, writes, found)
-    if not course.is_local:
-        moved = move(course.protocol.first_move, transfer, source, now)
+    if not flight.is_local:
+        moved = move(flight.protocol.first_move, transfer, source, now)
         if isinstance(moved, Refusal):
             return moved
         return [moved.account], [moved.entry] if moved.entry else []
@@ -329,32 +336,32 @@ def _first(
 
 
 def _begun(
-    course: Course,
+    flight: InFlight,
     result: tuple[list[Account], list[Entry]] | Refusal,
     writes: VisitWrites,
     now: int,
     expires_at: int,
-) -> Place:
+) -> Position:
     """Lay out the writes of one that begins; where it is after them."""
-    done = Place(None if course.is_local else course.protocol.begin, Task.NONE)
+    done = Position(None if flight.is_local else flight.protocol.begin, Task.NONE)
     if isinstance(result, Refusal):
         if not result.is_recorded:
             return done
-        stored = _record(course, Outcome.REJECTED.value, result, now)
+        stored = _record(flight, Outcome.REJECTED.value, result, now)
         writes.transfers.append(stored)
         return done._replace(stored=stored)
     accounts, entries = result
     for account in accounts:
         _put(writes, account)
     writes.entries += entries
-    if course.is_local:
-        stored = _record(course, Outcome.COMMITTED.value, None, entries[0].stamp)
+    if flight.is_local:
+        stored = _record(flight, Outcome.COMMITTED.value, None, entries[0].stamp)
         writes.transfers.append(stored)
         return done._replace(stored=stored)
-    protocol, phase = course.protocol, course.protocol.first.phase
+    protocol, phase = flight.protocol, flight.protocol.first.phase
     row = PhaseRow(
-        course.transfer,
-        course.gtrid,
+        flight.transfer,
+        flight.gtrid,
         phase.value,
         PENDING,
         protocol.source_states[phase],
@@ -367,7 +374,7 @@ def _begun(
         detail=None,
     )
     writes.begun.append(row)
-    return Place(phase, Task.CALL)
+    return Position(phase, Task.CALL)
 
 
 class _Order:
@@ -382,74 +389,74 @@ class _Order:
         self._order = BatchOrder()
 
     def has_to_wait(
-        self, course: Course, result: object, writes: VisitWrites, found: Found
+        self, flight: InFlight, result: object, writes: VisitWrites, found: Found
     ) -> bool:
         """Whether its outcome is open while one before it in its batch is, or it comes after one
         that has to wait.
         """
-        if course.ticket is None or course.ticket.batch is None:
+        if flight.ticket is None or flight.ticket.batch is None:
             return False
-        waits = self._order.blocks(course.ticket)
+        waits = self._order.blocks(flight.ticket)
         lacks = isinstance(result, Refusal) and result.reason is Reason.INSUFFICIENT_FUNDS
-        if lacks and not waits and (more := self._may_come.get(places(course.ticket)[0])):
-            source = _account(course.transfer.source, writes, found)
-            waits = source is not None and not lacks_funds(course.transfer, source, more)
+        if lacks and not waits and (more := self._may_come.get(places(flight.ticket)[0])):
+            source = _account(flight.transfer.source, writes, found)
+            waits = source is not None and not lacks_funds(flight.transfer, source, more)
         if waits:
-            self._order.hold(course.ticket)
+            self._order.hold(flight.ticket)
         return waits
 
-    def begins(self, course: Course, place: Place) -> None:
-        """It is planned to be at `place` after the visit."""
-        if course.ticket and course.ticket.batch is not None and place.task is not Task.NONE:
-            for end in places(course.ticket):
-                self._may_come[end] += course.transfer.amount
+    def begins(self, flight: InFlight, position: Position) -> None:
+        """It is planned to be at `position` after the visit."""
+        if flight.ticket and flight.ticket.batch is not None and position.task is not Task.NONE:
+            for end in places(flight.ticket):
+                self._may_come[end] += flight.transfer.amount
 
 
-def has_to_enter(courses: Iterable[Course]) -> bool:
-    """Whether a visit that takes these courses on has to lock or look up anything."""
-    return any(course.account or course.place.task is Task.LOOK for course in courses)
+def has_to_enter(flights: Iterable[InFlight]) -> bool:
+    """Whether a visit that takes these flights on has to lock or look up anything."""
+    return any(flight.account or flight.position.task is Task.LOOK for flight in flights)
 
 
 def go_on(
-    courses: Sequence[Course], found: Found, absent: set[str], now: int, pause_us: int
+    flights: Sequence[InFlight], found: Found, absent: set[str], now: int, pause_us: int
 ) -> Visited:
-    """Plan a visit that takes courses on. `found` is NOTHING_FOUND if nothing was looked for,
+    """Plan a visit that takes flights on. `found` is NOTHING_FOUND if nothing was looked for,
     `absent` are accounts that are known not to exist; what cannot be done now is noted in the phase
     table as to be tried again after a pause.
     """
     visit = Visited(VisitWrites(), [], [])
-    for course in courses:
+    for flight in flights:
         slots = found.locked.slots
-        if not found.locked.is_writable or slot_of(course.where) not in slots:
-            visit.hindered.append((course, "its shard is read only, or its slot has moved"))
+        if not found.locked.is_writable or slot_of(flight.where) not in slots:
+            visit.hindered.append((flight, "its shard is read only, or its slot has moved"))
             continue
-        account = course.account
+        account = flight.account
         if account and account not in found.locked.accounts and account not in absent:
-            visit.hindered.append((course, locked_by_others(course)))
+            visit.hindered.append((flight, locked_by_others(flight)))
             continue
-        place: Place | None
-        if course.place.task is Task.CALL:
-            place = _call(course, visit.writes, found, now)
-        elif course.place.task is Task.ADVANCE:
-            place = _advance(course, visit, found, now, pause_us)
+        position: Position | None
+        if flight.position.task is Task.CALL:
+            position = _call(flight, visit.writes, found, now)
+        elif flight.position.task is Task.ADVANCE:
+            position = _advance(flight, visit, found, now, pause_us)
         else:
-            place = _look(course, visit.writes, found)
-        if place:
-            visit.places.append((course, place))
+            position = _look(flight, visit.writes, found)
+        if position:
+            visit.positions.append((flight, position))
     return visit
 
 
-def locked_by_others(course: Course) -> str:
-    """What stands in the way of a course whose account is not free."""
-    return f"account {course.account} is locked by other transfers"
+def locked_by_others(flight: InFlight) -> str:
+    """What stands in the way of a flight whose account is not free."""
+    return f"account {flight.account} is locked by other transfers"
 
 
-def _call(course: Course, writes: VisitWrites, found: Found, now: int) -> Place:
+def _call(flight: InFlight, writes: VisitWrites, found: Found, now: int) -> Position:
     """Carry out a call on the destination's shard, or find that it was carried out."""
-    transfer, protocol = course.transfer, course.protocol
-    row = found.steps.get(course.attempt)
+    transfer, protocol = flight.transfer, flight.protocol
+    row = found.steps.get(flight.attempt)
     state = protocol.state(row.state) if row else protocol.absent
-    reaction = protocol.react(state, course.call)
+    reaction = protocol.react(state, flight.call)
     refusal: Refusal | None = None
     stamp = now
     if reaction.move:
@@ -465,7 +472,7 @@ def _call(course: Course, writes: VisitWrites, found: Found, now: int) -> Place:
     elif row and row.reason:
         refusal = Refusal(Reason(row.reason), row.detail or "")
     step = StepRow(
-        *course.attempt,
+        *flight.attempt,
         transfer.destination,
         transfer.amount,
         reaction.state.value,
@@ -480,7 +487,7 @@ def _call(course: Course, writes: VisitWrites, found: Found, now: int) -> Place:
         writes.next_steps.append(step)
     else:
         writes.rests_on_reading = True
-    return course.place._replace(
+    return flight.position._replace(
         task=Task.ADVANCE,
         event=reaction.event,
         refusal=refusal,
@@ -488,63 +495,72 @@ def _call(course: Course, writes: VisitWrites, found: Found, now: int) -> Place:
     )
 
 
-def _advance(course: Course, visit: Visited, found: Found, now: int, pause_us: int) -> Place | None:
+def _advance(
+    flight: InFlight, visit: Visited, found: Found, now: int, pause_us: int
+) -> Position | None:
     """Make a step durable on the source's shard; None if it has to be tried again."""
-    writes, transfer, place, protocol = visit.writes, course.transfer, course.place, course.protocol
-    was, step, stamp = place.begun.value, course.step, now
+    writes, transfer, position, protocol = (
+        visit.writes,
+        flight.transfer,
+        flight.position,
+        flight.protocol,
+    )
+    was, step, stamp = position.begun.value, flight.step, now
     if step.source:
-        if found.standing.get(course.attempt) != was:
+        if found.standing.get(flight.attempt) != was:
             # Somebody else has taken it further.
-            return place._replace(task=Task.LOOK)
+            return position._replace(task=Task.LOOK)
         result = move(step.source, transfer, _account(transfer.source, writes, found), now)
         if isinstance(result, Refusal):
             # Later, perhaps: it is not the outcome of the transfer, and the phase stays.
-            waiting = _state(course, place, course.attempts + 1, now + pause_us, now)
-            writes.changed.append(PhaseChange(course.attempt, was, waiting))
-            visit.hindered.append((course, result.detail))
+            waiting = _state(flight, position, flight.attempts + 1, now + pause_us, now)
+            writes.changed.append(PhaseChange(flight.attempt, was, waiting))
+            visit.hindered.append((flight, result.detail))
             return None
         _put(writes, result.account)
         if result.entry:
             writes.entries.append(result.entry)
             stamp = result.entry.stamp
-    stored, outcome = place.stored, place.outcome
+    stored, outcome = position.stored, position.outcome
     if step.outcome:
-        stored, outcome = _record(course, step.outcome.value, place.refusal, stamp), step.outcome
+        stored, outcome = _record(flight, step.outcome.value, position.refusal, stamp), step.outcome
         writes.transfers.append(stored)
     elif outcome == PENDING:
         outcome = LAPSED
-    after = place._replace(
+    after = position._replace(
         phase=step.phase, task=Task.NONE, event=None, stored=stored, outcome=outcome
     )
     if step.phase in protocol.final:
-        writes.changed.append(PhaseChange(course.attempt, was, None))
+        writes.changed.append(PhaseChange(flight.attempt, was, None))
         return after
-    writes.changed.append(PhaseChange(course.attempt, was, _state(course, after, 0, now, now)))
+    writes.changed.append(PhaseChange(flight.attempt, was, _state(flight, after, 0, now, now)))
     event = protocol.by_itself.get(step.phase)
     return after._replace(task=Task.ADVANCE if event else Task.CALL, event=event)
 
 
-def attempts_of(courses: Iterable[Course], now: int, pause_us: int) -> VisitWrites:
-    """What the phase table is to say of courses whose destination could not be called: how often
+def attempts_of(flights: Iterable[InFlight], now: int, pause_us: int) -> VisitWrites:
+    """What the phase table is to say of flights whose destination could not be called: how often
     it was tried, and when it is tried again. A call is not durable on the source's shard otherwise.
     """
     writes = VisitWrites()
-    for course in courses:
-        place = course.place
-        if place.phase and place.task is Task.CALL:
-            state = _state(course, place, course.attempts, now + pause_us, now)
-            writes.changed.append(PhaseChange(course.attempt, place.phase.value, state))
+    for flight in flights:
+        position = flight.position
+        if position.phase and position.task is Task.CALL:
+            state = _state(flight, position, flight.attempts, now + pause_us, now)
+            writes.changed.append(PhaseChange(flight.attempt, position.phase.value, state))
     return writes
 
 
-def _state(course: Course, place: Place, attempts: int, next_at: int, now: int) -> PhaseState:
-    """What the phase table has of a course at a place."""
-    phase, refusal = place.begun, place.refusal
+def _state(
+    flight: InFlight, position: Position, attempts: int, next_at: int, now: int
+) -> PhaseState:
+    """What the phase table has of a flight at a position."""
+    phase, refusal = position.begun, position.refusal
     return PhaseState(
         phase.value,
-        str(place.outcome),
-        course.protocol.source_states[phase],
-        place.destination_state or course.protocol.absent.value,
+        str(position.outcome),
+        flight.protocol.source_states[phase],
+        position.destination_state or flight.protocol.absent.value,
         attempts,
         next_at,
         now,
@@ -553,23 +569,23 @@ def _state(course: Course, place: Place, attempts: int, next_at: int, now: int) 
     )
 
 
-def _record(course: Course, status: str, refusal: Refusal | None, stamp: int) -> StoredTransfer:
+def _record(flight: InFlight, status: str, refusal: Refusal | None, stamp: int) -> StoredTransfer:
     """What is recorded of a transfer, for good."""
     reason, detail = (refusal.reason.value, refusal.detail) if refusal else (None, None)
-    return StoredTransfer(course.transfer, course.gtrid, status, reason, detail, stamp)
+    return StoredTransfer(flight.transfer, flight.gtrid, status, reason, detail, stamp)
 
 
-def _look(course: Course, writes: VisitWrites, found: Found) -> Place:
-    """Where a course stands, by what its source's shard has."""
+def _look(flight: InFlight, writes: VisitWrites, found: Found) -> Position:
+    """Where a flight stands, by what its source's shard has."""
     writes.rests_on_reading = True
-    known = found.locked.known.get(course.transfer.id)
-    is_ours = known is not None and known.gtrid == course.gtrid and known.status != PENDING
+    known = found.locked.known.get(flight.transfer.id)
+    is_ours = known is not None and known.gtrid == flight.gtrid and known.status != PENDING
     stored = known if is_ours else None
-    row = found.phases.get(course.attempt)
+    row = found.phases.get(flight.attempt)
     if row:
-        return _resumed(course.protocol, row, stored)
+        return _resumed(flight.protocol, row, stored)
     outcome = stored.status if stored else LAPSED
-    return course.place._replace(task=Task.NONE, event=None, stored=stored, outcome=outcome)
+    return flight.position._replace(task=Task.NONE, event=None, stored=stored, outcome=outcome)
 
 
 def _account(name: str, writes: VisitWrites, found: Found) -> Account | None:

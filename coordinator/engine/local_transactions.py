@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from coordinator.engine.in_flight import (
     NOTHING_FOUND,
-    Course,
+    InFlight,
     Visited,
     attempts_of,
     go_on,
@@ -57,11 +57,11 @@ class Visits:
     def enter(
         self,
         parties: LocalTransactions,
-        work: Mapping[str, Sequence[Course]],
-        in_line: Course | None = None,
+        work: Mapping[str, Sequence[InFlight]],
+        in_line: InFlight | None = None,
     ) -> dict[str, Found]:
         """Begin a visit on each of these shards; those that are lost are missing. The account of
-        the course that is `in_line` is waited for, up to a second, before anything else is locked.
+        the flight that is `in_line` is waited for, up to a second, before anything else is locked.
         """
         began = time.monotonic()
         parties.open(work, self.deadline())
@@ -69,7 +69,7 @@ class Visits:
             account, shard = in_line.account, self._shards.shard_of(in_line.where)
             deadline = self.deadline() + LOCK_WAIT_S
             parties.ask([shard], lambda v: v.wait_for([account], deadline), "lock")
-        needs = {shard: wanted(courses) for shard, courses in work.items()}
+        needs = {shard: wanted(flights) for shard, flights in work.items()}
         # Phases and steps are waited for, where others are at the same transfers.
         found = parties.ask(
             list(work), lambda v: v.enter(needs[v.shard], self.deadline() + LOCK_WAIT_S), "enter"
@@ -119,18 +119,18 @@ class Visits:
     def go_on(
         self,
         gtrid: Gtrid,
-        courses: Iterable[Course],
+        flights: Iterable[InFlight],
         trace: GroupTrace,
-        in_line: Course | None = None,
+        in_line: InFlight | None = None,
     ) -> dict[str, ShardError]:
-        """Take courses a step further, each on the shard that it needs. One for which that failed
+        """Take flights a step further, each on the shard that it needs. One for which that failed
         has an `error`, and one more attempt; only for the account of the one that is `in_line` is
         it waited. Says which shards were lost.
         """
         began = time.monotonic()
-        work: dict[str, list[Course]] = defaultdict(list)
-        for course in courses:
-            work[self._shards.shard_of(course.where)].append(course)
+        work: dict[str, list[InFlight]] = defaultdict(list)
+        for flight in flights:
+            work[self._shards.shard_of(flight.where)].append(flight)
         parties = LocalTransactions(self._shards, gtrid, self._metrics, trace)
         with parties.used():
             visits = self._plan(parties, work, in_line)
@@ -141,22 +141,22 @@ class Visits:
             if shard in done:
                 self.apply(visit)
         for shard, error in parties.lost.items():
-            for course in work[shard]:
+            for flight in work[shard]:
                 if shard in visits:
-                    course.look_up()
-                is_awaited = in_line is not None and course.account == in_line.account
+                    flight.look_up()
+                is_awaited = in_line is not None and flight.account == in_line.account
                 is_locked = is_awaited and is_collision(error)
-                why = locked_by_others(course) if is_locked else str(error)
-                course.failed(why, time.monotonic())
+                why = locked_by_others(flight) if is_locked else str(error)
+                flight.failed(why, time.monotonic())
         return parties.lost
 
     def _plan(
         self,
         parties: LocalTransactions,
-        work: Mapping[str, list[Course]],
-        in_line: Course | None,
+        work: Mapping[str, list[InFlight]],
+        in_line: InFlight | None,
     ) -> dict[str, Visited]:
-        entering = {shard: courses for shard, courses in work.items() if has_to_enter(courses)}
+        entering = {shard: flights for shard, flights in work.items() if has_to_enter(flights)}
         found = self.enter(parties, entering, in_line)
         straight = [shard for shard in work if shard not in entering]
         parties.open(straight, self.deadline())
@@ -164,9 +164,9 @@ class Visits:
         self._leave_out(parties, {shard: self._shards.clocks.latest(shard) for shard in straight})
         found |= dict.fromkeys(straight, NOTHING_FOUND)
         missing = {
-            shard: {course.account for course in courses if course.account}
+            shard: {flight.account for flight in flights if flight.account}
             - found[shard].locked.accounts.keys()
-            for shard, courses in work.items()
+            for shard, flights in work.items()
             if shard in found
         }
         absent = self.absent(parties, missing)
@@ -178,18 +178,18 @@ class Visits:
         }
         for shard, visit in visits.items():
             slots = found[shard].locked.slots
-            if any(slot_of(course.where) not in slots for course, _ in visit.hindered):
+            if any(slot_of(flight.where) not in slots for flight, _ in visit.hindered):
                 self._shards.look_again()
         return visits
 
-    def note_attempts(self, gtrid: Gtrid, courses: Iterable[Course], pause_s: float) -> None:
+    def note_attempts(self, gtrid: Gtrid, flights: Iterable[InFlight], pause_s: float) -> None:
         """Let the phase tables say that these could not go on, as far as their shards can be asked:
         it is for those who look, and nothing rests on it.
         """
         now = time.time_ns() // 1000
-        work: dict[str, list[Course]] = defaultdict(list)
-        for course in courses:
-            work[self._shards.shard_of(course.transfer.source)].append(course)
+        work: dict[str, list[InFlight]] = defaultdict(list)
+        for flight in flights:
+            work[self._shards.shard_of(flight.transfer.source)].append(flight)
         visits = {
             shard: Visited(attempts_of(some, now, round(pause_s * 1e6)), [], [])
             for shard, some in work.items()
@@ -201,17 +201,17 @@ class Visits:
             self.leave(parties, {name: visits[name] for name in parties.branches})
 
     def apply(self, visit: Visited) -> None:
-        """The visit is committed: its courses are where it was planned."""
+        """The visit is committed: its flights are where it was planned."""
         phases: Counter[tuple[str, str]] = Counter()
         now = time.monotonic()
-        for course, place in visit.places:
-            if place.phase is not None and place.phase is not course.place.phase:
-                phases[course.protocol.name, place.phase.value] += 1
-            course.place = place
-            course.attempts, course.skips, course.error, course.alone = 0, 0, None, False
-            if course.is_done and not course.is_local:
-                self._metrics.course_ended(course.protocol.name, now - course.since)
+        for flight, position in visit.positions:
+            if position.phase is not None and position.phase is not flight.position.phase:
+                phases[flight.protocol.name, position.phase.value] += 1
+            flight.position = position
+            flight.attempts, flight.skips, flight.error, flight.alone = 0, 0, None, False
+            if flight.is_done and not flight.is_local:
+                self._metrics.course_ended(flight.protocol.name, now - flight.since)
         self._metrics.phases_changed(phases)
-        for course, why in visit.hindered:
-            course.failed(why, now)
-            course.skips += 1
+        for flight, why in visit.hindered:
+            flight.failed(why, now)
+            flight.skips += 1

@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 from coordinator.engine import group_log
 from coordinator.engine.batch_order import BatchOrder
 from coordinator.engine.grouping import pause_after
-from coordinator.engine.in_flight import Course, Task, begin_of, begin_together
+from coordinator.engine.in_flight import InFlight, Task, begin_of, begin_together
 from coordinator.engine.known import answer_known
 from coordinator.engine.local_transactions import Visits, is_collision
 from coordinator.engine.participants import LocalTransactions
@@ -37,7 +37,7 @@ from ledger.ids import slot_of
 from shard_client.errors import ClockAhead, ShardError, StatementRefused, is_busy
 from shard_client.records import Found, StoredTransfer
 
-# So long is a course tried here whose account others have locked, or whose shard has undone the
+# So long is a flight tried here whose account others have locked, or whose shard has undone the
 # visit. While it is, its source is at no other group's disposal.
 _PATIENCE_S = 0.1
 
@@ -45,7 +45,7 @@ _PATIENCE_S = 0.1
 class TakesOverCourses(Protocol):
     """Goes on with what cannot go on here, as long as that takes."""
 
-    def add(self, *courses: Course) -> None: ...
+    def add(self, *flights: InFlight) -> None: ...
 
     def crowded(self, limit: int) -> set[str]: ...
 
@@ -83,7 +83,7 @@ class PhasedRun:
         # Accounts that others had locked, once, and for as long as they were tried.
         self._missed: set[str] = set()
         self._stuck: set[str] = set()
-        self._courses: list[Course] = []
+        self._flights: list[InFlight] = []
 
     def run(self) -> None:
         """See the class."""
@@ -100,12 +100,12 @@ class PhasedRun:
             self._trace.end(self._group.way)
 
     def _give_up_after_bug(self) -> None:
-        """How far its courses are is not known: the phase table will say."""
-        begun = {id(course.ticket) for course in self._courses}
-        for course in self._courses:
-            if not course.is_done:
-                course.place = course.place._replace(task=Task.LOOK)
-        self._leave([course for course in self._courses if not course.is_done])
+        """How far its flights are is not known: the phase table will say."""
+        begun = {id(flight.ticket) for flight in self._flights}
+        for flight in self._flights:
+            if not flight.is_done:
+                flight.position = flight.position._replace(task=Task.LOOK)
+        self._leave([flight for flight in self._flights if not flight.is_done])
         self._again = [
             ticket
             for ticket in self._group.tickets
@@ -117,11 +117,11 @@ class PhasedRun:
 
     def _begin(self) -> None:
         """Make the first step of each transfer durable, on its source's shard."""
-        work: dict[str, list[Course]] = defaultdict(list)
+        work: dict[str, list[InFlight]] = defaultdict(list)
         name, now = str(self._gtrid), time.monotonic()
         pairs = [(begin_of(ticket, name, now), ticket) for ticket in self._group.tickets]
-        for course, ticket in pairs:
-            work[ticket.shards[0]].append(course)
+        for flight, ticket in pairs:
+            work[ticket.shards[0]].append(flight)
         parties = LocalTransactions(self._shards, self._gtrid, self._metrics, self._trace)
         with parties.used():
             found = self._visits.enter(parties, work)
@@ -153,21 +153,21 @@ class PhasedRun:
         deadline = self._visits.deadline
         self._put_again(answer_known(self._queue, self._shards, begins.known, deadline))
 
-    def _withdraw_crowd(self, ready: list[Course]) -> None:
+    def _withdraw_crowd(self, ready: list[InFlight]) -> None:
         """Write nothing of those towards accounts that are locked and for which too many that have
         begun wait already.
         """
         crowded = self._resolver.crowded(self._unfinished_max)
-        for course in ready if crowded else ():
-            if course.ticket and course.transfer.destination in crowded:
-                answer = too_crowded(course.transfer.destination, self._unfinished_max)
-                self._queue.withdraw([course.ticket], answer)
+        for flight in ready if crowded else ():
+            if flight.ticket and flight.transfer.destination in crowded:
+                answer = too_crowded(flight.transfer.destination, self._unfinished_max)
+                self._queue.withdraw([flight.ticket], answer)
 
     def _write_first(
-        self, parties: LocalTransactions, every: list[Course], found: dict[str, Found]
+        self, parties: LocalTransactions, every: list[InFlight], found: dict[str, Found]
     ) -> None:
         claimed = self._queue.claim_for_writing(
-            [course.ticket for course in every if course.ticket], str(self._gtrid)
+            [flight.ticket for flight in every if flight.ticket], str(self._gtrid)
         )
         kept = set(map(id, claimed))
         begun = [(c.ticket.shards[0], c) for c in every if c.ticket and id(c.ticket) in kept]
@@ -178,14 +178,14 @@ class PhasedRun:
         self._wait(c.ticket for visit in visits.values() for c, _ in visit.hindered)
         done = self._visits.leave(parties, visits)
         for shard, visit in visits.items():
-            courses = [course for course, _ in visit.places]
+            flights = [flight for flight, _ in visit.positions]
             if shard in done:
                 self._visits.apply(visit)
-                answers = zip(courses, begins[shard].refusals, strict=True)
+                answers = zip(flights, begins[shard].refusals, strict=True)
                 self._queue.settle((c.ticket, Refused(r)) for c, r in answers if r and c.ticket)
-                self._courses += courses
+                self._flights += flights
             else:
-                self._not_begun(courses, parties.lost[shard])
+                self._not_begun(flights, parties.lost[shard])
 
     def _wait(self, tickets: Iterable[Ticket | None]) -> None:
         """Nothing is written for these: they wait for those before them in their batches."""
@@ -195,9 +195,9 @@ class PhasedRun:
         self._queue.reopen(waiting, str(self._gtrid))
         self._put_again(waiting)
 
-    def _not_begun(self, courses: list[Course], error: ShardError) -> None:
+    def _not_begun(self, flights: list[InFlight], error: ShardError) -> None:
         """The visit in which these were to begin has failed, or was not answered."""
-        tickets = [course.ticket for course in courses if course.ticket]
+        tickets = [flight.ticket for flight in flights if flight.ticket]
         if is_collision(error):
             self._queue.reopen(tickets, str(self._gtrid))
             self._put_again(tickets)
@@ -208,13 +208,13 @@ class PhasedRun:
             group_log.log_refused(self._gtrid, tickets, error)
             for ticket in tickets:
                 ticket.limit = max(len(tickets) // 2, 1)
-            if len(courses) == 1:
-                courses[0].excuse = refused_alone(error)
+            if len(flights) == 1:
+                flights[0].excuse = refused_alone(error)
         # They may have begun, even if it was the COMMIT that was refused: the resolver looks behind
         # their locks, and what has not begun runs again.
-        for course in courses:
-            course.look_up()
-        self._leave(courses)
+        for flight in flights:
+            flight.look_up()
+        self._leave(flights)
 
     # --- go on ------------------------------------------------------------------------------
 
@@ -222,10 +222,10 @@ class PhasedRun:
         """Take what has begun through its phases. Those whose accounts others have locked are tried
         again beside those that go on.
         """
-        active = self._settled(self._courses)
+        active = self._settled(self._flights)
         while active:
             lost = self._visits.go_on(self._gtrid, active, self._trace)
-            late = [course for course in active if self._is_late(course, lost)]
+            late = [flight for flight in active if self._is_late(flight, lost)]
             # What is locked now may be free soon: the resolver gives it up.
             left = [
                 c for c in late if not self._is_lost(c, lost) or not c.expire(self._excuse(c, lost))
@@ -235,51 +235,51 @@ class PhasedRun:
                 self._settled(left, is_left=True)
                 self._leave(left)
             gone = set(map(id, left))
-            active = self._settled([course for course in active if id(course) not in gone])
-            if active and all(course.error for course in active):
-                time.sleep(pause_after(min(course.attempts for course in active)))
+            active = self._settled([flight for flight in active if id(flight) not in gone])
+            if active and all(flight.error for flight in active):
+                time.sleep(pause_after(min(flight.attempts for flight in active)))
 
-    def _leave(self, courses: Sequence[Course]) -> None:
+    def _leave(self, flights: Sequence[InFlight]) -> None:
         """To the resolver; what comes after them in their batches waits until they are done."""
-        self._queue.hold_back([course.queued for course in courses if course.queued])
-        self._resolver.add(*courses)
+        self._queue.hold_back([flight.queued for flight in flights if flight.queued])
+        self._resolver.add(*flights)
 
-    def _is_late(self, course: Course, lost: dict[str, ShardError]) -> bool:
-        """Whether a course cannot go on here."""
-        if course.error is None:
+    def _is_late(self, flight: InFlight, lost: dict[str, ShardError]) -> bool:
+        """Whether a flight cannot go on here."""
+        if flight.error is None:
             return False
-        return self._is_lost(course, lost) or time.monotonic() - course.hindered_at > _PATIENCE_S
+        return self._is_lost(flight, lost) or time.monotonic() - flight.hindered_at > _PATIENCE_S
 
-    def _is_lost(self, course: Course, lost: dict[str, ShardError]) -> bool:
+    def _is_lost(self, flight: InFlight, lost: dict[str, ShardError]) -> bool:
         """Whether it is the shard that cannot do its part."""
-        error = lost.get(self._shards.shard_of(course.where))
+        error = lost.get(self._shards.shard_of(flight.where))
         return error is not None and not is_collision(error)
 
-    def _excuse(self, course: Course, lost: dict[str, ShardError]) -> NotDone | None:
-        """What is told of a course that is given up; None: it runs again, in a smaller group."""
-        shard = self._shards.shard_of(course.where)
+    def _excuse(self, flight: InFlight, lost: dict[str, ShardError]) -> NotDone | None:
+        """What is told of a flight that is given up; None: it runs again, in a smaller group."""
+        shard = self._shards.shard_of(flight.where)
         error = lost.get(shard)
-        if isinstance(error, StatementRefused) and course.ticket:
+        if isinstance(error, StatementRefused) and flight.ticket:
             size = len(self._group.tickets)
-            course.ticket.limit = max(size // 2, 1)
+            flight.ticket.limit = max(size // 2, 1)
             return None if size > 1 else refused_alone(error)
         if isinstance(error, ClockAhead):
-            detail = f"{course.error}; nothing has happened"
+            detail = f"{flight.error}; nothing has happened"
             return NotDone(Excuse.SHARD_UNAVAILABLE, detail)
         if self._shards.trouble_with(shard) or (error and not is_busy(error)):
-            detail = f"shard {shard} does not answer: {course.error}; nothing has happened"
+            detail = f"shard {shard} does not answer: {flight.error}; nothing has happened"
             return NotDone(Excuse.SHARD_UNAVAILABLE, detail)
-        return NotDone(Excuse.ACCOUNT_BUSY, f"{course.error}; nothing has happened")
+        return NotDone(Excuse.ACCOUNT_BUSY, f"{flight.error}; nothing has happened")
 
-    def _settled(self, courses: Iterable[Course], *, is_left: bool = False) -> list[Course]:
+    def _settled(self, flights: Iterable[InFlight], *, is_left: bool = False) -> list[InFlight]:
         """Answer those that can be; gives those that are not done."""
         active = []
-        for course in courses:
-            again = settle(self._queue, course, is_left=is_left)
+        for flight in flights:
+            again = settle(self._queue, flight, is_left=is_left)
             if again:
                 self._put_again([again])
-            if not course.is_done:
-                active.append(course)
+            if not flight.is_done:
+                active.append(flight)
         return active
 
     # --- again ------------------------------------------------------------------------------
@@ -299,7 +299,7 @@ class PhasedRun:
 class _Begins(NamedTuple):
     """What becomes of the tickets of a group when the source accounts are locked."""
 
-    ready: list[Course]
+    ready: list[InFlight]
     waiting: list[Ticket]
     # They have an outcome from before.
     known: list[tuple[Ticket, StoredTransfer]]
@@ -309,35 +309,35 @@ class _Begins(NamedTuple):
 
 
 def _sort(
-    pairs: Iterable[tuple[Course, Ticket]], found: Mapping[str, Found], absent: set[str]
+    pairs: Iterable[tuple[InFlight, Ticket]], found: Mapping[str, Found], absent: set[str]
 ) -> _Begins:
-    """Sort a group's courses, in its order, by what its shards have answered."""
-    ready: list[Course] = []
+    """Sort a group's flights, in its order, by what its shards have answered."""
+    ready: list[InFlight] = []
     waiting: list[Ticket] = []
     known: list[tuple[Ticket, StoredTransfer]] = []
     ahead: list[tuple[Ticket, str]] = []
     seen: set[str] = set()
     order = BatchOrder()
     is_displaced = False
-    for course, ticket in pairs:
-        transfer = course.transfer
+    for flight, ticket in pairs:
+        transfer = flight.transfer
         answer = found.get(ticket.shards[0])
-        is_owner = answer is not None and _owns(answer, course)
+        is_owner = answer is not None and _owns(answer, flight)
         is_displaced = is_displaced or (answer is not None and not is_owner)
         stored = answer.locked.known.get(transfer.id) if answer and is_owner else None
         if stored and has_answer(ticket, stored):
             known.append((ticket, stored))
             continue
         if answer and is_owner and not stored and transfer.id not in seen:
-            is_free = all(name in answer.locked.accounts or name in absent for name in course.ends)
+            is_free = all(name in answer.locked.accounts or name in absent for name in flight.ends)
             if is_free and not order.blocks(ticket):
                 # Both sides of what is within one shard get one stamp.
-                why = course.is_local and why_ahead(ticket, answer.locked, answer.locked, 0)
+                why = flight.is_local and why_ahead(ticket, answer.locked, answer.locked, 0)
                 if why:
                     ahead.append((ticket, why))
                     continue
                 seen.add(transfer.id)
-                ready.append(course)
+                ready.append(flight)
                 continue
         if is_owner:
             ticket.skips += 1
@@ -346,27 +346,27 @@ def _sort(
     return _Begins(ready, waiting, known, ahead, is_displaced)
 
 
-def _owns(answer: Found, course: Course) -> bool:
+def _owns(answer: Found, flight: InFlight) -> bool:
     locked = answer.locked
-    return locked.is_writable and all(slot_of(name) in locked.slots for name in course.ends)
+    return locked.is_writable and all(slot_of(name) in locked.slots for name in flight.ends)
 
 
-def settle(queue: Queue, course: Course, *, is_left: bool) -> Ticket | None:
-    """Answer a course's ticket, if its outcome is recorded and, unless it `is_left` to be finished
+def settle(queue: Queue, flight: InFlight, *, is_left: bool) -> Ticket | None:
+    """Answer a flight's ticket, if its outcome is recorded and, unless it `is_left` to be finished
     later, all that its client could see is done. Gives the ticket if it is to run again.
     """
-    ticket, place = course.ticket, course.place
+    ticket, position = flight.ticket, flight.position
     if ticket is None:
         return None
-    if place.stored and (is_left or course.can_be_answered):
-        course.ticket = None
-        queue.settle([(ticket, Settled(place.stored, is_replay=False))])
+    if position.stored and (is_left or flight.can_be_answered):
+        flight.ticket = None
+        queue.settle([(ticket, Settled(position.stored, is_replay=False))])
         return None
-    if place.is_expired and place.task is not Task.LOOK:
-        course.ticket = None
-        queue.reopen([ticket], course.gtrid)
-        if course.excuse:
-            queue.settle([(ticket, course.excuse)])
+    if position.is_expired and position.task is not Task.LOOK:
+        flight.ticket = None
+        queue.reopen([ticket], flight.gtrid)
+        if flight.excuse:
+            queue.settle([(ticket, flight.excuse)])
             return None
         return ticket
     return None

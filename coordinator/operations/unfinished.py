@@ -7,7 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
-from coordinator.engine.in_flight import PROTOCOLS, Course, taken_over
+from coordinator.engine.in_flight import PROTOCOLS, InFlight, taken_over
 from coordinator.operations.answers import ResolvedView, UnfinishedView
 from coordinator.operations.wording import EXPLANATIONS, NextStep, Side, in_words
 from coordinator.protocols.recovery import RecoveryView, recovery_duty
@@ -47,11 +47,11 @@ class UnfinishedTransfers:
         """
         found = list(items)
         rows = self._examples(found)
-        courses: dict[str, list[Course]] = defaultdict(list)
-        for course in self._resolver.pool.unfinished():
-            courses[course.gtrid].append(course)
+        flights: dict[str, list[InFlight]] = defaultdict(list)
+        for flight in self._resolver.pool.unfinished():
+            flights[flight.gtrid].append(flight)
         return [
-            self._describe(shard, item, rows.get(item.transfer), courses, around, actor)
+            self._describe(shard, item, rows.get(item.transfer), flights, around, actor)
             for shard, item in found
         ]
 
@@ -75,13 +75,13 @@ class UnfinishedTransfers:
         shard: str,
         item: Unfinished,
         row: PhaseRow | None,
-        courses: Mapping[str, list[Course]],
+        flights: Mapping[str, list[InFlight]],
         around: RecoveryView,
         actor: str,
     ) -> UnfinishedView:
         phase = PROTOCOLS[item.protocol].phase(item.phase)
-        mine = [c for c in courses.get(str(item.gtrid), ()) if c.place.phase is phase]
-        course = next((c for c in mine if c.transfer.id == item.transfer), None)
+        mine = [c for c in flights.get(str(item.gtrid), ()) if c.position.phase is phase]
+        flight = next((c for c in mine if c.transfer.id == item.transfer), None)
         age_s = age_of(item.gtrid)
         duty = recovery_duty(item.gtrid, age_s, around)
         in_s: float | None = duty.in_s + max(self._interval_s, PAUSE_MAX_S)
@@ -94,7 +94,7 @@ class UnfinishedTransfers:
             trouble = self._shards.trouble_with(place)
             away = trouble[0] if trouble else None
             in_s = None if away else in_s
-            blocked_by = course.error if course else None
+            blocked_by = flight.error if flight else None
             step = NextStep(account, place, actor, duty.why, duty.in_s, away, blocked_by)
             words = in_words(phase, step)
         return UnfinishedView(
@@ -130,10 +130,10 @@ class UnfinishedTransfers:
         extra = {"event": "phases.asked", "gtrid": str(gtrid), "count": len(every)}
         log.info("transfers of group %s are to be finished now, as asked", gtrid, extra=extra)
         self._resolver.add(*(taken_over(row, time.monotonic()) for row in every))
-        self._resolver.pool.hurry(lambda course: course.gtrid == str(gtrid))
+        self._resolver.pool.hurry(lambda flight: flight.gtrid == str(gtrid))
         deadline = time.monotonic() + _RESOLVE_TIMEOUT_S
         self._resolver.pool.wait_for(
-            lambda courses: all(c.gtrid != str(gtrid) or self._waits_for_shard(c) for c in courses),
+            lambda flights: all(c.gtrid != str(gtrid) or self._waits_for_shard(c) for c in flights),
             deadline,
         )
         resolved: list[ResolvedView] = []
@@ -143,10 +143,10 @@ class UnfinishedTransfers:
                 away.setdefault(shard, left.reason or "it takes long")
         return resolved, away
 
-    def _waits_for_shard(self, course: Course) -> bool:
+    def _waits_for_shard(self, flight: InFlight) -> bool:
         """Its last try has failed, and its next step is on a shard that cannot be used."""
-        place = self._shards.shard_of(course.where)
-        return bool(course.error) and self._shards.trouble_with(place) is not None
+        place = self._shards.shard_of(flight.where)
+        return bool(flight.error) and self._shards.trouble_with(place) is not None
 
     def _what_became(self, shard: str, rows: list[PhaseRow]) -> list[ResolvedView]:
         """Of these transfers, by what their shard has now: others may have finished them."""
@@ -161,7 +161,7 @@ class UnfinishedTransfers:
                 ResolvedView(row.transfer.id, "unknown", row.phase, error.text)  # type: ignore[arg-type]
                 for row in rows
             ]
-        courses = {course.attempt: course for course in self._resolver.pool.unfinished()}
+        flights = {flight.attempt: flight for flight in self._resolver.pool.unfinished()}
         found = []
         for row in rows:
             known, now = stored.get(row.transfer.id), left.get(row.attempt)
@@ -170,19 +170,19 @@ class UnfinishedTransfers:
             status = now.outcome if now else "lapsed"
             if isinstance(known, StoredTransfer) and is_its:
                 status = known.status
-            why = self._why(row, now, courses.get(row.attempt)) if now else None
+            why = self._why(row, now, flights.get(row.attempt)) if now else None
             phase = now.phase if now else None
             found.append(ResolvedView(row.transfer.id, status, phase, why))  # type: ignore[arg-type]
         return found
 
-    def _why(self, row: PhaseRow, now: PhaseRow, course: Course | None) -> str:
+    def _why(self, row: PhaseRow, now: PhaseRow, flight: InFlight | None) -> str:
         """Why a transfer is still in the phase table."""
         phase = PROTOCOLS[row.transfer.protocol].phase(now.phase)
         is_here = EXPLANATIONS[phase].side is Side.SOURCE
         place = self._shards.shard_of(row.transfer.source if is_here else row.transfer.destination)
         if trouble := self._shards.trouble_with(place):
             return f"it waits for {place} ({trouble[0]})"
-        return (course.error if course else None) or "it takes long"
+        return (flight.error if flight else None) or "it takes long"
 
 
 def by_age(shard: str, item: Unfinished) -> tuple[object, ...]:

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
-from coordinator.engine.in_flight import Course
+from coordinator.engine.in_flight import InFlight
 from coordinator.engine.local_transactions import Visits
 from coordinator.engine.phased_run import settle
 from coordinator.engine.scheduler import Queue
@@ -23,9 +23,9 @@ from shard_client.xid import Gtrid
 log = logging.getLogger(__name__)
 
 _PAUSE_MIN_S = 0.02
-# A visit takes 500 courses on at most. Three wait for locks at once, and one at each shard.
+# A visit takes 500 flights on at most. Three wait for locks at once, and one at each shard.
 _LIMITS = Limits(threads=6, at_shard=FINISHING_CONNECTIONS, portion=500, waiting=3)
-# After it was passed over so often, a course waits for the lock of its account (rule R9).
+# After it was passed over so often, a flight waits for the lock of its account (rule R9).
 _SKIPS_MAX = 5
 # So long is one that can be given up tried, from when an account was found locked.
 _PATIENCE_S = 1.0
@@ -33,45 +33,45 @@ _PATIENCE_S = 1.0
 Attempt = tuple[str, str]
 
 
-class PhasedResolver(Resolver[Course, Course]):
+class PhasedResolver(Resolver[InFlight, InFlight]):
     """See the module."""
 
     def __init__(self, shards: Shards, queue: Queue, visits: Visits) -> None:
         self._shards = shards
         self._queue = queue
         self._visits = visits
-        self.pool: RetryPool[Attempt, Course, Course] = RetryPool(
+        self.pool: RetryPool[Attempt, InFlight, InFlight] = RetryPool(
             self, _LIMITS, name="phased-resolver", bug_event="phases.bug"
         )
 
-    def add(self, *courses: Course) -> None:
-        """Take courses to finish; one that is here already goes on as it is."""
-        self.pool.add([(course.attempt, course) for course in courses], _join)
+    def add(self, *flights: InFlight) -> None:
+        """Take flights to finish; one that is here already goes on as it is."""
+        self.pool.add([(flight.attempt, flight) for flight in flights], _join)
 
     def crowded(self, limit: int) -> set[str]:
-        """The accounts that are locked, and to which so many courses or more want to go on."""
+        """The accounts that are locked, and to which so many flights or more want to go on."""
         counts = Counter(
-            course.account for course in self.pool.unfinished() if course.account and course.skips
+            flight.account for flight in self.pool.unfinished() if flight.account and flight.skips
         )
         return {account for account, count in counts.items() if count >= limit}
 
     # --- portions ---------------------------------------------------------------------------
 
-    def tasks_of(self, course: Course) -> Sequence[Course]:
-        return (course,)
+    def tasks_of(self, flight: InFlight) -> Sequence[InFlight]:
+        return (flight,)
 
-    def spot_of(self, course: Course) -> tuple[str, Kind]:
+    def spot_of(self, flight: InFlight) -> tuple[str, Kind]:
         """Those that want one locked account wait for it as one; whatever may have made others
         fail is tried by itself.
         """
-        waits = course.skips >= _SKIPS_MAX
-        shard = self._shards.shard_of(course.where)
-        if course.alone:
-            return shard, Kind(1, course.attempt, waits)
-        return shard, Kind(1, course.account, waits) if waits else Kind(0)
+        waits = flight.skips >= _SKIPS_MAX
+        shard = self._shards.shard_of(flight.where)
+        if flight.alone:
+            return shard, Kind(1, flight.attempt, waits)
+        return shard, Kind(1, flight.account, waits) if waits else Kind(0)
 
-    def resolve(self, portion: Portion[Course]) -> None:
-        courses = portion.tasks
+    def resolve(self, portion: Portion[InFlight]) -> None:
+        flights = portion.tasks
         try:
             is_theirs = self._go_on(portion)
         except Exception as bug:
@@ -80,46 +80,46 @@ class PhasedResolver(Resolver[Course, Course]):
                 extra={
                     "event": "phases.bug",
                     "shard": portion.shard,
-                    "transfer_ids": few(course.transfer.id for course in courses),
+                    "transfer_ids": few(flight.transfer.id for flight in flights),
                 },
             )
-            for course in courses:
+            for flight in flights:
                 text = f"a fault of the service, see the log: {bug}"
-                course.failed(text, time.monotonic())
+                flight.failed(text, time.monotonic())
             is_theirs = True
         if is_theirs:
             # It failed because of one of them, perhaps.
-            for course in courses:
-                course.alone = True
-        self._settle(courses)
+            for flight in flights:
+                flight.alone = True
+        self._settle(flights)
 
-    def _go_on(self, portion: Portion[Course]) -> bool:
-        """Visit a shard; says whether it was one of the courses that it has refused."""
-        courses = portion.tasks
-        gtrid = _gtrid_of(courses[0])
+    def _go_on(self, portion: Portion[InFlight]) -> bool:
+        """Visit a shard; says whether it was one of the flights that it has refused."""
+        flights = portion.tasks
+        gtrid = _gtrid_of(flights[0])
         # The others want its account too.
-        awaited = courses[0] if portion.kind.waits else None
-        lost = self._visits.go_on(gtrid, courses, GroupTrace(), awaited)
-        hindered = [course for course in courses if course.error]
+        awaited = flights[0] if portion.kind.waits else None
+        lost = self._visits.go_on(gtrid, flights, GroupTrace(), awaited)
+        hindered = [flight for flight in flights if flight.error]
         if hindered:
             self._visits.note_attempts(gtrid, hindered, _pause_after(hindered[0]))
         return isinstance(lost.get(portion.shard), StatementRefused)
 
-    def _settle(self, courses: Sequence[Course]) -> None:
+    def _settle(self, flights: Sequence[InFlight]) -> None:
         """Answer those that can be, put off what has failed, and drop what is done."""
         now = time.monotonic()
         again: list[Ticket] = []
         with self.pool.lock:
-            for course in courses:
-                if course.error:
-                    course.not_before = now + _pause_after(course)
-                    self._give_up_late(course, now)
-                if ticket := settle(self._queue, course, is_left=True):
+            for flight in flights:
+                if flight.error:
+                    flight.not_before = now + _pause_after(flight)
+                    self._give_up_late(flight, now)
+                if ticket := settle(self._queue, flight, is_left=True):
                     again.append(ticket)
-                if course.is_done:
-                    self.pool.drop(course.attempt, course)
-        done = [course for course in courses if course.is_done]
-        over = [course.queued for course in done if course.queued]
+                if flight.is_done:
+                    self.pool.drop(flight.attempt, flight)
+        done = [flight for flight in flights if flight.is_done]
+        over = [flight.queued for flight in done if flight.queued]
         # Back in their places before what comes after them may go on.
         if again:
             self._queue.put_back(again)
@@ -129,34 +129,34 @@ class PhasedResolver(Resolver[Course, Course]):
             extra = {
                 "event": "phases.finished",
                 "count": len(done),
-                "transfer_ids": few(course.transfer.id for course in done),
+                "transfer_ids": few(flight.transfer.id for flight in done),
             }
             log.info("%d transfers that were left open are finished", len(done), extra=extra)
 
-    def _give_up_late(self, course: Course, now: float) -> None:
+    def _give_up_late(self, flight: InFlight, now: float) -> None:
         """Take back what somebody waits for, if its account stays locked and its protocol can."""
-        if course.ticket is None or now - course.hindered_at <= _PATIENCE_S:
+        if flight.ticket is None or now - flight.hindered_at <= _PATIENCE_S:
             return
-        is_away = self._shards.trouble_with(self._shards.shard_of(course.where))
+        is_away = self._shards.trouble_with(self._shards.shard_of(flight.where))
         excuse = Excuse.SHARD_UNAVAILABLE if is_away else Excuse.ACCOUNT_BUSY
-        if course.expire(NotDone(excuse, f"{course.error}; nothing has happened")):
-            course.not_before, course.skips = 0.0, 0
+        if flight.expire(NotDone(excuse, f"{flight.error}; nothing has happened")):
+            flight.not_before, flight.skips = 0.0, 0
 
 
-def _join(known: Course, other: Course) -> None:
+def _join(known: InFlight, other: InFlight) -> None:
     """One that is here already goes on as it is; who waits for the other one waits for it now."""
     if known.ticket is None:
         known.ticket, known.excuse, known.queued = other.ticket, other.excuse, other.queued
 
 
-def _gtrid_of(course: Course) -> Gtrid:
+def _gtrid_of(flight: InFlight) -> Gtrid:
     """The group that has begun an attempt. Raises Bug if it has another name than groups have."""
-    gtrid = Gtrid.parse(course.gtrid)
+    gtrid = Gtrid.parse(flight.gtrid)
     if gtrid is None:
-        raise Bug(f"transfer {course.transfer.id} was begun by {course.gtrid!r}, which is no gtrid")
+        raise Bug(f"transfer {flight.transfer.id} was begun by {flight.gtrid!r}, which is no gtrid")
     return gtrid
 
 
-def _pause_after(course: Course) -> float:
-    """How long a course is left alone whose visit has failed, in seconds."""
-    return pause_after(course.attempts, _PAUSE_MIN_S)
+def _pause_after(flight: InFlight) -> float:
+    """How long a flight is left alone whose visit has failed, in seconds."""
+    return pause_after(flight.attempts, _PAUSE_MIN_S)

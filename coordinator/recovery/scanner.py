@@ -8,7 +8,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 
-from coordinator.engine.in_flight import Course, taken_over
+from coordinator.engine.in_flight import InFlight, taken_over
 from coordinator.protocols.recovery import RecoveryView, recovery_duty
 from coordinator.protocols.two_phase_commit import Phase
 from coordinator.recovery.branches import BranchResolver
@@ -79,7 +79,7 @@ class InDoubtScanner:
         """Look once at every shard that can be used."""
         around = self._recovery_view()
         found: dict[Gtrid, set[str]] = defaultdict(set)
-        courses: list[Course] = []
+        flights: list[InFlight] = []
         is_complete = True
         for shard in self._shards.all():
             if not shard.is_available:
@@ -98,7 +98,7 @@ class InDoubtScanner:
             self.unfinished[shard.id] = [
                 item for item in unfinished if age_of(item.gtrid) > _IN_DOUBT_S
             ]
-            courses += [taken_over(row, time.monotonic()) for row in rows]
+            flights += [taken_over(row, time.monotonic()) for row in rows]
             for branch in prepared:
                 if recovery_duty(branch.gtrid, age_of(branch.gtrid), around).is_mine:
                     found[branch.gtrid].add(branch.shard)
@@ -112,12 +112,12 @@ class InDoubtScanner:
         self._branch_resolver.add(
             *(Group(gtrid, shards, Phase.ARBITRATING) for gtrid, shards in found.items())
         )
-        at_work = {course.attempt for course in self._phased_resolver.pool.unfinished()}
-        if abandoned := [course for course in courses if course.attempt not in at_work]:
+        at_work = {flight.attempt for flight in self._phased_resolver.pool.unfinished()}
+        if abandoned := [flight for flight in flights if flight.attempt not in at_work]:
             extra = {
                 "event": "phases.found",
                 "count": len(abandoned),
-                "gtrids": few(sorted({course.gtrid for course in abandoned})),
+                "gtrids": few(sorted({flight.gtrid for flight in abandoned})),
             }
             log.info("%d unfinished transfers are being finished", len(abandoned), extra=extra)
         self._phased_resolver.add(*abandoned)
@@ -126,7 +126,7 @@ class InDoubtScanner:
         self, calls: ShardCalls, unfinished: Sequence[Unfinished], around: RecoveryView
     ) -> list[PhaseRow]:
         """What of this is to be finished here, and is not yet. Raises ShardError."""
-        at_work = Counter(course.gtrid for course in self._phased_resolver.pool.unfinished())
+        at_work = Counter(flight.gtrid for flight in self._phased_resolver.pool.unfinished())
         there: Counter[Gtrid] = Counter()
         for item in unfinished:
             there[item.gtrid] += item.transfers
@@ -155,9 +155,9 @@ class InDoubtScanner:
             if is_past and not item.is_stuck and can_go_on:
                 reasons.append(f"group {gtrid} of an earlier life is being finished")
         names = {
-            course.gtrid
-            for course in self._phased_resolver.pool.unfinished()
-            if self._is_waited_for(course)
+            flight.gtrid
+            for flight in self._phased_resolver.pool.unfinished()
+            if self._is_waited_for(flight)
         }
         for gtrid in filter(None, map(Gtrid.parse, sorted(names))):
             if gtrid.coordinator == around.coordinator and gtrid.time_ms < around.started_ms:
@@ -165,13 +165,13 @@ class InDoubtScanner:
                 reasons.append(text)
         return reasons
 
-    def _is_waited_for(self, course: Course) -> bool:
-        """Whether a course that is being finished can be, as far as it can be told."""
-        ends = (course.transfer.source, course.transfer.destination)
+    def _is_waited_for(self, flight: InFlight) -> bool:
+        """Whether a flight that is being finished can be, as far as it can be told."""
+        ends = (flight.transfer.source, flight.transfer.destination)
         can_go_on = all(
             self._shards.trouble_with(self._shards.shard_of(account)) is None for account in ends
         )
-        return can_go_on and course.attempts <= _ATTEMPTS_WAITED_FOR
+        return can_go_on and flight.attempts <= _ATTEMPTS_WAITED_FOR
 
     def _work(self) -> None:
         while not self._stopping:

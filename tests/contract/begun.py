@@ -4,7 +4,7 @@ import time
 import uuid
 from contextlib import closing
 
-from coordinator.engine.in_flight import Course, Place, Task, begin, go_on, wanted
+from coordinator.engine.in_flight import InFlight, Position, Task, begin, go_on, wanted
 from ledger.ids import transfer_id
 from ledger.model import Transfer
 from shard_client.phases import Visit
@@ -37,34 +37,34 @@ class Begun:
         wished = Transfer(
             self.id, key, source, destination, amount, EUR, None, protocol, now_ms * 1000
         )
-        place = Place(None, Task.BEGIN)
-        self.course = Course(wished, self.gtrid, place, time.monotonic(), None)
+        position = Position(None, Task.BEGIN)
+        self.flight = InFlight(wished, self.gtrid, position, time.monotonic(), None)
         self.visit()
 
     @property
     def phase(self) -> str:
-        return str(self.course.place.phase)
+        return str(self.flight.position.phase)
 
     def visit(self) -> None:
-        course = self.course
-        shard = self._town.shard_of(course.where)
+        flight = self.flight
+        shard = self._town.shard_of(flight.where)
         with closing(connect(self._town.cluster, shard)) as connection:
             visit = Visit(connection, self.gtrid)
-            found = visit.enter(wanted([course]), self._deadline).get()
+            found = visit.enter(wanted([flight]), self._deadline).get()
             now = time.time_ns() // 1000
-            if course.place.task is Task.BEGIN:
-                plan, _ = begin([course], found, now, now)
+            if flight.position.task is Task.BEGIN:
+                plan, _ = begin([flight], found, now, now)
             else:
                 # Whoever is not there does not exist: nobody else is at work here.
-                absent = {course.transfer.destination}
-                plan = go_on([course], found, absent, now, 0)
+                absent = {flight.transfer.destination}
+                plan = go_on([flight], found, absent, now, 0)
             assert not plan.hindered
             visit.leave(plan.writes, self._deadline).get()
-        ((_, course.place),) = plan.places
+        ((_, flight.position),) = plan.positions
 
     def until(self, phase: str) -> "Begun":
         if phase == "cancelling":
-            assert self.course.expire(None)
+            assert self.flight.expire(None)
         while self.phase != phase:
             self.visit()
         return self

@@ -14,7 +14,7 @@ import pytest
 from flask.testing import FlaskClient
 
 import shard_client.shard
-from coordinator.engine.in_flight import Course, begin, begin_of
+from coordinator.engine.in_flight import InFlight, begin, begin_of
 from coordinator.engine.participants import LocalTransactions
 from coordinator.engine.tickets import Latch, Ticket
 from coordinator.http.app import create_app
@@ -202,20 +202,20 @@ def test_what_has_begun_waits_for_the_clock_at_each_step(
     gtrid = process._names.gtrid("s1")._replace(cluster="another")
     id_ = transfer_id(alice, key)
     transfer = Transfer(id_, key, alice, bob, 5, "EUR", None, protocol, now)
-    course = begin_of(Ticket(transfer, 0.0, Latch(1), None), str(gtrid), 0.0)
+    flight = begin_of(Ticket(transfer, 0.0, Latch(1), None), str(gtrid), 0.0)
     process.shards.admit_all()
-    _begin(process, course)
+    _begin(process, flight)
     steps = 0
-    while not course.is_done:
+    while not flight.is_done:
         before = state(town, alice, bob)
         clock.jump_s = YEAR_S
-        (error,) = process._visits.go_on(gtrid, [course], GroupTrace()).values()
+        (error,) = process._visits.go_on(gtrid, [flight], GroupTrace()).values()
         assert isinstance(error, ClockAhead)
         assert state(town, alice, bob) == before
         clock.jump_s = 0
         # Its answer was not waited for: how far it is, is looked up.
-        while course.error or state(town, alice, bob) == before:
-            assert process._visits.go_on(gtrid, [course], GroupTrace()) == {}
+        while flight.error or state(town, alice, bob) == before:
+            assert process._visits.go_on(gtrid, [flight], GroupTrace()) == {}
         steps += 1
     assert steps >= 2
     rows = town.rows("s2", f"SELECT stamp FROM entries WHERE account_id = '{bob}'")
@@ -223,14 +223,14 @@ def test_what_has_begun_waits_for_the_clock_at_each_step(
     assert rows[0][0] < (time.time() + 1) * 1e6
 
 
-def _begin(process: Process, course: Course) -> None:
-    gtrid = Gtrid.parse(course.gtrid)
+def _begin(process: Process, flight: InFlight) -> None:
+    gtrid = Gtrid.parse(flight.gtrid)
     assert gtrid is not None
     parties = LocalTransactions(process.shards, gtrid, process.metrics, GroupTrace())
     with parties.used():
-        found = process._visits.enter(parties, {"s1": [course]})["s1"]
+        found = process._visits.enter(parties, {"s1": [flight]})["s1"]
         now = time.time_ns() // 1000
-        visited, _ = begin([course], found, now, now + 60_000_000)
+        visited, _ = begin([flight], found, now, now + 60_000_000)
         assert process._visits.leave(parties, {"s1": visited}) == {"s1"}
         process._visits.apply(visited)
 

@@ -60,7 +60,7 @@ def resolve(town: Town, transfer: Begun) -> None:
 @pytest.mark.parametrize(("protocol", "phase"), UNSETTLED)
 def test_another_body_while_nothing_is_settled(town: Town, protocol: str, phase: str) -> None:
     transfer, alice, bob = begun(town, protocol, phase)
-    key = transfer.course.transfer.key
+    key = transfer.flight.transfer.key
     changes: list[dict[str, Any]] = [
         {"amount": 5},
         {"metadata": {"a": 1}},
@@ -91,7 +91,7 @@ def test_another_body_while_nothing_is_settled(town: Town, protocol: str, phase:
 @pytest.mark.parametrize(("protocol", "phase"), SETTLED)
 def test_another_body_when_an_outcome_is_recorded(town: Town, protocol: str, phase: str) -> None:
     transfer, alice, bob = begun(town, protocol, phase)
-    key = transfer.course.transfer.key
+    key = transfer.flight.transfer.key
     for api in (town.api, town.other):
         answer = town.transfer(alice, bob, 5, key, api=api, protocol=protocol)
         is_problem(answer, 422, REUSED, "amount was 4, now 5")
@@ -103,7 +103,7 @@ def test_another_body_when_an_outcome_is_recorded(town: Town, protocol: str, pha
 def test_another_body_when_nothing_comes_of_the_first(town: Town) -> None:
     """It is certain, though the destination's shard has not heard of it yet."""
     transfer, alice, bob = begun(town, "tcc", "cancelling")
-    key = transfer.course.transfer.key
+    key = transfer.flight.transfer.key
     assert town.transfer(alice, bob, 5, key, protocol="tcc").status_code == 201
     resolve(town, transfer)
     assert (town.balance(alice), town.balance(bob)) == (45, 5)

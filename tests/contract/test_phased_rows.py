@@ -1,7 +1,7 @@
 """What the literature says of Try-Confirm/Cancel and Saga, row by row, on both kinds of shards:
 calls that are repeated, late, or out of order; who takes over; compensation that fails for a while.
 
-Coordinators are played by courses: each is one coordinator's idea of the transfer, and goes on when
+Coordinators are played by flights: each is one coordinator's idea of the transfer, and goes on when
 the test says so. The rows of the shards decide.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.engine.in_flight import Course, Place, Task, begin, begin_of, taken_over
+from coordinator.engine.in_flight import InFlight, Position, Task, begin, begin_of, taken_over
 from coordinator.engine.participants import LocalTransactions
 from coordinator.engine.tickets import Latch, Ticket
 from coordinator.protocols import saga
@@ -57,46 +57,46 @@ class Stage:
         self.alice, self.bob = town.pair(funds=100)
         self.gtrid = process._names.gtrid("s1")
 
-    def begin(self, protocol: str, destination: str = "") -> Course:
+    def begin(self, protocol: str, destination: str = "") -> InFlight:
         """A coordinator begins; it is about to call the destination."""
         to = destination or self.bob
         now = time.time_ns() // 1000
         id_ = transfer_id(self.alice, "k")
         transfer = Transfer(id_, "k", self.alice, to, AMOUNT, "EUR", None, protocol, now)
-        course = begin_of(Ticket(transfer, 0.0, Latch(1), None), str(self.gtrid), 0.0)
+        flight = begin_of(Ticket(transfer, 0.0, Latch(1), None), str(self.gtrid), 0.0)
         parties = LocalTransactions(
             self.process.shards, self.gtrid, self.process.metrics, GroupTrace()
         )
-        found = self.visits.enter(parties, {"s1": [course]})["s1"]
-        planned, _ = begin([course], found, now, now)
+        found = self.visits.enter(parties, {"s1": [flight]})["s1"]
+        planned, _ = begin([flight], found, now, now)
         assert self.visits.leave(parties, {"s1": planned}) == {"s1"}
         parties.close()
         self.visits.apply(planned)
-        assert course.place.task is Task.CALL
-        return course
+        assert flight.position.task is Task.CALL
+        return flight
 
-    def another(self) -> Course:
+    def another(self) -> InFlight:
         """Another coordinator, which has just read the phase table."""
         with self.process.shards["s1"].connection(time.monotonic() + 3) as connection:
             (row,) = read_phases(connection, [str(self.gtrid)], 3)
         return taken_over(row, 0.0)
 
-    def go(self, course: Course) -> Place:
+    def go(self, flight: InFlight) -> Position:
         """One visit; one that comes too late is undone, and has to look where the transfer is."""
-        gtrid = Gtrid.parse(course.gtrid)
+        gtrid = Gtrid.parse(flight.gtrid)
         assert gtrid is not None
-        lost = self.visits.go_on(gtrid, [course], GroupTrace())
+        lost = self.visits.go_on(gtrid, [flight], GroupTrace())
         if lost:
             assert {type(error) for error in lost.values()} <= {TryAgain, DuplicateRow}
-            assert course.place.task is Task.LOOK
-        return course.place
+            assert flight.position.task is Task.LOOK
+        return flight.position
 
-    def finish(self, course: Course) -> None:
+    def finish(self, flight: InFlight) -> None:
         for _ in range(6):
-            if course.is_done:
+            if flight.is_done:
                 return
-            self.go(course)
-        raise AssertionError(f"it does not end: {course.place} {course.error}")
+            self.go(flight)
+        raise AssertionError(f"it does not end: {flight.position} {flight.error}")
 
     def sums(self, account: str) -> tuple[int, int, int]:
         query = f"SELECT balance, held, expected FROM accounts WHERE id = '{account}'"
@@ -127,48 +127,48 @@ class Stage:
 
 
 def test_what_is_tried_is_reserved_on_both_sides(stage: Stage) -> None:
-    course = stage.begin("tcc")
+    flight = stage.begin("tcc")
     assert stage.sums(stage.alice) == (100, 40, 0)
     account = stage.town.api.get(f"/v1/accounts/{stage.alice}").json()
     assert (account["balance"], account["available"]) == (100, 60)
     is_problem(stage.town.transfer(stage.alice, stage.bob, 61), 422, "insufficient-funds", "40")
-    stage.go(course)
+    stage.go(flight)
     assert stage.sums(stage.bob) == (0, 0, 40)
     assert stage.phase() == ("trying", "pending", 0, None)
     assert stage.status() == "pending"
     for account in (stage.alice, stage.bob):
         shut = stage.town.api.patch(f"/v1/accounts/{account}", json={"status": "closed"})
         is_problem(shut, 409, "account-not-empty")
-    stage.finish(course)
+    stage.finish(flight)
     assert stage.is_moved()
     assert stage.status() == "committed"
 
 
 def test_a_try_that_is_repeated_reserves_once(stage: Stage) -> None:
-    course = stage.begin("tcc")
-    place = course.place
-    stage.go(course)
-    course.place = place
-    stage.go(course)
+    flight = stage.begin("tcc")
+    position = flight.position
+    stage.go(flight)
+    flight.position = position
+    stage.go(flight)
     assert stage.sums(stage.bob) == (0, 0, 40)
-    stage.finish(course)
+    stage.finish(flight)
     assert stage.is_moved()
 
 
 def test_a_try_delayed_behind_two_cancels_reserves_nothing(stage: Stage) -> None:
     late, first, second = stage.begin("tcc"), stage.another(), stage.another()
     stage.go(first)
-    second.place = first.place
-    assert first.place.phase is tcc.Phase.CANCELLING
+    second.position = first.position
+    assert first.position.phase is tcc.Phase.CANCELLING
     stage.go(first)
     assert stage.step() == ("cancelled", 1)
     stage.go(second)
     assert stage.step() == ("cancelled", 1)
     assert stage.go(late).event is tcc.Event.EXPIRED
     assert stage.step() == ("cancelled", 1)
-    for course in (first, second, late):
-        stage.finish(course)
-        assert course.place.is_expired
+    for flight in (first, second, late):
+        stage.finish(flight)
+        assert flight.position.is_expired
     assert stage.phase() is None
     assert stage.is_untouched()
     # Nothing has happened: the same key may be sent again, and is another attempt.
@@ -191,7 +191,7 @@ def test_whoever_finds_it_tried_by_nobody_cancels(stage: Stage, was_tried: bool)
     assert stage.is_untouched()
     # The one that was taken for dead obeys.
     stage.finish(gone)
-    assert gone.place.is_expired
+    assert gone.position.is_expired
     assert stage.is_untouched()
 
 
@@ -210,15 +210,15 @@ def test_whoever_finds_it_confirmed_confirms(stage: Stage) -> None:
 
 
 def test_a_confirm_that_is_repeated_moves_once(stage: Stage) -> None:
-    course = stage.begin("tcc")
-    stage.go(course)
-    place = stage.go(course)
-    stage.go(course)
+    flight = stage.begin("tcc")
+    stage.go(flight)
+    position = stage.go(flight)
+    stage.go(flight)
     for _ in range(2):
-        course.place = place
-        assert stage.go(course).event is tcc.Event.CONFIRMED
+        flight.position = position
+        assert stage.go(flight).event is tcc.Event.CONFIRMED
     assert stage.sums(stage.bob) == (40, 0, 0)
-    stage.finish(course)
+    stage.finish(flight)
     assert stage.is_moved()
 
 
@@ -229,19 +229,19 @@ def test_confirm_after_cancel_and_cancel_after_confirm(
     stage: Stage, done: str, wrong: tcc.Phase
 ) -> None:
     """Nobody can be in both phases; a call that says so is refused, and changes nothing."""
-    course = stage.begin("tcc")
-    stage.go(course)
+    flight = stage.begin("tcc")
+    stage.go(flight)
     if done == "cancelled":
-        course = stage.another()
-    stage.go(course)
-    right = stage.go(course)
+        flight = stage.another()
+    stage.go(flight)
+    right = stage.go(flight)
     assert stage.step() == (done, 0)
-    course.place = Place(wrong, Task.CALL)
+    flight.position = Position(wrong, Task.CALL)
     with pytest.raises(IllegalStep, match=f"cannot be called when {done}"):
-        stage.go(course)
+        stage.go(flight)
     assert stage.step() == (done, 0)
-    course.place = right
-    stage.finish(course)
+    flight.position = right
+    stage.finish(flight)
     assert stage.is_moved() if done == "confirmed" else stage.is_untouched()
 
 
@@ -250,7 +250,7 @@ def test_a_decision_and_a_cancel_exclude_each_other(stage: Stage) -> None:
     decides = stage.begin("tcc")
     stage.go(decides)
     cancels = stage.another()
-    assert cancels.place.event is tcc.Event.EXPIRED
+    assert cancels.position.event is tcc.Event.EXPIRED
     stage.go(decides)
     assert stage.go(cancels).task is Task.LOOK
     stage.finish(cancels)
@@ -259,30 +259,30 @@ def test_a_decision_and_a_cancel_exclude_each_other(stage: Stage) -> None:
 
 
 def test_a_refused_try_releases_the_source(stage: Stage) -> None:
-    course = stage.begin("tcc", stage.town.name("s2"))
-    stage.go(course)
+    flight = stage.begin("tcc", stage.town.name("s2"))
+    stage.go(flight)
     assert stage.step() == ("refused", 0)
-    stage.go(course)
-    assert course.is_done
+    stage.go(flight)
+    assert flight.is_done
     assert stage.sums(stage.alice) == (100, 0, 0)
     assert stage.status() == "rejected"
 
 
 def test_what_is_expected_leaves_room(stage: Stage) -> None:
     """A confirm is never refused: the room for it is taken when it is tried."""
-    course = stage.begin("tcc")
-    stage.go(course)
+    flight = stage.begin("tcc")
+    stage.go(flight)
     issuer = stage.town.account("s1", overdraft_limit=None)
     is_problem(stage.town.transfer(issuer, stage.bob, MOST), 422, "balance-overflow")
     assert stage.town.transfer(issuer, stage.bob, MOST - AMOUNT).status_code == 201
-    stage.finish(course)
+    stage.finish(flight)
     assert stage.sums(stage.bob) == (MOST, 0, 0)
 
 
 def test_a_frozen_source_still_pays_what_it_has_reserved(stage: Stage) -> None:
-    course = stage.begin("tcc")
+    flight = stage.begin("tcc")
     stage.town.api.patch(f"/v1/accounts/{stage.alice}", json={"status": "frozen"})
-    stage.finish(course)
+    stage.finish(flight)
     assert stage.is_moved()
 
 
@@ -290,17 +290,17 @@ def test_a_frozen_source_still_pays_what_it_has_reserved(stage: Stage) -> None:
 
 
 def test_between_debit_and_credit_the_phase_table_has_the_money(stage: Stage) -> None:
-    course = stage.begin("saga")
+    flight = stage.begin("saga")
     assert (stage.sums(stage.alice), stage.sums(stage.bob)) == ((60, 0, 0), (0, 0, 0))
     assert stage.phase() == ("crediting", "pending", 0, None)
     assert stage.status() == "pending"
     # Who reads both at one moment does not see the half of it.
     read = stage.town.api.get(f"/v1/balances?account={stage.alice}&account={stage.bob}").json()
     assert [item["balance"] for item in read["balances"]] == [100, 0]
-    stage.go(course)
+    stage.go(flight)
     read = stage.town.api.get(f"/v1/balances?account={stage.alice}&account={stage.bob}").json()
     assert [item["balance"] for item in read["balances"]] == [60, 40]
-    stage.finish(course)
+    stage.finish(flight)
     assert stage.is_moved()
 
 
@@ -310,27 +310,27 @@ def test_whoever_takes_a_saga_over_goes_forward(stage: Stage) -> None:
     stage.finish(heir)
     assert stage.is_moved()
     assert stage.status() == "committed"
-    for course in (gone, late):
-        stage.finish(course)
+    for flight in (gone, late):
+        stage.finish(flight)
     assert stage.is_moved()
 
 
 def test_a_credit_that_is_repeated_credits_once(stage: Stage) -> None:
-    course = stage.begin("saga")
-    place = course.place
+    flight = stage.begin("saga")
+    position = flight.position
     for _ in range(3):
-        course.place = place
-        assert stage.go(course).event is saga.Event.CREDITED
-    stage.finish(course)
+        flight.position = position
+        assert stage.go(flight).event is saga.Event.CREDITED
+    stage.finish(flight)
     assert stage.is_moved()
 
 
 def test_a_refused_credit_is_given_back(stage: Stage) -> None:
     nobody = stage.town.name("s2")
-    course, late = stage.begin("saga", nobody), stage.another()
-    stage.go(course)
+    flight, late = stage.begin("saga", nobody), stage.another()
+    stage.go(flight)
     assert stage.step() == ("refused", 0)
-    stage.go(course)
+    stage.go(flight)
     assert stage.phase() == ("compensating", "rejected", 0, "account-not-found")
     assert stage.status() == "rejected"
     # Meanwhile the account is opened: the refusal stays.
@@ -338,45 +338,45 @@ def test_a_refused_credit_is_given_back(stage: Stage) -> None:
     assert stage.go(late).event is saga.Event.REFUSED
     shut = stage.town.api.patch(f"/v1/accounts/{stage.alice}", json={"status": "closed"})
     is_problem(shut, 409, "account-not-empty", "1 from it")
-    stage.finish(course)
+    stage.finish(flight)
     stage.finish(late)
     assert (stage.sums(stage.alice), stage.sums(nobody)) == ((100, 0, 0), (0, 0, 0))
 
 
 def test_compensation_is_retried_until_it_succeeds(stage: Stage) -> None:
     """The account is locked for a while; then there is no room for the money for a while."""
-    course = stage.begin("saga", stage.town.name("s2"))
-    stage.go(course)
-    stage.go(course)
+    flight = stage.begin("saga", stage.town.name("s2"))
+    stage.go(flight)
+    stage.go(flight)
     gtrid = stage.gtrid
     with stage.town.locked(stage.alice):
-        stage.visits.go_on(gtrid, [course], GroupTrace())
-        assert course.error is not None
-        assert "locked" in course.error
+        stage.visits.go_on(gtrid, [flight], GroupTrace())
+        assert flight.error is not None
+        assert "locked" in flight.error
     issuer = stage.town.account("s1", overdraft_limit=None)
     assert stage.town.transfer(issuer, stage.alice, MOST - 60).status_code == 201
     for attempt in (2, 3):
-        stage.visits.go_on(gtrid, [course], GroupTrace())
-        assert course.error is not None
-        assert "beyond what can be kept" in course.error
+        stage.visits.go_on(gtrid, [flight], GroupTrace())
+        assert flight.error is not None
+        assert "beyond what can be kept" in flight.error
         assert stage.phase() == ("compensating", "rejected", attempt, "account-not-found")
     assert stage.town.transfer(stage.alice, issuer, MOST - 60).status_code == 201
-    stage.finish(course)
+    stage.finish(flight)
     assert stage.sums(stage.alice) == (100, 0, 0)
     assert stage.phase() is None
 
 
 def test_money_on_its_way_to_nobody_is_not_missing(stage: Stage) -> None:
     """Whoever reads all accounts at one moment sees all of the money, wherever it is going."""
-    course = stage.begin("saga", stage.town.name("s2"))
+    flight = stage.begin("saga", stage.town.name("s2"))
 
     def read() -> list[int]:
         answer = stage.town.api.get(f"/v1/balances?account={stage.alice}&account={stage.bob}")
         return [item["balance"] for item in answer.json()["balances"]]
 
-    while not course.is_done:
+    while not flight.is_done:
         assert read() == [100, 0]
-        stage.go(course)
+        stage.go(flight)
     assert read() == [100, 0]
 
 
@@ -386,8 +386,8 @@ def test_a_refusal_that_names_braces(stage: Stage, protocol: str) -> None:
     town = stage.town
     names = (f"{town.prefix}{{{n}}}{{ids}}" for n in range(1000))
     nobody = next(name for name in names if town.shard_of(name) == "s2")
-    course = stage.begin(protocol, nobody)
-    stage.finish(course)
+    flight = stage.begin(protocol, nobody)
+    stage.finish(flight)
     assert stage.sums(stage.alice) == (100, 0, 0)
     shown = town.transfer(stage.alice, nobody, AMOUNT, "k", protocol=protocol)
     is_problem(shown, 422, "account-not-found", nobody)
@@ -397,14 +397,14 @@ def test_one_whose_first_packet_may_be_on_its_way_is_not_given_up(stage: Stage) 
     """The answer to a transfer's first visit is lost, while the visit still holds the account: that
     it has not begun is certain only behind its lock.
     """
-    course = stage.begin("saga")
-    stage.finish(course)
-    lost = begin_of(Ticket(course.transfer, 0.0, Latch(1), None), course.gtrid, 0.0)
+    flight = stage.begin("saga")
+    stage.finish(flight)
+    lost = begin_of(Ticket(flight.transfer, 0.0, Latch(1), None), flight.gtrid, 0.0)
     lost.look_up()
     with stage.town.locked(stage.alice):
         stage.go(lost)
         assert lost.error is not None
         assert not lost.is_done
     stage.finish(lost)
-    assert lost.place.stored is not None
+    assert lost.position.stored is not None
     assert stage.is_moved()

@@ -75,7 +75,7 @@ def test_every_step_is_accounted_for(any_cluster: Cluster, impatient: None, way:
     going, phases = way.begin(books), []
     while not going.is_done:
         going.step()
-        phases.append(str(going.course.place.phase))
+        phases.append(str(going.flight.position.phase))
         if way.fate == "expired" and len(phases) == 1:
             going.expire()
         result = books.audit()
@@ -180,7 +180,7 @@ def test_what_somebody_has_changed_is_named(
     with books.restored():
         going = way.begin(books).steps(steps)
         assert books.audit().violations == []
-        wish = going.course.transfer
+        wish = going.flight.transfer
         ends = {SOURCE: (wish.source, books.other), DESTINATION: (books.other, wish.source)}
         account, other = ends.get(where, (wish.destination, wish.source))
         if " WHERE " not in damage:

@@ -408,10 +408,10 @@ def test_a_pending_transfer_is_followed_until_it_is_settled(
     town = visit(mysql_cluster)
     alice, bob = town.pair(funds=10)
     left = Begun(town, "saga", alice, bob, 4).until("crediting")
-    told = tandem("transfer", alice, bob, "4", "EUR", "--key", left.course.transfer.key).stdout
+    told = tandem("transfer", alice, bob, "4", "EUR", "--key", left.flight.transfer.key).stdout
     assert f"(4 minor units) from {alice} to {bob}, transfer {left.id}" in told
     back = Begun(town, "saga", alice, town.name("s2"), 3).until("crediting")
-    destination = back.course.transfer.destination
-    args = ("transfer", alice, destination, "3", "EUR", "--key", back.course.transfer.key)
+    destination = back.flight.transfer.destination
+    args = ("transfer", alice, destination, "3", "EUR", "--key", back.flight.transfer.key)
     assert "Refused (account-not-found)" in tandem(*args, code=1).stderr
     assert (town.balance(alice), town.balance(bob)) == (6, 4)

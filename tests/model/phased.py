@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from coordinator.engine.in_flight import (
     PROTOCOLS,
-    Course,
-    Place,
+    InFlight,
+    Position,
     Task,
     Visited,
     begin,
@@ -68,7 +68,7 @@ class Actor(NamedTuple):
     """
 
     gtrid: str
-    place: Place | None
+    position: Position | None
     is_client: bool
     has_begun: bool = False
     answer: str = ""
@@ -112,9 +112,9 @@ class Phased:
 
     def moves(self, state: State) -> Iterator[Move]:
         for number, actor in enumerate(state.actors):
-            if actor.place is None:
+            if actor.position is None:
                 yield from self._entries(state, number)
-            elif actor.place.task is not Task.NONE:
+            elif actor.position.task is not Task.NONE:
                 yield from self._visits(state, number)
         if self.setting.changes:
             yield from self._changes(state)
@@ -125,7 +125,7 @@ class Phased:
         return state.wrong or self._broken_sum(state) or self._broken_promise(state)
 
     def is_end(self, state: State) -> bool:
-        is_idle = all(a.place is None or a.place.task is Task.NONE for a in state.actors)
+        is_idle = all(a.position is None or a.position.task is Task.NONE for a in state.actors)
         has_begun = all(a.has_begun for a in state.actors if a.is_client)
         return is_idle and has_begun and not state.source.phases
 
@@ -188,10 +188,10 @@ class Phased:
         actor = state.actors[number]
         if not actor.is_client:
             for row in state.source.phases:
-                place = taken_over(row, 0.0).place
+                position = taken_over(row, 0.0).position
                 # `read_phases` makes safe what it has read.
                 safe = state._replace(early_source=None)
-                taken = _with(safe, number, actor._replace(gtrid=row.gtrid, place=place))
+                taken = _with(safe, number, actor._replace(gtrid=row.gtrid, position=position))
                 yield Move(f"{number} takes {row.gtrid} over", taken, False)
             return
         if actor.has_begun:
@@ -200,45 +200,47 @@ class Phased:
         if state.source.stored or any(row.outcome == PENDING for row in state.source.phases):
             yield Move(f"{number} finds it", _with(state, number, ready), False)
             return
-        course = Course(self.transfer, actor.gtrid, Place(None, Task.BEGIN), 0.0, self._ticket())
-        visit, _ = begin([course], self._found(state, course), NOW, NOW + 1)
-        yield from self._outcomes(state, number, ready, course, visit, "begins")
+        flight = InFlight(
+            self.transfer, actor.gtrid, Position(None, Task.BEGIN), 0.0, self._ticket()
+        )
+        visit, _ = begin([flight], self._found(state, flight), NOW, NOW + 1)
+        yield from self._outcomes(state, number, ready, flight, visit, "begins")
 
     def _ticket(self) -> Ticket:
         return Ticket(self.transfer, 0.0, Latch(1), None)
 
     # --- visits -----------------------------------------------------------------------------
 
-    def _course(self, actor: Actor) -> Course:
-        assert actor.place is not None
-        return Course(self.transfer, actor.gtrid, actor.place, 0.0, None)
+    def _flight(self, actor: Actor) -> InFlight:
+        assert actor.position is not None
+        return InFlight(self.transfer, actor.gtrid, actor.position, 0.0, None)
 
     def _visits(self, state: State, number: int) -> Iterator[Move]:
         actor = state.actors[number]
-        course = self._course(actor)
+        flight = self._flight(actor)
         absent = set() if state.destination.account else {DESTINATION}
-        visit = go_on([course], self._found(state, course), absent, NOW, 1)
+        visit = go_on([flight], self._found(state, flight), absent, NOW, 1)
         phases = {row.attempt: row.phase for row in state.source.phases}
         if any(phases.get(attempt) != was for attempt, was, _ in visit.writes.changed):
             # Somebody else has taken it further: nothing of the visit happens.
-            course.look_up()
-            passed = actor._replace(place=course.place)
+            flight.look_up()
+            passed = actor._replace(position=flight.position)
             yield Move(f"{number} comes too late", _with(state, number, passed), False)
             return
-        what = f"makes a visit ({course.place.task.name.lower()})"
-        yield from self._outcomes(state, number, actor, course, visit, what)
-        if actor.is_client and course.expire(EXCUSE):
-            given_up = _with(state, number, actor._replace(place=course.place))
+        what = f"makes a visit ({flight.position.task.name.lower()})"
+        yield from self._outcomes(state, number, actor, flight, visit, what)
+        if actor.is_client and flight.expire(EXCUSE):
+            given_up = _with(state, number, actor._replace(position=flight.position))
             yield Move(f"{number} gives up", given_up, False)
 
     def _outcomes(
-        self, state: State, number: int, actor: Actor, course: Course, visit: Visited, what: str
+        self, state: State, number: int, actor: Actor, flight: InFlight, visit: Visited, what: str
     ) -> Iterator[Move]:
         """A visit is answered; or its request or its answer is lost; or its coordinator is."""
-        is_call = course.place.task is Task.CALL
+        is_call = flight.position.task is Task.CALL
         after = self._written(state, visit, at_source=not is_call)
-        place = visit.places[0][1] if visit.places else course.place
-        answered = self._answered(actor, place)
+        position = visit.positions[0][1] if visit.positions else flight.position
+        answered = self._answered(actor, position)
         safe = after
         # A commit that is answered is on the disk, and so is all that was committed before it.
         if not visit.writes.is_empty:
@@ -247,25 +249,25 @@ class Phased:
         yield Move(f"{number} {what}", _with(safe, number, answered), False)
         if not state.faults:
             return
-        course.look_up()
-        lost = actor._replace(place=course.place)
-        gone = actor._replace(place=None)
+        flight.look_up()
+        lost = actor._replace(position=flight.position)
+        gone = actor._replace(position=None)
         unheard = self._early(state, after)
         for title, world in (("asks in vain", state), ("is not answered", unheard)):
             less = world._replace(faults=state.faults - 1)
             yield Move(f"{number} {what} and {title}", _with(less, number, lost), True)
             yield Move(f"{number} {what}, {title} and crashes", _with(less, number, gone), True)
 
-    def _answered(self, actor: Actor, place: Place) -> Actor:
+    def _answered(self, actor: Actor, position: Position) -> Actor:
         """The actor with what its client is told, as `engine.phased_run.settle` does."""
         answer = actor.answer
         if actor.is_client and not answer:
-            course = Course(self.transfer, actor.gtrid, place, 0.0, None)
-            if place.stored and course.can_be_answered:
-                answer = place.stored.status
-            elif place.is_expired and place.task is not Task.LOOK:
+            flight = InFlight(self.transfer, actor.gtrid, position, 0.0, None)
+            if position.stored and flight.can_be_answered:
+                answer = position.stored.status
+            elif position.is_expired and position.task is not Task.LOOK:
                 answer = "503"
-        return actor._replace(place=place, answer=answer)
+        return actor._replace(position=position, answer=answer)
 
     def _early(self, state: State, after: State) -> State:
         """After a commit whose answer was lost: where it is shown early, it is not safe yet."""
@@ -278,10 +280,10 @@ class Phased:
             or (state.destination if after.destination != state.destination else None),
         )
 
-    def _found(self, state: State, course: Course) -> Found:
-        is_call = course.place.task is Task.CALL
+    def _found(self, state: State, flight: InFlight) -> Found:
+        is_call = flight.position.task is Task.CALL
         account = state.destination.account if is_call else state.source.account
-        accounts = {account.id: account} if account and course.account else {}
+        accounts = {account.id: account} if account and flight.account else {}
         known = {self.transfer.id: state.source.stored} if state.source.stored else {}
         return Found(
             Locked(SLOTS, True, accounts, known, 2**63),
@@ -351,7 +353,7 @@ def _account(name: str, balance: int, status: Status = Status.OPEN) -> Account:
 
 def _with(state: State, number: int, actor: Actor) -> State:
     """The state with this actor in its place; who takes over is free again when it has finished."""
-    if not actor.is_client and actor.place and actor.place.task is Task.NONE:
+    if not actor.is_client and actor.position and actor.position.task is Task.NONE:
         actor = Actor("", None, False)
     actors = list(state.actors)
     actors[number] = actor

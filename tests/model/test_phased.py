@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.engine import in_flight as courses
+from coordinator.engine import in_flight
 from coordinator.protocols import saga
 from coordinator.protocols import try_confirm_cancel as tcc
 from coordinator.protocols.phased import PhasedProtocol, Reaction
@@ -87,8 +87,8 @@ BROKEN = {
 def test_without_a_rule_something_goes_wrong(
     protocol: PhasedProtocol, world: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(courses, "PROTOCOLS", {**courses.PROTOCOLS, protocol.name: protocol})
-    monkeypatch.setattr("tests.model.phased.PROTOCOLS", courses.PROTOCOLS)
+    monkeypatch.setattr(in_flight, "PROTOCOLS", {**in_flight.PROTOCOLS, protocol.name: protocol})
+    monkeypatch.setattr("tests.model.phased.PROTOCOLS", in_flight.PROTOCOLS)
     setting = Setting(protocol.name, **world)
     violation: object
     try:

@@ -4,8 +4,8 @@ from enum import StrEnum
 
 from coordinator.engine.in_flight import (
     NOTHING_FOUND,
-    Course,
-    Place,
+    InFlight,
+    Position,
     Task,
     begin,
     begin_of,
@@ -33,7 +33,7 @@ from tests.traces.world import (
 
 
 class Attempt:
-    """One attempt at a transfer: `first` is the course of the coordinator that begins it."""
+    """One attempt at a transfer: `first` is the flight of the coordinator that begins it."""
 
     def __init__(self, protocol: str, destination: Status = Status.OPEN) -> None:
         transfer = transfer_by(protocol)
@@ -41,48 +41,48 @@ class Attempt:
         self.trace = Trace(transfer, self.shards.values())
         self.first = begin_of(ticket_of(transfer), str(GTRID), 0.0)
 
-    def take_over(self, who: str) -> Course:
+    def take_over(self, who: str) -> InFlight:
         """As recovery does, by what the phase table says."""
         source = self.shards[SHARDS[self.first.transfer.source]]
         self.trace.takes_over(who)
         return taken_over(source.tables.rows["phases"], 0.0)
 
-    def finish(self, who: str, course: Course) -> None:
-        """Take a course on to its end; its client is told as soon as it can be."""
+    def finish(self, who: str, flight: InFlight) -> None:
+        """Take a flight on to its end; its client is told as soon as it can be."""
         is_told = False
-        while not course.is_done:
-            self.visit(who, course)
-            if course.place.stored and course.can_be_answered and not is_told:
-                self.trace.tells_client(who, course.place.stored)
+        while not flight.is_done:
+            self.visit(who, flight)
+            if flight.position.stored and flight.can_be_answered and not is_told:
+                self.trace.tells_client(who, flight.position.stored)
                 is_told = True
-        if course.place.outcome == LAPSED:
-            self.trace.says(who, course.place.outcome)
+        if flight.position.outcome == LAPSED:
+            self.trace.says(who, flight.position.outcome)
 
-    def visit(self, who: str, course: Course) -> None:
-        """One visit, to the shard that the course needs next."""
-        shard, before = self.shards[SHARDS[course.where]], course.place
-        visit = Visit(shard, course.gtrid)  # type: ignore[arg-type]
+    def visit(self, who: str, flight: InFlight) -> None:
+        """One visit, to the shard that the flight needs next."""
+        shard, before = self.shards[SHARDS[flight.where]], flight.position
+        visit = Visit(shard, flight.gtrid)  # type: ignore[arg-type]
         found = NOTHING_FOUND
-        if before.task is Task.BEGIN or has_to_enter([course]):
-            self.trace.send(who, shard, visit.enter, wanted([course]), 0)
+        if before.task is Task.BEGIN or has_to_enter([flight]):
+            self.trace.send(who, shard, visit.enter, wanted([flight]), 0)
             found = shard.found
         if before.task is Task.BEGIN:
-            planned = begin([course], found, NOW, NOW + GRACE_US).visit
+            planned = begin([flight], found, NOW, NOW + GRACE_US).visit
         else:
-            planned = go_on([course], found, set(), NOW, 1)
-        ((_, after),) = planned.places
-        self._tell_step(who, course, before, after)
+            planned = go_on([flight], found, set(), NOW, 1)
+        ((_, after),) = planned.positions
+        self._tell_step(who, flight, before, after)
         if planned.writes.is_empty:
             self.trace.send(who, shard, visit.roll_back, 0)
         else:
             shard.bring(planned.writes)
             self.trace.send(who, shard, visit.leave, planned.writes, 0)
         self._tell_answer(who, shard, before, after)
-        course.place = after
+        flight.position = after
 
-    def _tell_step(self, who: str, course: Course, before: Place, after: Place) -> None:
+    def _tell_step(self, who: str, flight: InFlight, before: Position, after: Position) -> None:
         """What the visit makes durable: a step, if nobody else has made it meanwhile."""
-        protocol = course.protocol
+        protocol = flight.protocol
         phase: StrEnum | None = before.phase or protocol.begin
         event = before.event or protocol.accepted
         if after.phase is phase or phase is None or before.task is Task.CALL:
@@ -96,7 +96,7 @@ class Attempt:
         what = "; ".join(filter(None, parts)) or "forget it"
         self.trace.says(who, f"{event}: {phase} -> {after.phase}, {what}")
 
-    def _tell_answer(self, who: str, shard: Shard, before: Place, after: Place) -> None:
+    def _tell_answer(self, who: str, shard: Shard, before: Position, after: Position) -> None:
         """What a call has led to; or that a step was made by somebody else."""
         if before.task is Task.CALL:
             because = f": {after.refusal.detail}" if after.refusal else ""

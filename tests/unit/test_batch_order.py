@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator.engine.batch_order import BatchOrder
-from coordinator.engine.in_flight import Course, Visited, begin_of, begin_together, go_on
+from coordinator.engine.in_flight import InFlight, Visited, begin_of, begin_together, go_on
 from coordinator.engine.scheduler import Queue
 from coordinator.engine.tickets import Group, Ticket
 from ledger.decide import decide
@@ -37,15 +37,15 @@ class Books:
             self._decide(group.tickets)
             return []
         again: list[Ticket] = []
-        active: list[Course] = []
+        active: list[InFlight] = []
         found = dict.fromkeys(group.at, self._found())
-        courses = [(one.shards[0], begin_of(one, gtrid, 0.0)) for one in group.tickets]
-        for visit, _ in begin_together(courses, found, NOW, NOW).values():
-            again += [course.ticket for course, _ in visit.hindered if course.ticket]
+        flights = [(one.shards[0], begin_of(one, gtrid, 0.0)) for one in group.tickets]
+        for visit, _ in begin_together(flights, found, NOW, NOW).values():
+            again += [flight.ticket for flight, _ in visit.hindered if flight.ticket]
             active += self._apply(visit)
         for one in again:
             one.has_waited = True
-        while active := [course for course in active if not course.is_done]:
+        while active := [flight for flight in active if not flight.is_done]:
             self._apply(go_on(active, self._found(), set(), NOW, 1))
         assert not self._phases
         return again
@@ -63,7 +63,7 @@ class Books:
         locked = Locked(ALL_SLOTS, True, self.accounts, {}, 2**63)
         return Found(locked, self._phases, standing, self._steps)
 
-    def _apply(self, visit: Visited) -> list[Course]:
+    def _apply(self, visit: Visited) -> list[InFlight]:
         writes = visit.writes
         self.accounts |= writes.accounts
         self.statuses |= {row.transfer.id: row.status for row in writes.transfers}
@@ -76,9 +76,9 @@ class Books:
                 changes = {name: getattr(state, name) for name in names}
                 self._phases[attempt] = row._replace(**changes)
         self._steps |= {row.attempt: row for row in writes.new_steps + writes.next_steps}
-        for course, place in visit.places:
-            course.place = place
-        return [course for course, _ in visit.places]
+        for flight, position in visit.positions:
+            flight.position = position
+        return [flight for flight, _ in visit.positions]
 
 
 def run_all(waiting: Queue, tickets: list[Ticket], books: Books) -> list[Group]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.engine.in_flight import Course, Place, Task
+from coordinator.engine.in_flight import InFlight, Position, Task
 from coordinator.protocols import saga, two_phase_commit
 from coordinator.protocols import try_confirm_cancel as tcc
 from coordinator.protocols.phased import Step
@@ -27,8 +27,8 @@ OPEN = Status.OPEN.value
 ACCOUNT = Account("a", "EUR", 100, 0, OPEN, 0, 1, first_link("a", "EUR"), held=4, expected=4)
 
 
-def course(place: Place) -> Course:
-    return Course(TRANSFER, "g", place, 0.0, None)
+def flight(position: Position) -> InFlight:
+    return InFlight(TRANSFER, "g", position, 0.0, None)
 
 
 def begin_with_nothing() -> object:
@@ -70,15 +70,15 @@ MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
         r"cancel cannot be called when confirmed \(tcc\)",
     ),
     "the phase of what has not begun is asked": (
-        lambda: course(Place(None, Task.CALL)).call,
+        lambda: flight(Position(None, Task.CALL)).call,
         "what has not begun is in no phase",
     ),
     "nobody is called": (
-        lambda: course(Place(tcc.Phase.CONFIRMED, Task.CALL)).call,
+        lambda: flight(Position(tcc.Phase.CONFIRMED, Task.CALL)).call,
         "tcc calls nobody while confirmed",
     ),
     "nothing was heard": (
-        lambda: course(Place(tcc.Phase.TRYING, Task.ADVANCE)).step,
+        lambda: flight(Position(tcc.Phase.TRYING, Task.ADVANCE)).step,
         "nothing was heard to be made durable",
     ),
     "nothing leaves the source": (

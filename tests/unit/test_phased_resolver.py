@@ -4,7 +4,7 @@ import time
 from math import inf
 from typing import cast
 
-from coordinator.engine.in_flight import Course, Place, Task
+from coordinator.engine.in_flight import InFlight, Position, Task
 from coordinator.engine.local_transactions import Visits
 from coordinator.engine.tickets import Excuse, NotDone
 from coordinator.protocols.saga import SAGA
@@ -21,29 +21,29 @@ def resolver() -> PhasedResolver:
     return PhasedResolver(cast(Shards, SomeShards()), queue(), cast(Visits, None))
 
 
-def course(destination: str, *, skips: int = 0, protocol: str = "saga") -> Course:
+def flight(destination: str, *, skips: int = 0, protocol: str = "saga") -> InFlight:
     """One that is to call its destination's shard."""
     queued = ticket("1a", destination, protocol=protocol)
     phase = {"saga": SAGA, "tcc": TCC}[protocol].first.phase
-    made = Course(queued.transfer, "g", Place(phase, Task.CALL), 0.0, queued)
+    made = InFlight(queued.transfer, "g", Position(phase, Task.CALL), 0.0, queued)
     made.skips = skips
     return made
 
 
-def take(made: PhasedResolver) -> Portion[Course] | None:
+def take(made: PhasedResolver) -> Portion[InFlight] | None:
     """What is taken next; it stays under way."""
     return made.pool.take(time.monotonic())[0]
 
 
-def taken(made: PhasedResolver) -> set[Course] | None:
+def taken(made: PhasedResolver) -> set[InFlight] | None:
     portion = take(made)
     return set(portion.tasks) if portion else None
 
 
 def test_all_that_want_a_locked_account_wait_as_one_and_beside_the_others() -> None:
     made = resolver()
-    stuck = [course("2stuck", skips=5) for _ in range(4)]
-    other, free = course("2other", skips=5), course("2free")
+    stuck = [flight("2stuck", skips=5) for _ in range(4)]
+    other, free = flight("2other", skips=5), flight("2free")
     made.add(*stuck, other, free)
     first = take(made)
     assert first is not None
@@ -54,14 +54,14 @@ def test_all_that_want_a_locked_account_wait_as_one_and_beside_the_others() -> N
     free.not_before = inf
     made.pool.give_back(first)
     assert taken(made) is None
-    more = course("2free")
+    more = flight("2free")
     made.add(more)
     assert taken(made) == {more}
 
 
 def test_one_that_may_have_made_others_fail_goes_by_itself_and_later() -> None:
     made = resolver()
-    suspect, others = course("2a"), [course("2b"), course("2c")]
+    suspect, others = flight("2a"), [flight("2b"), flight("2c")]
     suspect.alone = True
     made.add(suspect, *others)
     assert taken(made) == set(others)
@@ -70,31 +70,31 @@ def test_one_that_may_have_made_others_fail_goes_by_itself_and_later() -> None:
 
 def test_waits_for_locks_leave_threads_for_others() -> None:
     made = resolver()
-    made.add(*(course(f"{n}stuck", skips=5) for n in range(1, 7)))
+    made.add(*(flight(f"{n}stuck", skips=5) for n in range(1, 7)))
     assert [taken(made) is not None for _ in range(6)] == [True] * 3 + [False] * 3
-    free = course("7free")
+    free = flight("7free")
     made.add(free)
     assert taken(made) == {free}
 
 
 def test_accounts_to_which_too_much_is_open_are_crowded() -> None:
     made = resolver()
-    made.add(*(course("2stuck", skips=1) for _ in range(3)), *(course("2free") for _ in range(3)))
+    made.add(*(flight("2stuck", skips=1) for _ in range(3)), *(flight("2free") for _ in range(3)))
     assert made.crowded(3) == {"2stuck"}
     assert made.crowded(4) == set()
 
 
 def test_what_can_be_given_up_is_after_a_second() -> None:
     made = resolver()
-    tried, sent = course("2stuck", protocol="tcc"), course("2stuck")
+    tried, sent = flight("2stuck", protocol="tcc"), flight("2stuck")
     for one in (tried, sent):
         one.failed("account 2stuck is locked by other transfers", 10.0)
         made._give_up_late(one, 10.9)
-        assert one.place.task is Task.CALL
+        assert one.position.task is Task.CALL
         made._give_up_late(one, 11.1)
-    assert tried.place.task is Task.ADVANCE
+    assert tried.position.task is Task.ADVANCE
     assert isinstance(tried.excuse, NotDone)
     assert tried.excuse.excuse is Excuse.ACCOUNT_BUSY
     assert "2stuck" in tried.excuse.detail
     # A Saga's money has left its source: it goes on.
-    assert sent.place.task is Task.CALL
+    assert sent.position.task is Task.CALL
