@@ -14,7 +14,14 @@ from coordinator.engine.lock_waiter import InLine
 from coordinator.engine.phased_run import PhasedRun
 from coordinator.engine.scheduler import Queue
 from coordinator.engine.tickets import ALONE, Group
-from coordinator.engine.two_phase_run import Executors, GroupRun, Held, Homes, Names, Timeouts
+from coordinator.engine.two_phase_run import (
+    Executors,
+    GroupRun,
+    GtridFactory,
+    Held,
+    Homes,
+    Timeouts,
+)
 from coordinator.operations.cluster_admin import ClusterAdmin
 from coordinator.operations.gauges import Gauges
 from coordinator.operations.trace import TransferTraces
@@ -107,10 +114,10 @@ class Process:
             leads=lambda: self.cluster.leads,
             metrics=self.metrics,
         )
-        self._names = Names(settings.cluster.id, settings.coordinator.id, instance)
+        self._gtrids = GtridFactory(settings.cluster.id, settings.coordinator.id, instance)
         self._homes = Homes()
         self.executors = Executors(engine.executors, self.queue, self._run_group)
-        self.in_line = InLine(self.queue, self.shards, self.metrics, self._names, self._run_group)
+        self.in_line = InLine(self.queue, self.shards, self.metrics, self._gtrids, self._run_group)
         # What an earlier life left behind holds up the start, not what comes back later.
         self._was_ready = False
         self.accounts = Accounts(self.shards)
@@ -169,7 +176,7 @@ class Process:
             resolver=self.branch_resolver,
             metrics=self.metrics,
             tracer=self.tracer,
-            names=self._names,
+            gtrids=self._gtrids,
             homes=self._homes,
             timeouts=self._timeouts,
             held=held,
@@ -184,7 +191,7 @@ class Process:
             resolver=self.phased_resolver,
             metrics=self.metrics,
             tracer=self.tracer,
-            names=self._names,
+            gtrids=self._gtrids,
             grace_s=self.settings.engine.sweep_grace_ms / 1000,
             unfinished_max=self.settings.engine.unfinished_max,
         ).run()

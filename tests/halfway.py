@@ -47,7 +47,7 @@ class Halfway:
             found = visit.enter(wanted([self.flight]), deadline).get()
             planned = self._planned(found, time.time_ns() // 1000)
             visit.leave(planned.writes, deadline).get()
-        assert planned.hindered == []
+        assert planned.blocked == []
         ((_, self.flight.position),) = planned.positions
 
     def steps(self, count: int) -> "Halfway":

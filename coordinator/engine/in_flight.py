@@ -12,7 +12,7 @@ from enum import Enum, StrEnum
 from typing import NamedTuple
 
 from coordinator.engine.batch_order import BatchOrder
-from coordinator.engine.tickets import NotDone, Ticket, places
+from coordinator.engine.tickets import NotExecuted, Ticket, places
 from coordinator.protocols.phased import Outcome, PhasedProtocol, Step
 from coordinator.protocols.saga import SAGA
 from coordinator.protocols.try_confirm_cancel import TCC
@@ -83,13 +83,13 @@ class InFlight:
     __slots__ = (
         "alone",
         "attempts",
+        "blocked_since",
         "error",
-        "excuse",
         "gtrid",
-        "hindered_at",
         "is_local",
         "is_running",
         "not_before",
+        "not_executed",
         "position",
         "queued",
         "since",
@@ -114,7 +114,7 @@ class InFlight:
         self.position = position
         self.ticket = ticket
         # What its client is told if it lapses; without, it runs again.
-        self.excuse: NotDone | None = None
+        self.not_executed: NotExecuted | None = None
         self.since = since
         # The ticket that it has begun with: what comes after it in its batch may have to wait.
         self.queued = ticket
@@ -122,7 +122,7 @@ class InFlight:
         # an account was locked.
         self.attempts = 0
         self.skips = 0
-        self.hindered_at = 0.0
+        self.blocked_since = 0.0
         self.not_before = 0.0
         self.error: str | None = None
         self.is_running = False
@@ -198,16 +198,16 @@ class InFlight:
         self.error = why
         self.attempts += 1
         if self.attempts == 1:
-            self.hindered_at = now
+            self.blocked_since = now
 
-    def expire(self, excuse: NotDone | None) -> bool:
+    def expire(self, not_executed: NotExecuted | None) -> bool:
         """Give it up, if its protocol can at this position; says whether it can."""
         phase = self.position.phase
         event = self.protocol.orphaned.get(phase) if phase else None
         if event is None or self.position.task is not Task.CALL:
             return False
         self.position = self.position._replace(task=Task.ADVANCE, event=event)
-        self.excuse = excuse
+        self.not_executed = not_executed
         self.attempts, self.error = 0, None
         return True
 
@@ -270,7 +270,7 @@ class Visited(NamedTuple):
 
     writes: VisitWrites
     positions: list[tuple[InFlight, Position]]
-    hindered: list[tuple[InFlight, str]]
+    blocked: list[tuple[InFlight, str]]
 
 
 class Begin(NamedTuple):
@@ -297,7 +297,7 @@ def begin_together(
     """Plan the visits in which transfers begin, each on its source's shard; one visit for each
     shard that `found` has.
 
-    The caller holds the locks of the accounts and has not found their ids. What is hindered has to
+    The caller holds the locks of the accounts and has not found their ids. What is blocked has to
     wait, with what comes after it in its batch: whether it is refused depends on those before it.
     """
     begins = {shard: Begin(Visited(VisitWrites(), [], []), []) for shard in found}
@@ -306,7 +306,7 @@ def begin_together(
         visit, refusals = begins[shard]
         result = _first(flight, visit.writes, found[shard], now)
         if order.has_to_wait(flight, result, visit.writes, found[shard]):
-            visit.hindered.append((flight, "one before it in its batch is not decided yet"))
+            visit.blocked.append((flight, "one before it in its batch is not decided yet"))
             continue
         is_unrecorded = isinstance(result, Refusal) and not result.is_recorded
         refusals.append(result if isinstance(result, Refusal) and is_unrecorded else None)
@@ -428,11 +428,11 @@ def go_on(
     for flight in flights:
         slots = found.locked.slots
         if not found.locked.is_writable or slot_of(flight.where) not in slots:
-            visit.hindered.append((flight, "its shard is read only, or its slot has moved"))
+            visit.blocked.append((flight, "its shard is read only, or its slot has moved"))
             continue
         account = flight.account
         if account and account not in found.locked.accounts and account not in absent:
-            visit.hindered.append((flight, locked_by_others(flight)))
+            visit.blocked.append((flight, locked_by_others(flight)))
             continue
         position: Position | None
         if flight.position.task is Task.CALL:
@@ -515,7 +515,7 @@ def _advance(
             # Later, perhaps: it is not the outcome of the transfer, and the phase stays.
             waiting = _state(flight, position, flight.attempts + 1, now + pause_us, now)
             writes.changed.append(PhaseChange(flight.attempt, was, waiting))
-            visit.hindered.append((flight, result.detail))
+            visit.blocked.append((flight, result.detail))
             return None
         _put(writes, result.account)
         if result.entry:

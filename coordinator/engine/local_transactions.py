@@ -178,7 +178,7 @@ class Visits:
         }
         for shard, visit in visits.items():
             slots = found[shard].locked.slots
-            if any(slot_of(flight.where) not in slots for flight, _ in visit.hindered):
+            if any(slot_of(flight.where) not in slots for flight, _ in visit.blocked):
                 self._shards.look_again()
         return visits
 
@@ -212,6 +212,6 @@ class Visits:
             if flight.is_done and not flight.is_local:
                 self._metrics.course_ended(flight.protocol.name, now - flight.since)
         self._metrics.phases_changed(phases)
-        for flight, why in visit.hindered:
+        for flight, why in visit.blocked:
             flight.failed(why, now)
             flight.skips += 1

@@ -15,7 +15,7 @@ from coordinator.engine import group_log
 from coordinator.engine.participants import GroupBranches
 from coordinator.engine.scheduler import Queue, Turn
 from coordinator.engine.tickets import ALONE, Group
-from coordinator.engine.two_phase_run import BUG, Held, Names
+from coordinator.engine.two_phase_run import BUG, GtridFactory, Held
 from coordinator.shards.registry import Shards
 from coordinator.telemetry.metrics import Metrics
 from coordinator.telemetry.tracing import GroupTrace
@@ -40,13 +40,13 @@ class InLine:
         queue: Queue,
         shards: Shards,
         metrics: Metrics,
-        names: Names,
+        gtrids: GtridFactory,
         run: Callable[[Group, Held | None], None],
     ) -> None:
         self._queue = queue
         self._shards = shards
         self._metrics = metrics
-        self._names = names
+        self._gtrids = gtrids
         self._run = run
         self._thread = threading.Thread(target=self._work, name="in-line", daemon=True)
 
@@ -66,7 +66,7 @@ class InLine:
                 time.sleep(_AFTER_BUG_S)
 
     def _wait(self, turn: Turn) -> None:
-        gtrid = self._names.gtrid(turn.shard)
+        gtrid = self._gtrids.gtrid(turn.shard)
         parties = GroupBranches(self._shards, gtrid, self._metrics, GroupTrace())
         with parties.used():
             try:

@@ -24,12 +24,20 @@ from coordinator.engine.planning import has_answer, why_ahead
 from coordinator.engine.scheduler import Queue
 from coordinator.engine.shard_refusals import (
     after_too_much,
-    note_hindrance,
+    note_what_blocks,
     refuse_ahead,
     refused_alone,
 )
-from coordinator.engine.tickets import Excuse, Group, NotDone, Refused, Settled, Ticket, too_crowded
-from coordinator.engine.two_phase_run import Names
+from coordinator.engine.tickets import (
+    Group,
+    NotExecuted,
+    NotExecutedReason,
+    Refused,
+    Settled,
+    Ticket,
+    too_crowded,
+)
+from coordinator.engine.two_phase_run import GtridFactory
 from coordinator.shards.registry import Shards
 from coordinator.telemetry.metrics import Metrics
 from coordinator.telemetry.tracing import Tracer
@@ -65,7 +73,7 @@ class PhasedRun:
         resolver: TakesOverCourses,
         metrics: Metrics,
         tracer: Tracer,
-        names: Names,
+        gtrids: GtridFactory,
         grace_s: float,
         unfinished_max: int,
     ) -> None:
@@ -77,7 +85,7 @@ class PhasedRun:
         self._metrics = metrics
         self._grace_s = grace_s
         self._unfinished_max = unfinished_max
-        self._gtrid = names.gtrid(group.tickets[0].shards[0])
+        self._gtrid = gtrids.gtrid(group.tickets[0].shards[0])
         self._trace = tracer.group(self._gtrid, [ticket.origin for ticket in group.tickets])
         self._again: list[Ticket] = []
         # Accounts that others had locked, once, and for as long as they were tried.
@@ -142,13 +150,15 @@ class PhasedRun:
         for ticket in begins.waiting:
             error = parties.lost.get(ticket.shards[0])
             if isinstance(error, ClockAhead):
-                excuse = NotDone(Excuse.SHARD_UNAVAILABLE, f"{error}; nothing has happened")
-                self._queue.withdraw([ticket], excuse)
-        if begins.is_displaced:
+                answer = NotExecuted(
+                    NotExecutedReason.SHARD_UNAVAILABLE, f"{error}; nothing has happened"
+                )
+                self._queue.withdraw([ticket], answer)
+        if begins.has_moved:
             self._shards.look_again()
         waiting = after_too_much(self._queue, self._gtrid, begins.waiting, parties.lost)
         for ticket in waiting:
-            note_hindrance(ticket, parties.lost, ticket.shards)
+            note_what_blocks(ticket, parties.lost, ticket.shards)
         self._put_again(waiting)
         deadline = self._visits.deadline
         self._put_again(answer_known(self._queue, self._shards, begins.known, deadline))
@@ -175,7 +185,7 @@ class PhasedRun:
         expires_at = now + round(self._grace_s * 1e6)
         begins = begin_together(begun, found, now, expires_at)
         visits = {shard: begin.visit for shard, begin in begins.items()}
-        self._wait(c.ticket for visit in visits.values() for c, _ in visit.hindered)
+        self._wait(c.ticket for visit in visits.values() for c, _ in visit.blocked)
         done = self._visits.leave(parties, visits)
         for shard, visit in visits.items():
             flights = [flight for flight, _ in visit.positions]
@@ -203,13 +213,13 @@ class PhasedRun:
             self._put_again(tickets)
             return
         for ticket in tickets:
-            note_hindrance(ticket, {error.shard: error}, [error.shard])
+            note_what_blocks(ticket, {error.shard: error}, [error.shard])
         if isinstance(error, StatementRefused):
             group_log.log_refused(self._gtrid, tickets, error)
             for ticket in tickets:
                 ticket.limit = max(len(tickets) // 2, 1)
             if len(flights) == 1:
-                flights[0].excuse = refused_alone(error)
+                flights[0].not_executed = refused_alone(error)
         # They may have begun, even if it was the COMMIT that was refused: the resolver looks behind
         # their locks, and what has not begun runs again.
         for flight in flights:
@@ -228,7 +238,7 @@ class PhasedRun:
             late = [flight for flight in active if self._is_late(flight, lost)]
             # What is locked now may be free soon: the resolver gives it up.
             left = [
-                c for c in late if not self._is_lost(c, lost) or not c.expire(self._excuse(c, lost))
+                c for c in late if not self._is_lost(c, lost) or not c.expire(self._told(c, lost))
             ]
             if left:
                 self._stuck |= {c.account for c in left if c.account and c.skips}
@@ -248,14 +258,14 @@ class PhasedRun:
         """Whether a flight cannot go on here."""
         if flight.error is None:
             return False
-        return self._is_lost(flight, lost) or time.monotonic() - flight.hindered_at > _PATIENCE_S
+        return self._is_lost(flight, lost) or time.monotonic() - flight.blocked_since > _PATIENCE_S
 
     def _is_lost(self, flight: InFlight, lost: dict[str, ShardError]) -> bool:
         """Whether it is the shard that cannot do its part."""
         error = lost.get(self._shards.shard_of(flight.where))
         return error is not None and not is_collision(error)
 
-    def _excuse(self, flight: InFlight, lost: dict[str, ShardError]) -> NotDone | None:
+    def _told(self, flight: InFlight, lost: dict[str, ShardError]) -> NotExecuted | None:
         """What is told of a flight that is given up; None: it runs again, in a smaller group."""
         shard = self._shards.shard_of(flight.where)
         error = lost.get(shard)
@@ -265,11 +275,11 @@ class PhasedRun:
             return None if size > 1 else refused_alone(error)
         if isinstance(error, ClockAhead):
             detail = f"{flight.error}; nothing has happened"
-            return NotDone(Excuse.SHARD_UNAVAILABLE, detail)
+            return NotExecuted(NotExecutedReason.SHARD_UNAVAILABLE, detail)
         if self._shards.trouble_with(shard) or (error and not is_busy(error)):
             detail = f"shard {shard} does not answer: {flight.error}; nothing has happened"
-            return NotDone(Excuse.SHARD_UNAVAILABLE, detail)
-        return NotDone(Excuse.ACCOUNT_BUSY, f"{flight.error}; nothing has happened")
+            return NotExecuted(NotExecutedReason.SHARD_UNAVAILABLE, detail)
+        return NotExecuted(NotExecutedReason.ACCOUNT_BUSY, f"{flight.error}; nothing has happened")
 
     def _settled(self, flights: Iterable[InFlight], *, is_left: bool = False) -> list[InFlight]:
         """Answer those that can be; gives those that are not done."""
@@ -305,7 +315,7 @@ class _Begins(NamedTuple):
     known: list[tuple[Ticket, StoredTransfer]]
     # They cannot be stamped, and why.
     ahead: list[tuple[Ticket, str]]
-    is_displaced: bool
+    has_moved: bool
 
 
 def _sort(
@@ -318,12 +328,12 @@ def _sort(
     ahead: list[tuple[Ticket, str]] = []
     seen: set[str] = set()
     order = BatchOrder()
-    is_displaced = False
+    has_moved = False
     for flight, ticket in pairs:
         transfer = flight.transfer
         answer = found.get(ticket.shards[0])
         is_owner = answer is not None and _owns(answer, flight)
-        is_displaced = is_displaced or (answer is not None and not is_owner)
+        has_moved = has_moved or (answer is not None and not is_owner)
         stored = answer.locked.known.get(transfer.id) if answer and is_owner else None
         if stored and has_answer(ticket, stored):
             known.append((ticket, stored))
@@ -343,7 +353,7 @@ def _sort(
             ticket.skips += 1
         order.hold(ticket)
         waiting.append(ticket)
-    return _Begins(ready, waiting, known, ahead, is_displaced)
+    return _Begins(ready, waiting, known, ahead, has_moved)
 
 
 def _owns(answer: Found, flight: InFlight) -> bool:
@@ -365,8 +375,8 @@ def settle(queue: Queue, flight: InFlight, *, is_left: bool) -> Ticket | None:
     if position.is_expired and position.task is not Task.LOOK:
         flight.ticket = None
         queue.reopen([ticket], flight.gtrid)
-        if flight.excuse:
-            queue.settle([(ticket, flight.excuse)])
+        if flight.not_executed:
+            queue.settle([(ticket, flight.not_executed)])
             return None
         return ticket
     return None

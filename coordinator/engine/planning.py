@@ -35,7 +35,7 @@ class Sorted(NamedTuple):
     # An account is locked by somebody else, or the same transfer is in the group already.
     passed_over: list[Ticket]
     # A shard is not what it should be: lost, read only, not the owner of a slot.
-    displaced: list[Ticket]
+    moved: list[Ticket]
     # They have an outcome from before.
     known: list[tuple[Ticket, StoredTransfer]]
     # Their stamp would be ahead of a shard's clock, and why.
@@ -66,7 +66,7 @@ def sort_out(
             result.known.append((ticket, stored))
             continue
         if not (_takes(from_, source) and _takes(to, destination)):
-            result.displaced.append(ticket)
+            result.moved.append(ticket)
         elif transfer.id in seen:
             result.passed_over.append(ticket)
             continue

@@ -24,9 +24,9 @@ from coordinator.engine.lock_waits import Line
 from coordinator.engine.tickets import (
     ALONE,
     Answer,
-    Excuse,
     Group,
-    NotDone,
+    NotExecuted,
+    NotExecutedReason,
     State,
     Ticket,
     ends,
@@ -242,7 +242,7 @@ class Queue:
 
     # --- states -----------------------------------------------------------------------------
 
-    def withdraw(self, tickets: Iterable[Ticket], answer: NotDone | None = None) -> None:
+    def withdraw(self, tickets: Iterable[Ticket], answer: NotExecuted | None = None) -> None:
         """Answer those of which nothing was written, that they are too late if nothing else; the
         others stay on their way.
         """
@@ -364,7 +364,7 @@ class Queue:
         if self._waiting:
             self._changed.notify()
 
-    def broke(self, group: Group, answer: NotDone) -> None:
+    def broke(self, group: Group, answer: NotExecuted) -> None:
         """Running a group has failed, perhaps before it began. If it still has its claims, it lets
         go of them; those of which nothing was written get this answer, the others wait once more.
         """
@@ -688,7 +688,7 @@ class Queue:
                 reason, since_s = trouble
                 if ticket.state is State.OPEN and since_s > self._shard_patience_s:
                     detail = f"shard {shard} takes no transfers now: {reason}"
-                    self._settle(ticket, NotDone(Excuse.SHARD_UNAVAILABLE, detail))
+                    self._settle(ticket, NotExecuted(NotExecutedReason.SHARD_UNAVAILABLE, detail))
                 return True
         return False
 

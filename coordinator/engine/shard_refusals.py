@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from coordinator.engine import group_log
 from coordinator.engine.scheduler import Queue
-from coordinator.engine.tickets import Excuse, NotDone, Ticket
+from coordinator.engine.tickets import NotExecuted, NotExecutedReason, Ticket
 from coordinator.shards.clocks import ClockWatch
 from coordinator.telemetry.metrics import Metrics
 from shard_client.errors import ShardError, StatementRefused, TooLarge, is_busy
@@ -51,24 +51,28 @@ def refuse_ahead(
     metrics.stamps_refused.inc(len(ahead))
     clocks.refused(ahead[0][1])
     queue.settle(
-        (ticket, NotDone(Excuse.SHARD_UNAVAILABLE, f"{why}; nothing has happened"))
+        (ticket, NotExecuted(NotExecutedReason.SHARD_UNAVAILABLE, f"{why}; nothing has happened"))
         for ticket, why in ahead
     )
 
 
-def refused_alone(error: StatementRefused) -> NotDone:
+def refused_alone(error: StatementRefused) -> NotExecuted:
     """What is told of a transfer that the database has refused, and that was alone in its group."""
-    kind = Excuse.SHARD_UNAVAILABLE if isinstance(error, TooLarge) else Excuse.INTERNAL_ERROR
-    return NotDone(kind, f"the database refused it, nothing was written: {error}")
+    kind = (
+        NotExecutedReason.SHARD_UNAVAILABLE
+        if isinstance(error, TooLarge)
+        else NotExecutedReason.INTERNAL_ERROR
+    )
+    return NotExecuted(kind, f"the database refused it, nothing was written: {error}")
 
 
-def note_hindrance(ticket: Ticket, lost: Mapping[str, ShardError], shards: Iterable[str]) -> None:
+def note_what_blocks(ticket: Ticket, lost: Mapping[str, ShardError], shards: Iterable[str]) -> None:
     """Keep what was wrong with these shards for the client of a ticket, should nothing come of it
     until its deadline; nothing if others were faster.
     """
     errors = [lost[shard] for shard in shards if shard in lost]
-    hindrances = [error for error in errors if not is_busy(error)]
-    ticket.hindrance = None
-    if hindrances:
-        detail = f"until its deadline: {hindrances[0]}"
-        ticket.hindrance = NotDone(Excuse.SHARD_UNAVAILABLE, detail)
+    blocking = [error for error in errors if not is_busy(error)]
+    ticket.blocked_by = None
+    if blocking:
+        detail = f"until its deadline: {blocking[0]}"
+        ticket.blocked_by = NotExecuted(NotExecutedReason.SHARD_UNAVAILABLE, detail)

@@ -35,7 +35,7 @@ class Refused(NamedTuple):
     refusal: Refusal
 
 
-class Excuse(Enum):
+class NotExecutedReason(Enum):
     """Why nothing has happened."""
 
     ACCOUNT_BUSY = "account-busy"
@@ -44,29 +44,32 @@ class Excuse(Enum):
     KEY_IN_USE = "idempotency-key-in-use"
 
 
-class NotDone(NamedTuple):
+class NotExecuted(NamedTuple):
     """Nothing has happened by this request; it may be sent again."""
 
-    excuse: Excuse
+    reason: NotExecutedReason
     detail: str
 
 
-Answer = Settled | Refused | NotDone
+Answer = Settled | Refused | NotExecuted
 
-TOO_LATE = NotDone(
-    Excuse.ACCOUNT_BUSY, "its accounts stayed locked by other transfers until its deadline"
+TOO_LATE = NotExecuted(
+    NotExecutedReason.ACCOUNT_BUSY,
+    "its accounts stayed locked by other transfers until its deadline",
 )
-_IN_FRONT = NotDone(Excuse.ACCOUNT_BUSY, "other transfers were in front of it until its deadline")
+_IN_FRONT = NotExecuted(
+    NotExecutedReason.ACCOUNT_BUSY, "other transfers were in front of it until its deadline"
+)
 
 
-def in_use(asked: Transfer) -> NotDone:
+def in_use(asked: Transfer) -> NotExecuted:
     """Another request with this key is on its way, and nothing is recorded of it: whatever this one
     asks for, it may be what becomes of the key.
     """
     detail = (
         f"a request with the key {asked.key!r} of {asked.source} is being worked on at this moment"
     )
-    return NotDone(Excuse.KEY_IN_USE, detail)
+    return NotExecuted(NotExecutedReason.KEY_IN_USE, detail)
 
 
 class Latch:
@@ -97,11 +100,11 @@ class Ticket:
         "answer",
         "asked",
         "batch",
+        "blocked_by",
         "caller",
         "deadline",
         "gtrid",
         "has_waited",
-        "hindrance",
         "is_pending_told",
         "latch",
         "limit",
@@ -153,7 +156,7 @@ class Ticket:
         self.waits = 0
         self.not_before = 0.0
         # Why it has to wait once more, if not for the accounts that others have locked.
-        self.hindrance: NotDone | None = None
+        self.blocked_by: NotExecuted | None = None
         # How large a group it may be part of: halved when one member may have spoilt the group.
         self.limit = 1 << 30
         # A group by phases could not decide it, as its account lacked what one before it in its
@@ -165,10 +168,10 @@ class Ticket:
         self.is_pending_told = False
 
 
-def too_late(ticket: Ticket) -> NotDone:
+def too_late(ticket: Ticket) -> NotExecuted:
     """What a ticket is answered of which nothing was written until its deadline."""
     was_tried = ticket.skips or ticket.waits
-    return ticket.hindrance or (TOO_LATE if was_tried else _IN_FRONT)
+    return ticket.blocked_by or (TOO_LATE if was_tried else _IN_FRONT)
 
 
 @dataclass(frozen=True)
@@ -206,10 +209,10 @@ def places(ticket: Ticket) -> list[tuple[int, str]]:
     return [(batch, ticket.transfer.source), (batch, ticket.transfer.destination)]
 
 
-def too_crowded(account: str, limit: int) -> NotDone:
+def too_crowded(account: str, limit: int) -> NotExecuted:
     """What is told of a transfer that is one too many for an account."""
     detail = f"account {account} stays locked, and {limit} transfers wait for it in this process"
-    return NotDone(Excuse.ACCOUNT_BUSY, detail)
+    return NotExecuted(NotExecutedReason.ACCOUNT_BUSY, detail)
 
 
 def outcome_of(answer: object) -> tuple[str, str | None]:
@@ -219,6 +222,6 @@ def outcome_of(answer: object) -> tuple[str, str | None]:
         return ("replayed", None) if answer.is_replay else (answer.stored.status, reason)
     if isinstance(answer, Refused):
         return "rejected", answer.refusal.reason.value
-    if isinstance(answer, NotDone):
-        return "withdrawn", answer.excuse.value
+    if isinstance(answer, NotExecuted):
+        return "withdrawn", answer.reason.value
     return "pending", None

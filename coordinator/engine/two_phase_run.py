@@ -24,13 +24,13 @@ from coordinator.engine.scheduler import Queue
 from coordinator.engine.shard_refusals import (
     after_too_much,
     in_smaller_groups,
-    note_hindrance,
+    note_what_blocks,
     refuse_ahead,
 )
 from coordinator.engine.tickets import (
-    Excuse,
     Group,
-    NotDone,
+    NotExecuted,
+    NotExecutedReason,
     Refused,
     Settled,
     Ticket,
@@ -54,7 +54,9 @@ log = logging.getLogger(__name__)
 
 _RELEASE_TIMEOUT_S = 1.0
 _AFTER_BUG_S = 0.1
-BUG = NotDone(Excuse.INTERNAL_ERROR, "a fault of the service, see its log; nothing has happened")
+BUG = NotExecuted(
+    NotExecutedReason.INTERNAL_ERROR, "a fault of the service, see its log; nothing has happened"
+)
 # With so much of the busiest shard's part, another one's takes as long.
 _ABOUT_AS_BUSY = 0.9
 # The phases whose length is measured, under their names there.
@@ -76,7 +78,7 @@ class Timeouts(NamedTuple):
     write_s: float
 
 
-class Names(NamedTuple):
+class GtridFactory(NamedTuple):
     """What the gtrids of this process have in common; `instance` is drawn anew by each process."""
 
     cluster: str
@@ -181,7 +183,7 @@ class GroupRun:
         resolver: TakesOverBranches,
         metrics: Metrics,
         tracer: Tracer,
-        names: Names,
+        gtrids: GtridFactory,
         homes: Homes,
         timeouts: Timeouts,
         held: Held | None = None,
@@ -192,7 +194,7 @@ class GroupRun:
         self._resolver = resolver
         self._metrics = metrics
         self._timeouts = timeouts
-        self._gtrid = held.gtrid if held else names.gtrid(homes.of(group))
+        self._gtrid = held.gtrid if held else gtrids.gtrid(homes.of(group))
         self._shard_names = sorted(group.at)
         self._trace = tracer.group(self._gtrid, [ticket.origin for ticket in group.tickets])
         if held:
@@ -231,7 +233,7 @@ class GroupRun:
         finally:
             try:
                 self._participants.close()
-                self._note_hindrances()
+                self._note_what_blocks()
             finally:
                 self._queue.finished(self._group, self._again, self._missed)
                 self._metrics.deferred.inc(len(self._again))
@@ -334,9 +336,9 @@ class GroupRun:
             if not answer.is_writable:
                 shard = next(name for name, other in locked.items() if other is answer)
                 self._shards.note(ShardUnavailable(shard, "it is read only"))
-        if any(self._has_moved(ticket, locked) for ticket in sorted_.displaced):
+        if any(self._has_moved(ticket, locked) for ticket in sorted_.moved):
             self._shards.look_again()
-        self._again += sorted_.passed_over + self._after_too_much(sorted_.displaced)
+        self._again += sorted_.passed_over + self._after_too_much(sorted_.moved)
         self._delay(self._again)
 
     def _has_moved(self, ticket: Ticket, locked: Mapping[str, Locked]) -> bool:
@@ -473,7 +475,7 @@ class GroupRun:
         tickets = list(self._plan.tickets)
         if self._phase is Phase.ABORTED:
             self._queue.reopen(tickets, str(self._gtrid))
-            tickets = self._without_spoilers(tickets)
+            tickets = self._without_suspects(tickets)
         else:
             self._halve()
         if not self._plan.writes:
@@ -481,7 +483,7 @@ class GroupRun:
         self._delay(tickets)
         self._again += tickets
 
-    def _without_spoilers(self, tickets: list[Ticket]) -> list[Ticket]:
+    def _without_suspects(self, tickets: list[Ticket]) -> list[Ticket]:
         """After a statement was refused, which one member may have caused, the members run in
         smaller groups; one that was alone is answered.
         """
@@ -501,16 +503,16 @@ class GroupRun:
         for ticket in self._plan.tickets if self._refused() else ():
             ticket.limit = max(len(self._plan.tickets) // 2, 1)
 
-    def _after_too_much(self, displaced: list[Ticket]) -> list[Ticket]:
+    def _after_too_much(self, moved: list[Ticket]) -> list[Ticket]:
         """The same for those whose lock packet, or its answer, was too large for their shard."""
-        return after_too_much(self._queue, self._gtrid, displaced, self._participants.lost)
+        return after_too_much(self._queue, self._gtrid, moved, self._participants.lost)
 
-    def _note_hindrances(self) -> None:
+    def _note_what_blocks(self) -> None:
         """Why those that wait once more have to, if not for locks."""
         planned = set(map(id, self._plan.tickets))
         lost = self._participants.lost
         for ticket in self._again:
-            note_hindrance(ticket, lost, lost if id(ticket) in planned else ticket.shards)
+            note_what_blocks(ticket, lost, lost if id(ticket) in planned else ticket.shards)
 
     def _answer_known(self) -> None:
         """Answer the tickets whose transfers have had their outcome before."""

@@ -8,7 +8,15 @@ import msgspec
 from flask import Response
 
 from coordinator.engine.scheduler import InUse
-from coordinator.engine.tickets import Answer, Excuse, NotDone, Refused, Settled, Ticket, in_use
+from coordinator.engine.tickets import (
+    Answer,
+    NotExecuted,
+    NotExecutedReason,
+    Refused,
+    Settled,
+    Ticket,
+    in_use,
+)
 from coordinator.http import access, reading, schemas
 from coordinator.http.problems import Refuse, problem
 from coordinator.http.request_log import note
@@ -24,7 +32,7 @@ from shard_client.records import StoredTransfer
 _POLL_S = 0.05
 # After so many answers of a batch others of the process have their turn.
 _TURN = 1000
-_STATUS = {Excuse.INTERNAL_ERROR: 500, Excuse.KEY_IN_USE: 409}
+_STATUS = {NotExecutedReason.INTERNAL_ERROR: 500, NotExecutedReason.KEY_IN_USE: 409}
 
 
 def views(transfers: Transfers, engine: Engine) -> dict[str, View]:
@@ -125,10 +133,10 @@ def _respond(transfer: str, answer: Answer | Pending) -> Response:
     """The answer to one transfer."""
     if isinstance(answer, Pending):
         return _pending(transfer)
-    if isinstance(answer, NotDone):
-        status = _STATUS.get(answer.excuse, 503)
+    if isinstance(answer, NotExecuted):
+        status = _STATUS.get(answer.reason, 503)
         detail = f"{answer.detail}; nothing has happened by this request"
-        return problem(status, answer.excuse.value, detail, transfer)
+        return problem(status, answer.reason.value, detail, transfer)
     if isinstance(answer, Refused):
         detail = f"{answer.refusal.detail}; nothing has happened by this request"
         return problem(422, answer.refusal.reason, detail, transfer)
@@ -205,6 +213,6 @@ def _result(transfer: str, answer: Answer | Pending) -> schemas.TransferResult:
     if isinstance(answer, Refused):
         reason, detail, _ = answer.refusal
         return schemas.TransferResult(transfer, "rejected", reason, detail)
-    if isinstance(answer, NotDone):
-        return schemas.TransferResult(transfer, "failed", answer.excuse.value, answer.detail)
+    if isinstance(answer, NotExecuted):
+        return schemas.TransferResult(transfer, "failed", answer.reason.value, answer.detail)
     return schemas.TransferResult(transfer, "pending")

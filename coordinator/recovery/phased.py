@@ -11,7 +11,7 @@ from coordinator.engine.in_flight import InFlight
 from coordinator.engine.local_transactions import Visits
 from coordinator.engine.phased_run import settle
 from coordinator.engine.scheduler import Queue
-from coordinator.engine.tickets import Excuse, NotDone, Ticket
+from coordinator.engine.tickets import NotExecuted, NotExecutedReason, Ticket
 from coordinator.recovery.retry_pool import Kind, Limits, Portion, Resolver, RetryPool, pause_after
 from coordinator.shards.registry import FINISHING_CONNECTIONS, Shards
 from coordinator.telemetry.logs import few
@@ -100,9 +100,9 @@ class PhasedResolver(Resolver[InFlight, InFlight]):
         # The others want its account too.
         awaited = flights[0] if portion.kind.waits else None
         lost = self._visits.go_on(gtrid, flights, GroupTrace(), awaited)
-        hindered = [flight for flight in flights if flight.error]
-        if hindered:
-            self._visits.note_attempts(gtrid, hindered, _pause_after(hindered[0]))
+        blocked = [flight for flight in flights if flight.error]
+        if blocked:
+            self._visits.note_attempts(gtrid, blocked, _pause_after(blocked[0]))
         return isinstance(lost.get(portion.shard), StatementRefused)
 
     def _settle(self, flights: Sequence[InFlight]) -> None:
@@ -135,18 +135,22 @@ class PhasedResolver(Resolver[InFlight, InFlight]):
 
     def _give_up_late(self, flight: InFlight, now: float) -> None:
         """Take back what somebody waits for, if its account stays locked and its protocol can."""
-        if flight.ticket is None or now - flight.hindered_at <= _PATIENCE_S:
+        if flight.ticket is None or now - flight.blocked_since <= _PATIENCE_S:
             return
         is_away = self._shards.trouble_with(self._shards.shard_of(flight.where))
-        excuse = Excuse.SHARD_UNAVAILABLE if is_away else Excuse.ACCOUNT_BUSY
-        if flight.expire(NotDone(excuse, f"{flight.error}; nothing has happened")):
+        reason = NotExecutedReason.SHARD_UNAVAILABLE if is_away else NotExecutedReason.ACCOUNT_BUSY
+        if flight.expire(NotExecuted(reason, f"{flight.error}; nothing has happened")):
             flight.not_before, flight.skips = 0.0, 0
 
 
 def _join(known: InFlight, other: InFlight) -> None:
     """One that is here already goes on as it is; who waits for the other one waits for it now."""
     if known.ticket is None:
-        known.ticket, known.excuse, known.queued = other.ticket, other.excuse, other.queued
+        known.ticket, known.not_executed, known.queued = (
+            other.ticket,
+            other.not_executed,
+            other.queued,
+        )
 
 
 def _gtrid_of(flight: InFlight) -> Gtrid:

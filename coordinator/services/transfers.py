@@ -10,7 +10,7 @@ from coordinator.engine.scheduler import Closed, Overloaded, Queue
 from coordinator.engine.tickets import (
     Answer,
     Latch,
-    NotDone,
+    NotExecuted,
     State,
     Ticket,
     in_use,
@@ -118,17 +118,17 @@ class Transfers:
         doubtful = [
             ticket
             for ticket, answer in zip(tickets, answers, strict=True)
-            if isinstance(answer, NotDone)
+            if isinstance(answer, NotExecuted)
         ]
         beneath = self._look_beneath(doubtful)
         while patience_s and PENDING in beneath.values() and time.monotonic() < give_up:
             time.sleep(_POLL_S)
             beneath = self._look_beneath(doubtful)
         told = [
-            beneath.get(ticket.transfer.id, answer) if isinstance(answer, NotDone) else answer
+            beneath.get(ticket.transfer.id, answer) if isinstance(answer, NotExecuted) else answer
             for ticket, answer in zip(tickets, (a or PENDING for a in answers), strict=True)
         ]
-        given_up = [t for t, a in zip(tickets, told, strict=True) if isinstance(a, NotDone)]
+        given_up = [t for t, a in zip(tickets, told, strict=True) if isinstance(a, NotExecuted)]
         if given_up:
             _log_given_up(given_up)
         return told
@@ -222,7 +222,7 @@ def _log_given_up(tickets: Sequence[Ticket]) -> None:
         "event": "transfer.given_up",
         "count": len(tickets),
         "transfer_ids": logs.few(ticket.transfer.id for ticket in tickets),
-        "excuses": sorted({a.excuse.value for a in answers if isinstance(a, NotDone)}),
+        "excuses": sorted({a.reason.value for a in answers if isinstance(a, NotExecuted)}),
         "skips": max(ticket.skips for ticket in tickets),
         "waits": max(ticket.waits for ticket in tickets),
         "gtrids": logs.few(dict.fromkeys(ticket.gtrid for ticket in tickets if ticket.gtrid)),

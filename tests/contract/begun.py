@@ -58,7 +58,7 @@ class Begun:
                 # Whoever is not there does not exist: nobody else is at work here.
                 absent = {flight.transfer.destination}
                 plan = go_on([flight], found, absent, now, 0)
-            assert not plan.hindered
+            assert not plan.blocked
             visit.leave(plan.writes, self._deadline).get()
         ((_, flight.position),) = plan.positions
 

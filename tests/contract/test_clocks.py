@@ -199,7 +199,7 @@ def test_what_has_begun_waits_for_the_clock_at_each_step(
 ) -> None:
     alice, bob = town.pair(funds=100)
     now, key = time.time_ns() // 1000, uuid.uuid4().hex
-    gtrid = process._names.gtrid("s1")._replace(cluster="another")
+    gtrid = process._gtrids.gtrid("s1")._replace(cluster="another")
     id_ = transfer_id(alice, key)
     transfer = Transfer(id_, key, alice, bob, 5, "EUR", None, protocol, now)
     flight = begin_of(Ticket(transfer, 0.0, Latch(1), None), str(gtrid), 0.0)

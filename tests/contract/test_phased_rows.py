@@ -55,7 +55,7 @@ class Stage:
         self.process = process
         self.visits = process._visits
         self.alice, self.bob = town.pair(funds=100)
-        self.gtrid = process._names.gtrid("s1")
+        self.gtrid = process._gtrids.gtrid("s1")
 
     def begin(self, protocol: str, destination: str = "") -> InFlight:
         """A coordinator begins; it is about to call the destination."""

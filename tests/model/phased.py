@@ -19,7 +19,7 @@ from coordinator.engine.in_flight import (
     go_on,
     taken_over,
 )
-from coordinator.engine.tickets import Excuse, Latch, NotDone, Ticket
+from coordinator.engine.tickets import Latch, NotExecuted, NotExecutedReason, Ticket
 from ledger.chain import first_link
 from ledger.decide import change_status
 from ledger.ids import SLOT_COUNT, transfer_id
@@ -31,7 +31,7 @@ AMOUNT, FUNDS = 5, 5
 NOW = 1_000
 SOURCE, DESTINATION = "source", "destination"
 SLOTS = frozenset(range(SLOT_COUNT))
-EXCUSE = NotDone(Excuse.ACCOUNT_BUSY, "busy")
+EXCUSE = NotExecuted(NotExecutedReason.ACCOUNT_BUSY, "busy")
 
 
 class Setting(NamedTuple):

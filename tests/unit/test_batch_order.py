@@ -41,7 +41,7 @@ class Books:
         found = dict.fromkeys(group.at, self._found())
         flights = [(one.shards[0], begin_of(one, gtrid, 0.0)) for one in group.tickets]
         for visit, _ in begin_together(flights, found, NOW, NOW).values():
-            again += [flight.ticket for flight, _ in visit.hindered if flight.ticket]
+            again += [flight.ticket for flight, _ in visit.blocked if flight.ticket]
             active += self._apply(visit)
         for one in again:
             one.has_waited = True

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import cast
 
 from coordinator.engine.known import answer_known, known_answer
-from coordinator.engine.tickets import Excuse, NotDone, Refused, Settled, Ticket
+from coordinator.engine.tickets import NotExecuted, NotExecutedReason, Refused, Settled, Ticket
 from coordinator.shards.registry import Shards
 from ledger.model import Reason
 from shard_client.calls import MySqlCalls
@@ -136,8 +136,8 @@ def test_what_is_pending_with_another_body_needs_no_proof() -> None:
     shard = FakeShard()
     known = other_body(outcome(one, status=PENDING))
     assert waiting(FakeShards(s1=shard), (one, known)) == []
-    assert isinstance(one.answer, NotDone)
-    assert one.answer.excuse is Excuse.KEY_IN_USE
+    assert isinstance(one.answer, NotExecuted)
+    assert one.answer.reason is NotExecutedReason.KEY_IN_USE
     assert shard.asked == []
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from coordinator.engine.lock_waits import Line
 from coordinator.engine.scheduler import Queue, Turn
-from coordinator.engine.tickets import Excuse, Group, NotDone, Ticket
+from coordinator.engine.tickets import Group, NotExecuted, NotExecutedReason, Ticket
 from tests.unit.tickets import ANSWER, Shards, has_nothing, queue, take, take_at_once, ticket
 
 # --- the line -------------------------------------------------------------------------------
@@ -256,8 +256,8 @@ def test_a_shard_in_trouble_is_not_waited_for_and_told_of() -> None:
     with waiting._changed:
         assert waiting._next_in_line() is None
     assert has_nothing(waiting)
-    assert isinstance(stuck.answer, NotDone)
-    assert stuck.answer.excuse is Excuse.SHARD_UNAVAILABLE
+    assert isinstance(stuck.answer, NotExecuted)
+    assert stuck.answer.reason is NotExecutedReason.SHARD_UNAVAILABLE
 
 
 def test_an_account_that_nobody_could_wait_for_is_tried_as_any_other_one() -> None:
@@ -308,8 +308,8 @@ def test_too_many_for_a_stuck_account_are_told_at_once(stuck: Queue) -> None:
     assert stuck.stuck == (1, 10)
     more = [ticket("1x", "2stuck", caller="b") for _ in range(2)]
     stuck.put(more[:1])
-    assert isinstance(more[0].answer, NotDone)
-    assert more[0].answer.excuse is Excuse.ACCOUNT_BUSY
+    assert isinstance(more[0].answer, NotExecuted)
+    assert more[0].answer.reason is NotExecutedReason.ACCOUNT_BUSY
     assert "2stuck" in more[0].answer.detail
     assert more[0].latch.wait(0)
     assert stuck.waiting == 10

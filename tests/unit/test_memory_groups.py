@@ -11,7 +11,7 @@ import pytest
 from coordinator.engine.local_transactions import Visits
 from coordinator.engine.phased_run import PhasedRun
 from coordinator.engine.tickets import Refused, Settled, Ticket
-from coordinator.engine.two_phase_run import GroupRun, Homes, Names, Timeouts
+from coordinator.engine.two_phase_run import GroupRun, GtridFactory, Homes, Timeouts
 from coordinator.recovery.branches import BranchResolver
 from coordinator.recovery.phased import PhasedResolver
 from coordinator.services.accounts import Accounts
@@ -58,7 +58,7 @@ class World:
         self.memory = MemoryShards()
         self.shards = cast(Shards, self.memory)
         self.queue = tickets.queue()
-        self.names = Names("tests", "c1", 1)
+        self.gtrids = GtridFactory("tests", "c1", 1)
         self.metrics = Metrics()
         self.timeouts = Timeouts(1.0, 1.0)
         self.resolver = BranchResolver(self.shards, self.metrics, Tracer())
@@ -80,7 +80,7 @@ class World:
                 resolver=self.resolver,
                 metrics=self.metrics,
                 tracer=Tracer(),
-                names=self.names,
+                gtrids=self.gtrids,
                 homes=Homes(),
                 timeouts=self.timeouts,
             ).run()
@@ -93,7 +93,7 @@ class World:
                 resolver=self.phased_resolver,
                 metrics=self.metrics,
                 tracer=Tracer(),
-                names=self.names,
+                gtrids=self.gtrids,
                 grace_s=5.0,
                 unfinished_max=100,
             ).run()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, Histogram
 
-from coordinator.engine.tickets import Excuse, NotDone, Refused, Settled, outcome_of
+from coordinator.engine.tickets import NotExecuted, NotExecutedReason, Refused, Settled, outcome_of
 from coordinator.services.transfers import PENDING
 from coordinator.telemetry.metrics import Metrics, _observe
 from ledger.model import Reason, Refusal, Transfer
@@ -31,7 +31,7 @@ def lines(metrics: Metrics, name: str) -> dict[str, float]:
         (Settled(COMMITTED, is_replay=True), "replayed", None),
         (Settled(REJECTED, is_replay=False), "rejected", "insufficient-funds"),
         (Refused(Refusal(Reason.SAME_ACCOUNT, "a is both", True)), "rejected", "same-account"),
-        (NotDone(Excuse.ACCOUNT_BUSY, "locked"), "withdrawn", "account-busy"),
+        (NotExecuted(NotExecutedReason.ACCOUNT_BUSY, "locked"), "withdrawn", "account-busy"),
         (PENDING, "pending", None),
     ],
 )

@@ -6,7 +6,7 @@ from typing import cast
 
 from coordinator.engine.in_flight import InFlight, Position, Task
 from coordinator.engine.local_transactions import Visits
-from coordinator.engine.tickets import Excuse, NotDone
+from coordinator.engine.tickets import NotExecuted, NotExecutedReason
 from coordinator.protocols.saga import SAGA
 from coordinator.protocols.try_confirm_cancel import TCC
 from coordinator.recovery.phased import PhasedResolver
@@ -93,8 +93,8 @@ def test_what_can_be_given_up_is_after_a_second() -> None:
         assert one.position.task is Task.CALL
         made._give_up_late(one, 11.1)
     assert tried.position.task is Task.ADVANCE
-    assert isinstance(tried.excuse, NotDone)
-    assert tried.excuse.excuse is Excuse.ACCOUNT_BUSY
-    assert "2stuck" in tried.excuse.detail
+    assert isinstance(tried.not_executed, NotExecuted)
+    assert tried.not_executed.reason is NotExecutedReason.ACCOUNT_BUSY
+    assert "2stuck" in tried.not_executed.detail
     # A Saga's money has left its source: it goes on.
     assert sent.position.task is Task.CALL

@@ -57,7 +57,7 @@ def parts(result: Sorted) -> tuple[list[Ticket], list[Ticket], list[Ticket], lis
     return (
         result.ready,
         result.passed_over,
-        result.displaced,
+        result.moved,
         [known for known, _ in result.known],
     )
 
@@ -144,7 +144,7 @@ def test_one_that_waits_holds_back_its_batch() -> None:
     assert parts(result) == ([free, *strange], [late, after, beyond], [], [])
 
 
-def test_one_that_is_displaced_holds_back_its_batch() -> None:
+def test_one_that_has_moved_holds_back_its_batch() -> None:
     batch = object()
     lost, after = ticket("1a", "2a", batch=batch), ticket("1a", "1b", batch=batch)
     result = sort_out([lost, after], {"s1": locked("1a", "1b")}, set(), NOW)

@@ -338,27 +338,27 @@ def test_halving_the_limit_isolates_the_one_that_spoils() -> None:
     """As the executor does it: a group that is refused runs again in halves."""
     waiting = queue()
     tickets = [ticket("1a", "1b") for _ in range(16)]
-    spoiler = tickets[11]
+    suspect = tickets[11]
     waiting.put(tickets)
     done: list[Ticket] = []
     rounds = 0
     while waiting.unsettled:
         rounds += 1
         group = take(waiting)
-        if spoiler not in group.tickets:
+        if suspect not in group.tickets:
             for good in group.tickets:
                 waiting.settle([(good, ANSWER)])
             done += group.tickets
             waiting.finished(group, [])
         elif len(group.tickets) == 1:
-            waiting.settle([(spoiler, GONE)])
+            waiting.settle([(suspect, GONE)])
             waiting.finished(group, [])
         else:
             for member in group.tickets:
                 member.limit = len(group.tickets) // 2
             waiting.finished(group, group.tickets)
-    assert done == [good for good in tickets if good is not spoiler]
-    assert spoiler.answer is GONE
+    assert done == [good for good in tickets if good is not suspect]
+    assert suspect.answer is GONE
     assert rounds <= 16
 
 

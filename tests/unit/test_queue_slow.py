@@ -6,7 +6,7 @@ import time
 import pytest
 
 from coordinator.engine.scheduler import Queue
-from coordinator.engine.tickets import Excuse, Group, NotDone, State
+from coordinator.engine.tickets import Group, NotExecuted, NotExecutedReason, State
 from coordinator.engine.two_phase_run import Executors
 from tests.unit.tickets import GONE, has_nothing, queue, take, take_at_once, ticket
 
@@ -75,8 +75,8 @@ def test_a_group_that_cannot_even_begin_lets_go_of_its_accounts(protocol: str) -
     waiting.put([first])
     executors.start()
     assert first.latch.wait(_soon())
-    assert isinstance(first.answer, NotDone)
-    assert first.answer.excuse is Excuse.INTERNAL_ERROR
+    assert isinstance(first.answer, NotExecuted)
+    assert first.answer.reason is NotExecutedReason.INTERNAL_ERROR
     waiting.put([second])
     assert second.latch.wait(_soon())
     assert second.answer is GONE
@@ -89,7 +89,7 @@ def test_what_may_have_been_written_runs_again_when_its_group_cannot_begin() -> 
     waiting.put([one])
     group = take(waiting)
     waiting.claim_for_writing([one], "g")
-    waiting.broke(group, NotDone(Excuse.INTERNAL_ERROR, "a bug"))
+    waiting.broke(group, NotExecuted(NotExecutedReason.INTERNAL_ERROR, "a bug"))
     assert one.state is State.SENT
     assert take(waiting).tickets == [one]
 
@@ -102,7 +102,7 @@ def test_a_group_that_has_ended_is_not_ended_again() -> None:
     waiting.finished(group, [one])
     waiting.put([other])
     assert take(waiting).tickets == [one, other]
-    waiting.broke(group, NotDone(Excuse.INTERNAL_ERROR, "a bug"))
+    waiting.broke(group, NotExecuted(NotExecutedReason.INTERNAL_ERROR, "a bug"))
     assert one.answer is None
     waiting.put([ticket("1a", "2d")])
     assert has_nothing(waiting)

@@ -8,7 +8,14 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from coordinator.engine.scheduler import Closed, InUse, Overloaded
-from coordinator.engine.tickets import Excuse, Latch, NotDone, State, Ticket, too_late
+from coordinator.engine.tickets import (
+    Latch,
+    NotExecuted,
+    NotExecutedReason,
+    State,
+    Ticket,
+    too_late,
+)
 from tests.unit.tickets import ANSWER, GONE, Shards, has_nothing, queue, take, ticket
 
 # --- deadlines, trouble ---------------------------------------------------------------------
@@ -19,8 +26,8 @@ def test_one_whose_time_is_up_is_answered_and_not_taken() -> None:
     late, good = ticket("1a", "1b", deadline_s=-0.01), ticket("1a", "1b")
     waiting.put([late, good])
     assert take(waiting).tickets == [good]
-    assert isinstance(late.answer, NotDone)
-    assert late.answer.excuse is Excuse.ACCOUNT_BUSY
+    assert isinstance(late.answer, NotExecuted)
+    assert late.answer.reason is NotExecutedReason.ACCOUNT_BUSY
     assert late.latch.wait(0)
 
 
@@ -48,15 +55,17 @@ def test_who_is_too_late_hears_what_has_kept_it() -> None:
         waiting = queue()
         waiting.put([late])
         assert has_nothing(waiting)
-        assert isinstance(late.answer, NotDone)
-        return f"{late.answer.excuse.value}: {late.answer.detail}"
+        assert isinstance(late.answer, NotExecuted)
+        return f"{late.answer.reason.value}: {late.answer.detail}"
 
     assert "account-busy: other transfers were in front of it" in told()
     assert "account-busy: its accounts stayed locked by other transfers" in told(skips=1)
     assert "account-busy: its accounts stayed locked by other transfers" in told(waits=1)
-    refused = NotDone(Excuse.SHARD_UNAVAILABLE, "until its deadline: shard s1: too big")
+    refused = NotExecuted(
+        NotExecutedReason.SHARD_UNAVAILABLE, "until its deadline: shard s1: too big"
+    )
     assert (
-        told(skips=3, hindrance=refused)
+        told(skips=3, blocked_by=refused)
         == "shard-unavailable: until its deadline: shard s1: too big"
     )
 
@@ -75,8 +84,8 @@ def test_a_shard_in_trouble_concerns_its_own_transfers_only() -> None:
     assert stuck.answer is None
     shards.trouble["s2"] = 0.6
     assert has_nothing(waiting)
-    assert isinstance(stuck.answer, NotDone)
-    assert stuck.answer.excuse is Excuse.SHARD_UNAVAILABLE
+    assert isinstance(stuck.answer, NotExecuted)
+    assert stuck.answer.reason is NotExecutedReason.SHARD_UNAVAILABLE
     assert "s2 is down" in stuck.answer.detail
 
 

@@ -5,11 +5,11 @@ import time
 from typing import Any
 
 from coordinator.engine.scheduler import Queue
-from coordinator.engine.tickets import Excuse, Group, Latch, NotDone, Refused, Ticket
+from coordinator.engine.tickets import Group, Latch, NotExecuted, NotExecutedReason, Refused, Ticket
 from ledger.model import Reason, Refusal, Transfer
 
 FAR_S = 60.0
-GONE = NotDone(Excuse.ACCOUNT_BUSY, "withdrawn")
+GONE = NotExecuted(NotExecutedReason.ACCOUNT_BUSY, "withdrawn")
 ANSWER = Refused(Refusal(Reason.SAME_ACCOUNT, "an answer like any other"))
 
 

@@ -1,7 +1,7 @@
 """What becomes of transfers that a shard has refused, and what their clients hear."""
 
-from coordinator.engine.shard_refusals import after_too_much, in_smaller_groups, note_hindrance
-from coordinator.engine.tickets import Excuse, NotDone, Ticket
+from coordinator.engine.shard_refusals import after_too_much, in_smaller_groups, note_what_blocks
+from coordinator.engine.tickets import NotExecuted, NotExecutedReason, Ticket
 from shard_client.errors import ShardUnavailable, SlotMoved, StatementRefused, TooLarge, TryAgain
 from shard_client.xid import Gtrid
 from tests.unit.tickets import queue, ticket
@@ -25,16 +25,16 @@ def test_what_was_refused_together_runs_in_smaller_groups() -> None:
 
 
 def test_what_was_refused_alone_is_answered() -> None:
-    for error, excuse in (
-        (StatementRefused("s1", "a check fails"), Excuse.INTERNAL_ERROR),
-        (TooLarge("s1", "beyond max_allowed_packet"), Excuse.SHARD_UNAVAILABLE),
+    for error, reason in (
+        (StatementRefused("s1", "a check fails"), NotExecutedReason.INTERNAL_ERROR),
+        (TooLarge("s1", "beyond max_allowed_packet"), NotExecutedReason.SHARD_UNAVAILABLE),
     ):
         tickets, q = waiting(1, "s1"), queue()
         q.put(tickets)
         assert in_smaller_groups(q, GTRID, tickets, error) == []
         answer = tickets[0].answer
-        assert isinstance(answer, NotDone)
-        assert answer.excuse is excuse
+        assert isinstance(answer, NotExecuted)
+        assert answer.reason is reason
         assert error.text in answer.detail
         assert "nothing was written" in answer.detail
 
@@ -51,13 +51,15 @@ def test_who_asked_too_much_of_a_shard_asks_for_less_there() -> None:
 
 def test_who_waits_for_a_shard_hears_of_it_and_who_waits_for_a_lock_does_not() -> None:
     (one,) = waiting(1, "s1", "s2")
-    note_hindrance(one, {"s2": ShardUnavailable("s2", "SELECT is too big", code=1104)}, one.shards)
-    assert one.hindrance is not None
-    assert one.hindrance.excuse is Excuse.SHARD_UNAVAILABLE
-    assert "shard s2: SELECT is too big (error 1104)" in one.hindrance.detail
-    note_hindrance(one, {"s3": ShardUnavailable("s3", "it is away")}, one.shards)
-    assert one.hindrance is None
-    note_hindrance(one, {"s1": SlotMoved("s1", "slot 7 is not here")}, one.shards)
-    assert one.hindrance is not None
-    note_hindrance(one, {"s1": TryAgain("s1", "lock wait timeout", code=1205)}, one.shards)
-    assert one.hindrance is None
+    note_what_blocks(
+        one, {"s2": ShardUnavailable("s2", "SELECT is too big", code=1104)}, one.shards
+    )
+    assert one.blocked_by is not None
+    assert one.blocked_by.reason is NotExecutedReason.SHARD_UNAVAILABLE
+    assert "shard s2: SELECT is too big (error 1104)" in one.blocked_by.detail
+    note_what_blocks(one, {"s3": ShardUnavailable("s3", "it is away")}, one.shards)
+    assert one.blocked_by is None
+    note_what_blocks(one, {"s1": SlotMoved("s1", "slot 7 is not here")}, one.shards)
+    assert one.blocked_by is not None
+    note_what_blocks(one, {"s1": TryAgain("s1", "lock wait timeout", code=1205)}, one.shards)
+    assert one.blocked_by is None
