@@ -10,7 +10,7 @@ from pathlib import Path
 from coordinator.cluster.election import Member
 from coordinator.cluster.session import ClusterSession
 from coordinator.engine.local_transactions import Visits
-from coordinator.engine.lock_waiter import InLine
+from coordinator.engine.lock_waiter import LockWaiter
 from coordinator.engine.phased_run import PhasedRun
 from coordinator.engine.scheduler import Queue
 from coordinator.engine.tickets import ALONE, Group
@@ -117,7 +117,9 @@ class Process:
         self._gtrids = GtridFactory(settings.cluster.id, settings.coordinator.id, instance)
         self._homes = Homes()
         self.executors = Executors(engine.executors, self.queue, self._run_group)
-        self.in_line = InLine(self.queue, self.shards, self.metrics, self._gtrids, self._run_group)
+        self.lock_waiter = LockWaiter(
+            self.queue, self.shards, self.metrics, self._gtrids, self._run_group
+        )
         # What an earlier life left behind holds up the start, not what comes back later.
         self._was_ready = False
         self.accounts = Accounts(self.shards)
@@ -211,7 +213,7 @@ class Process:
         self.in_doubt_scanner.start()
         self.purge.start()
         self.executors.start()
-        self.in_line.start()
+        self.lock_waiter.start()
         self._gauges.start()
         reasons = "; ".join(self.reasons_not_ready())
         log.info(

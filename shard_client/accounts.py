@@ -20,8 +20,8 @@ _READ = (
 )
 # Locks a row until the transaction ends; one that is locked by somebody else is passed over.
 _READ_LOCKED = f"{_READ} ORDER BY id {{share}} SKIP LOCKED"
-# The same with waiting in line.
-_READ_IN_LINE = f"{_READ} ORDER BY id {{share}}"
+# The same with waiting.
+_READ_WAITING = f"{_READ} ORDER BY id {{share}}"
 _LOCK_ONE = f"{_READ} FOR UPDATE"
 _ENTRIES = (
     "SELECT account_id, number, transfer_id, amount, balance, counterparty, stamp, chain"
@@ -295,17 +295,17 @@ def raise_floors(
 
 
 def hold(
-    connection: ShardConnection, accounts: Sequence[str], deadline: float, *, in_line: bool
+    connection: ShardConnection, accounts: Sequence[str], deadline: float, *, waits: bool
 ) -> Reply[Held]:
     """Open a transaction and lock these accounts against change, to read them (rule R10).
 
-    Without `in_line` nothing is waited for, and an account that is locked is left out. With it,
+    Without `waits` nothing is waited for, and an account that is locked is left out. With it,
     each is waited for, for up to a second (TryAgain).
     """
     packet = [
         "START TRANSACTION",
         sql.listing(connection, sql.READ_SLOTS, ()),
-        sql.listing(connection, _READ_IN_LINE if in_line else _READ_LOCKED, sorted(accounts)),
+        sql.listing(connection, _READ_WAITING if waits else _READ_LOCKED, sorted(accounts)),
         # Behind the locks: what has left an account that is locked now is seen here.
         sql.listing(connection, sql.PHASES_FROM, sorted(accounts)),
     ]
@@ -315,7 +315,7 @@ def hold(
         found = {row[0]: _state(row).account for row in results[2].rows}
         return Held(found, [PhaseRow.from_row(row) for row in results[3].rows])
 
-    return connection.call(packet, deadline, parse, in_line=in_line)
+    return connection.call(packet, deadline, parse, waits=waits)
 
 
 def release(connection: ShardConnection, deadline: float) -> Reply[None]:

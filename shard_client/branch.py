@@ -37,7 +37,7 @@ class MySqlSession(Lent, Session):
     def wait_for(self, accounts: Iterable[str], deadline: float) -> Reply[None]:
         statement = sql.listing(self.connection, sql.WAIT_FOR_ACCOUNTS, sorted(accounts))
         packet = [*self._opening(), statement]
-        return self.connection.call(packet, deadline, _nothing, in_line=True)
+        return self.connection.call(packet, deadline, _nothing, waits=True)
 
     def existing(self, accounts: Iterable[str], deadline: float) -> Reply[set[str]]:
         statement = sql.listing(self.connection, sql.EXISTING_ACCOUNTS, accounts)

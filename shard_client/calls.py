@@ -95,7 +95,7 @@ class MySqlCalls(ShardCalls):
 
     def wait_until_free(self, account: str, deadline: float) -> None:
         with self._connection(deadline) as connection:
-            accounts.hold(connection, [account], deadline, in_line=True).get()
+            accounts.hold(connection, [account], deadline, waits=True).get()
             accounts.release(connection, deadline).get()
 
     # --- what is in doubt -------------------------------------------------------------------
@@ -169,8 +169,8 @@ class MySqlHold(Lent, ReadHold):
     ) -> None:
         self.connection, self._give = connection, give
 
-    def lock(self, names: Sequence[str], deadline: float, *, in_line: bool) -> Reply[Held]:
-        return accounts.hold(self.connection, names, deadline, in_line=in_line)
+    def lock(self, names: Sequence[str], deadline: float, *, waits: bool) -> Reply[Held]:
+        return accounts.hold(self.connection, names, deadline, waits=waits)
 
     def read_accounts(self, names: Sequence[str], deadline: float) -> dict[str, AccountState]:
         return accounts.read(self.connection, names, deadline)

@@ -214,12 +214,12 @@ class ShardConnection:
         deadline: float,
         parse: Callable[[list[Result]], T],
         *,
-        in_line: bool = False,
+        waits: bool = False,
         may_wait: bool = False,
         is_proven: bool = False,
     ) -> Reply[T]:
         """Send one packet of statements; the answer is read from the Reply. The deadline is for all
-        of it, from here to the last byte of the answer. `in_line`: the server is to wait for locks;
+        of it, from here to the last byte of the answer. `waits`: the server is to wait for locks;
         `may_wait`: it waits for them where it has to.
 
         If it reads, the session's own limit on rows is asked for with it, and `parse` sees rows
@@ -241,7 +241,7 @@ class ShardConnection:
             raise NoTime(self.shard, "there was no time left to ask it")
         self._wire.deadline = deadline
         patience_s = LOCK_WAIT_S if may_wait else 0.0
-        self.waits_since = None if in_line else self._sent_at + patience_s
+        self.waits_since = None if waits else self._sent_at + patience_s
         try:
             self._wire.send(packet)
         except Exception as error:

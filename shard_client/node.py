@@ -192,10 +192,10 @@ class ReadHold(ABC):
     """Accounts of one shard that are locked against change while others are read (rule R10)."""
 
     @abstractmethod
-    def lock(self, names: Sequence[str], deadline: float, *, in_line: bool) -> Reply[Held]:
+    def lock(self, names: Sequence[str], deadline: float, *, waits: bool) -> Reply[Held]:
         """Lock these accounts, and read them and the unfinished transfers from them.
 
-        Without `in_line` nothing is waited for, and an account that is locked is left out. With it
+        Without `waits` nothing is waited for, and an account that is locked is left out. With it
         each is waited for, for up to LOCK_WAIT_S (TryAgain). Raises SlotMoved.
         """
 

@@ -59,7 +59,7 @@ def arbitrate(
     # In order, so that two who ask for the same groups do not wait for each other.
     wanted = sorted(gtrids)
     rows = ",".join(sql.fill(home, sql.ABORTED_ROW, gtrid, now) for gtrid in wanted)
-    home.call([sql.ARBITRATE.format(rows=rows)], deadline, len, in_line=True).get()
+    home.call([sql.ARBITRATE.format(rows=rows)], deadline, len, waits=True).get()
     found = _read(home, wanted, deadline)
     if len(found) < len(wanted):
         raise TryAgain(home.shard, "a decision is gone again")

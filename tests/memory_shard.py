@@ -340,12 +340,12 @@ class MemoryHold(ReadHold):
         self._of = shard
         self._session = _MemorySession(shard, "")
 
-    def lock(self, names: Sequence[str], deadline: float, *, in_line: bool) -> Done[Held]:
+    def lock(self, names: Sequence[str], deadline: float, *, waits: bool) -> Done[Held]:
         def lock(work: _Work) -> Held:
             self._of.check_slots(names)
             free = []
             for name in sorted(names):
-                if in_line:
+                if waits:
                     work.wait_to_lock((_ACCOUNTS, name), is_shared=True)
                 if work.lock((_ACCOUNTS, name), is_shared=True):
                     free.append(name)
@@ -354,7 +354,7 @@ class MemoryHold(ReadHold):
             leaving = [r for _, r in self._of.table(_PHASES) if r.transfer.source in names]
             return Held(accounts, leaving)
 
-        return self._session._call(lock, waits=in_line)
+        return self._session._call(lock, waits=waits)
 
     def read_accounts(self, names: Sequence[str], deadline: float) -> dict[str, AccountState]:
         return self._of.read_accounts(names, deadline)

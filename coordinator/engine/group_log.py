@@ -55,7 +55,7 @@ def log_bug(gtrid: Gtrid, tickets: Sequence[Ticket], phase: str) -> None:
 
 
 def log_kept_waiting(gtrid: Gtrid, ticket: Ticket) -> None:
-    """A transfer was passed over too often, and has then waited in line for a lock in vain."""
+    """A transfer was passed over too often, and its wait for a lock has then timed out."""
     extra = {
         "event": "transfer.kept_waiting",
         "transfer_id": ticket.transfer.id,

@@ -58,15 +58,15 @@ class Visits:
         self,
         parties: LocalTransactions,
         work: Mapping[str, Sequence[InFlight]],
-        in_line: InFlight | None = None,
+        awaited: InFlight | None = None,
     ) -> dict[str, Found]:
         """Begin a visit on each of these shards; those that are lost are missing. The account of
-        the flight that is `in_line` is waited for, up to a second, before anything else is locked.
+        the flight that is `awaited` is waited for, up to a second, before anything else is locked.
         """
         began = time.monotonic()
         parties.open(work, self.deadline())
-        if in_line and in_line.account:
-            account, shard = in_line.account, self._shards.shard_of(in_line.where)
+        if awaited and awaited.account:
+            account, shard = awaited.account, self._shards.shard_of(awaited.where)
             deadline = self.deadline() + LOCK_WAIT_S
             parties.ask([shard], lambda v: v.wait_for([account], deadline), "lock")
         needs = {shard: wanted(flights) for shard, flights in work.items()}
@@ -121,10 +121,10 @@ class Visits:
         gtrid: Gtrid,
         flights: Iterable[InFlight],
         trace: GroupTrace,
-        in_line: InFlight | None = None,
+        awaited: InFlight | None = None,
     ) -> dict[str, ShardError]:
         """Take flights a step further, each on the shard that it needs. One for which that failed
-        has an `error`, and one more attempt; only for the account of the one that is `in_line` is
+        has an `error`, and one more attempt; only for the account of the one that is `awaited` is
         it waited. Says which shards were lost.
         """
         began = time.monotonic()
@@ -133,7 +133,7 @@ class Visits:
             work[self._shards.shard_of(flight.where)].append(flight)
         parties = LocalTransactions(self._shards, gtrid, self._metrics, trace)
         with parties.used():
-            visits = self._plan(parties, work, in_line)
+            visits = self._plan(parties, work, awaited)
             done = self.leave(parties, visits)
         self._metrics.phase("visiting", time.monotonic() - began)
         trace.phase("visiting", began)
@@ -144,7 +144,7 @@ class Visits:
             for flight in work[shard]:
                 if shard in visits:
                     flight.look_up()
-                is_awaited = in_line is not None and flight.account == in_line.account
+                is_awaited = awaited is not None and flight.account == awaited.account
                 is_locked = is_awaited and is_collision(error)
                 why = locked_by_others(flight) if is_locked else str(error)
                 flight.failed(why, time.monotonic())
@@ -154,10 +154,10 @@ class Visits:
         self,
         parties: LocalTransactions,
         work: Mapping[str, list[InFlight]],
-        in_line: InFlight | None,
+        awaited: InFlight | None,
     ) -> dict[str, Visited]:
         entering = {shard: flights for shard, flights in work.items() if has_to_enter(flights)}
-        found = self.enter(parties, entering, in_line)
+        found = self.enter(parties, entering, awaited)
         straight = [shard for shard in work if shard not in entering]
         parties.open(straight, self.deadline())
         straight = [shard for shard in straight if shard in parties.branches]

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from coordinator.engine import group_log
 from coordinator.engine.participants import GroupBranches
-from coordinator.engine.scheduler import Queue, Turn
+from coordinator.engine.scheduler import LockWait, Queue
 from coordinator.engine.tickets import ALONE, Group
 from coordinator.engine.two_phase_run import BUG, GtridFactory, Held
 from coordinator.shards.registry import Shards
@@ -30,7 +30,7 @@ _RELEASE_S = 1.0
 _AFTER_BUG_S = 0.1
 
 
-class InLine:
+class LockWaiter:
     """The thread that waits, until the queue is closed. `run` takes a group to its end; it is given
     the lock too if the group can use it.
     """
@@ -48,7 +48,7 @@ class InLine:
         self._metrics = metrics
         self._gtrids = gtrids
         self._run = run
-        self._thread = threading.Thread(target=self._work, name="in-line", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="lock-waiter", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -56,57 +56,57 @@ class InLine:
     def _work(self) -> None:
         while True:
             try:
-                turn = self._queue.take_in_line()
-                if turn is None:
+                lock_wait = self._queue.take_lock_wait()
+                if lock_wait is None:
                     return
-                self._wait(turn)
+                self._wait(lock_wait)
             except Exception:
                 # A thread that ends would keep its accounts waiting for ever.
                 log.exception("waiting met a bug and goes on", extra={"event": "executor.bug"})
                 time.sleep(_AFTER_BUG_S)
 
-    def _wait(self, turn: Turn) -> None:
-        gtrid = self._gtrids.gtrid(turn.shard)
+    def _wait(self, lock_wait: LockWait) -> None:
+        gtrid = self._gtrids.gtrid(lock_wait.shard)
         parties = GroupBranches(self._shards, gtrid, self._metrics, GroupTrace())
         with parties.used():
             try:
-                is_had = self._is_had(turn, parties, gtrid)
+                is_had = self._is_had(lock_wait, parties, gtrid)
             except BaseException:
-                self._queue.lost(turn)
+                self._queue.lost(lock_wait)
                 raise
-            group = self._queue.had(turn) if is_had else None
+            group = self._queue.had(lock_wait) if is_had else None
             try:
-                self._let_run(turn, group, parties, gtrid)
+                self._let_run(lock_wait, group, parties, gtrid)
             except BaseException:
                 if group:
                     self._queue.broke(group, BUG)
                 raise
 
     def _let_run(
-        self, turn: Turn, group: Group | None, parties: GroupBranches, gtrid: Gtrid
+        self, lock_wait: LockWait, group: Group | None, parties: GroupBranches, gtrid: Gtrid
     ) -> None:
         """Run those who want the account, with its lock if they can use it."""
-        if group and group.way == ALONE and turn.shard in group.at:
+        if group and group.way == ALONE and lock_wait.shard in group.at:
             self._run(group, Held(gtrid, parties))
             return
         parties.release(list(parties.branches), _RELEASE_S)
         if group:
             self._run(group, None)
 
-    def _is_had(self, turn: Turn, parties: GroupBranches, gtrid: Gtrid) -> bool:
+    def _is_had(self, lock_wait: LockWait, parties: GroupBranches, gtrid: Gtrid) -> bool:
         """Wait for the lock; if it is not had, the queue knows why."""
         deadline = time.monotonic() + _WAIT_S
-        parties.open([turn.shard], deadline)
+        parties.open([lock_wait.shard], deadline)
         answers = parties.ask(
-            list(parties.branches), lambda b: b.wait_for([turn.account], deadline), "lock"
+            list(parties.branches), lambda b: b.wait_for([lock_wait.account], deadline), "lock"
         )
         if answers:
             parties.waited()
             return True
-        if not is_busy(parties.lost[turn.shard]):
-            self._queue.lost(turn)
+        if not is_busy(parties.lost[lock_wait.shard]):
+            self._queue.lost(lock_wait)
             return False
-        self._queue.in_vain(turn)
-        if turn.ticket:
-            group_log.log_kept_waiting(gtrid, turn.ticket)
+        self._queue.timed_out(lock_wait)
+        if lock_wait.ticket:
+            group_log.log_kept_waiting(gtrid, lock_wait.ticket)
         return False

@@ -7,76 +7,76 @@ Those who want an account that is kept here need not be looked at.
 
 from collections.abc import Iterator
 
-# The pause before an account is tried again, in seconds; it doubles each time. After a wait in vain
-# whoever holds the lock holds it for long.
+# The pause before an account is tried again, in seconds; it doubles each time. Whoever holds a lock
+# when a wait for it times out holds it for long.
 _PAUSE_MIN_S = 0.1
 _PAUSE_MAX_S = 1.0
 # So long is remembered that an account was locked, when nobody wants it any more.
 _REMEMBER_S = 5.0
 
 
-class _Place:
-    """An account's place in line."""
+class _LockWait:
+    """An account that is waited for."""
 
-    __slots__ = ("is_kept", "next_at", "pauses", "waits")
+    __slots__ = ("is_kept", "next_at", "pauses", "timeouts")
 
     def __init__(self) -> None:
-        # Nobody but who waits for it in line may try it.
+        # Nobody but who waits for it may try it.
         self.is_kept = True
-        # How often it was waited for in vain, and how often it was left alone.
-        self.waits = 0
+        # How often it was waited for until the time was out, and how often it was left alone.
+        self.timeouts = 0
         self.pauses = 0
         self.next_at = 0.0
 
 
-class Line:
+class LockWaits:
     """See the module. Times are those of the monotonic clock."""
 
     def __init__(self) -> None:
-        self._places: dict[str, _Place] = {}
+        self._waits: dict[str, _LockWait] = {}
         # The one that is waited for now.
         self.awaited: str | None = None
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._waits)
 
     def keeps(self, account: str) -> bool:
-        """Whether only who waits in line may try it."""
-        place = self._places.get(account)
-        return place is not None and place.is_kept
+        """Whether only who waits for it may try it."""
+        wait = self._waits.get(account)
+        return wait is not None and wait.is_kept
 
     def stuck(self) -> Iterator[str]:
-        """Those that were waited for in vain."""
-        return (account for account, place in self._places.items() if place.waits)
+        """Those whose waits have timed out."""
+        return (account for account, wait in self._waits.items() if wait.timeouts)
 
     def kept(self) -> set[str]:
-        """Those that only who waits in line may try."""
-        return {account for account, place in self._places.items() if place.is_kept}
+        """Those that only who waits for them may try."""
+        return {account for account, wait in self._waits.items() if wait.is_kept}
 
     def tried(self) -> set[str]:
         """Those that are tried as any account is."""
-        return self._places.keys() - self.kept()
+        return self._waits.keys() - self.kept()
 
     def keep(self, account: str, now: float) -> None:
         """It was found locked too often, or once more."""
-        place = self._places.get(account)
-        if place is None:
-            self._places[account] = place = _Place()
-            place.next_at = now
-        elif not place.is_kept:
-            place.is_kept = True
-            self._pause(place, now)
+        wait = self._waits.get(account)
+        if wait is None:
+            self._waits[account] = wait = _LockWait()
+            wait.next_at = now
+        elif not wait.is_kept:
+            wait.is_kept = True
+            self._pause(wait, now)
 
-    def in_vain(self, account: str, now: float) -> None:
+    def timed_out(self, account: str, now: float) -> None:
         """It was waited for, and is locked still."""
-        place = self._places[account]
-        place.waits += 1
-        self._pause(place, now)
+        wait = self._waits[account]
+        wait.timeouts += 1
+        self._pause(wait, now)
         self.awaited = None
 
     def drop(self, account: str) -> None:
         """It could be locked, or nobody can tell any more."""
-        self._places.pop(account, None)
+        self._waits.pop(account, None)
         if self.awaited == account:
             self.awaited = None
 
@@ -88,11 +88,11 @@ class Line:
             return None
         due = (
             account
-            for account, place in self._places.items()
-            if place.is_kept and place.next_at <= now and (wanted.get(account) or not place.waits)
+            for account, wait in self._waits.items()
+            if wait.is_kept and wait.next_at <= now and (wanted.get(account) or not wait.timeouts)
         )
-        places = self._places
-        return min(due, key=lambda name: (places[name].waits, places[name].next_at), default=None)
+        waits = self._waits
+        return min(due, key=lambda name: (waits[name].timeouts, waits[name].next_at), default=None)
 
     def tries(self, now: float, wanted: dict[str, int]) -> list[str]:
         """Those that are tried as any account is, while another one is waited for."""
@@ -100,22 +100,22 @@ class Line:
             return []
         found = [
             account
-            for account, place in self._places.items()
-            if place.is_kept
+            for account, wait in self._waits.items()
+            if wait.is_kept
             and account != self.awaited
-            and place.next_at <= now
+            and wait.next_at <= now
             and wanted.get(account)
         ]
         for account in found:
-            self._places[account].is_kept = False
+            self._waits[account].is_kept = False
         return found
 
     def forgotten(self, now: float, wanted: dict[str, int]) -> list[str]:
         """Those that nobody has wanted for a while."""
         return [
             account
-            for account, place in self._places.items()
-            if place.next_at + _REMEMBER_S <= now
+            for account, wait in self._waits.items()
+            if wait.next_at + _REMEMBER_S <= now
             and account != self.awaited
             and not wanted.get(account)
         ]
@@ -127,13 +127,13 @@ class Line:
         if self.awaited is None:
             return None
         due = (
-            place.next_at
-            for name, place in self._places.items()
-            if place.is_kept and name != self.awaited and wanted.get(name)
+            wait.next_at
+            for name, wait in self._waits.items()
+            if wait.is_kept and name != self.awaited and wanted.get(name)
         )
         return min(due, default=None)
 
-    def _pause(self, place: _Place, now: float) -> None:
-        pause = min(_PAUSE_MIN_S * 2.0 ** min(place.pauses, 10), _PAUSE_MAX_S)
-        place.pauses += 1
-        place.next_at = now + pause
+    def _pause(self, wait: _LockWait, now: float) -> None:
+        pause = min(_PAUSE_MIN_S * 2.0 ** min(wait.pauses, 10), _PAUSE_MAX_S)
+        wait.pauses += 1
+        wait.next_at = now + pause

@@ -20,7 +20,7 @@ from coordinator.engine.grouping import (
     of_one_way,
     together,
 )
-from coordinator.engine.lock_waits import Line
+from coordinator.engine.lock_waits import LockWaits
 from coordinator.engine.tickets import (
     ALONE,
     Answer,
@@ -36,12 +36,12 @@ from coordinator.engine.tickets import (
 from coordinator.engine.waiting import NUMBER, Blocked, Waiting
 
 # A group costs a shard much the same whether it has one transfer or fifty there. So one that has
-# fewer than so many at a shard, on average, waits for company while a young one is at its shards;
-# what waits goes together when that one ends.
-_SMALL = 100
-_YOUNG_S = 0.03
+# fewer than so many at a shard, on average, lingers while one that has recently begun is at its
+# shards; what waits goes together when that one ends.
+_FILLED = 100
+_RECENT_S = 0.03
 # A group by TC/C or Saga visits its shards more often, and is longer on its way.
-_YOUNG_PHASED_S = 0.12
+_RECENT_PHASED_S = 0.12
 # Two groups of different processes that want one account cost the later one another round. When
 # others had locked more than the first part of the accounts of a large group, fewer large ones run
 # at once, down to one, since each costs its shards the same; then they are smaller, down to the
@@ -59,16 +59,16 @@ _BESIDE_SINGLES_MAX = 100
 _BATCHES_MAX = 125
 # And it has no other one beside it, unless that is older than this: such a one waits for a shard.
 # After it batches rest for as long as it took, but no longer than this.
-_LARGE_YOUNG_S = 0.25
+_LARGE_RECENT_S = 0.25
 _SINGLES_COME_S = 0.25
 # How often is looked whether an account is to be waited for, and when there is none.
-_LINE_PAUSE_S = 0.1
-_LINE_IDLE_S = 1.0
+_LOOK_EVERY_S = 0.1
+_LOOK_IDLE_S = 1.0
 # So long is a lock in hand, while a group of this process ends that has the other account.
 _HEIR_PATIENCE_S = 0.25
 
 
-class Turn(NamedTuple):
+class LockWait(NamedTuple):
     """An account that was found locked too often, to be waited for; and one that wants it."""
 
     account: str
@@ -117,7 +117,7 @@ class Queue:
     ) -> None:
         self._callers = Callers(waiting_max)
         self._group_max = group_max
-        self._small = min(_SMALL, group_max)
+        self._filled = min(_FILLED, group_max)
         # How many a group may have at each shard now, and how many large ones may be there.
         self._at_each = group_max
         self._abreast = _ABREAST_MAX
@@ -132,12 +132,12 @@ class Queue:
         self._slow: set[str] = set()
         lock = threading.RLock()
         self._changed = threading.Condition(lock)
-        self._line_changed = threading.Condition(lock)
+        self._lock_waits_changed = threading.Condition(lock)
         self._waiting = Waiting()
-        # By the groups that run, and by the line: what it keeps is nobody's to try.
+        # By the groups that run, and by the lock waits: what they keep is nobody's to try.
         self._claimed: set[str] = set()
         self._blocked = Blocked()
-        self._line = Line()
+        self._lock_waits = LockWaits()
         # What goes, as soon as it is free, to whoever has waited for another account.
         self._heir: str | None = None
         self._last_single = 0.0
@@ -145,8 +145,8 @@ class Queue:
         self._rest_until = 0.0
         # The groups that run, and when they were taken.
         self._running: dict[int, tuple[float, Group]] = {}
-        # Until then a small group waits for company, and nobody need be woken before it has enough.
-        self._in_company_at = 0.0
+        # Until then an under-filled group lingers, and nobody need be woken before it has enough.
+        self._lingers_until = 0.0
         self._lacking = 0
         # Several of one id come from batches; they wait for each other.
         self._by_id: dict[str, list[Ticket]] = {}
@@ -180,15 +180,17 @@ class Queue:
             now = time.monotonic()
             if not is_batch:
                 self._last_single = now
-            self._waiting.enter(self._without_crowd(tickets) if self._line else tickets)
+            self._waiting.enter(self._without_crowd(tickets) if self._lock_waits else tickets)
             self._lacking -= count
-            if self._lacking <= 0 or now > self._in_company_at:
+            if self._lacking <= 0 or now > self._lingers_until:
                 self._changed.notify()
 
     def _check_room(self, caller: str, count: int) -> None:
         """Raise Overloaded if so many more of a caller may not wait."""
         counts = self._blocked.counts
-        kept = sum(counts[account] for account in self._line.stuck()) if self._line else 0
+        kept = (
+            sum(counts[account] for account in self._lock_waits.stuck()) if self._lock_waits else 0
+        )
         why = self._callers.no_room(caller, count, self.waiting - kept, kept)
         if why:
             raise Overloaded(why)
@@ -198,7 +200,7 @@ class Queue:
         are answered.
         """
         counts = self._blocked.counts
-        room = {account: self._stuck_max - counts[account] for account in self._line.stuck()}
+        room = {account: self._stuck_max - counts[account] for account in self._lock_waits.stuck()}
         kept = []
         for ticket in tickets:
             wanted = {ticket.transfer.source, ticket.transfer.destination} & room.keys()
@@ -227,7 +229,7 @@ class Queue:
     def stuck(self) -> tuple[int, int]:
         """How many accounts others keep locked, and how many tickets wait for them."""
         with self._changed:
-            counts = [self._blocked.counts[account] for account in self._line.stuck()]
+            counts = [self._blocked.counts[account] for account in self._lock_waits.stuck()]
         return len(counts), sum(counts)
 
     @property
@@ -295,7 +297,7 @@ class Queue:
         self._unsettled -= 1
         if self._is_closed and not self._unsettled:
             self._changed.notify_all()
-            self._line_changed.notify_all()
+            self._lock_waits_changed.notify_all()
         likes = self._by_id[ticket.transfer.id]
         likes.remove(ticket)
         if not likes:
@@ -312,22 +314,22 @@ class Queue:
         with self._changed:
             while True:
                 group = self._pick()
-                wait_s = self._wait_for_company(group) if group else self._pause()
+                wait_s = self._linger_s(group) if group else self._pause()
                 if group and not wait_s:
                     self._begin(group)
                     return group
                 if self._is_closed and not self._unsettled:
                     return None
-                self._in_company_at = time.monotonic() + wait_s if group else 0.0
+                self._lingers_until = time.monotonic() + wait_s if group else 0.0
                 self._lacking = self._missing(group) if group else 0
                 self._changed.wait(wait_s)
 
-    def _wait_for_company(self, group: Group) -> float:
+    def _linger_s(self, group: Group) -> float:
         """How long a group would better wait for others to join it, in seconds."""
-        if not self._is_small(group):
+        if not self._is_under_filled(group):
             return self._wait_for_room(group)
         ends = [
-            began + (_YOUNG_S if other.way == ALONE else _YOUNG_PHASED_S)
+            began + (_RECENT_S if other.way == ALONE else _RECENT_PHASED_S)
             for began, other in self._running.values()
             if not group.at.keys().isdisjoint(other.at)
         ]
@@ -340,11 +342,11 @@ class Queue:
             began
             for began, other in self._running.values()
             if now - began < _OLD_S and not group.at.keys().isdisjoint(other.at)
-            if max(other.at.values()) >= self._small
+            if max(other.at.values()) >= self._filled
         )
         return beside[-self._abreast] + _OLD_S - now if len(beside) >= self._abreast else 0.0
 
-    def _is_small(self, group: Group) -> bool:
+    def _is_under_filled(self, group: Group) -> bool:
         """Whether it has room for more, and too few for what it costs its shards."""
         is_full = max(group.at.values()) >= self._at_each
         limit = min(ticket.limit for ticket in group.tickets)
@@ -353,13 +355,13 @@ class Queue:
 
     def _missing(self, group: Group) -> int:
         """How many more it takes at least until it has enough for what it costs its shards."""
-        return (self._small * len(group.at) - group.at.total() + 1) // 2
+        return (self._filled * len(group.at) - group.at.total() + 1) // 2
 
     def _begin(self, group: Group) -> None:
         self._waiting.remove(group.tickets)
         self._claimed |= group.accounts
         self._running[id(group)] = (time.monotonic(), group)
-        self._in_company_at = 0.0
+        self._lingers_until = 0.0
         self._callers.took(group.tickets[-1].number)
         if self._waiting:
             self._changed.notify()
@@ -378,7 +380,7 @@ class Queue:
         """Of the accounts that a group has asked for, others had locked so many."""
         size = max(group.at.values())
         with self._changed:
-            if size < self._small or asked * _CALM <= taken <= asked * _CROWDED:
+            if size < self._filled or asked * _CALM <= taken <= asked * _CROWDED:
                 return
             if taken < asked * _CALM:
                 if self._group_max > self._at_each <= size:
@@ -405,18 +407,18 @@ class Queue:
             began, _ = self._running.pop(id(group))
             self._rest(group, began)
             free = group.accounts
-            if missed or stuck or self._line:
+            if missed or stuck or self._lock_waits:
                 self._learn(free, again, missed, stuck)
-                free = free - self._line.kept()
+                free = free - self._lock_waits.kept()
             self._claimed -= free
             self._waiting.put_back([*again, *self._blocked.release(free)])
             if self._heir and self._heir not in self._claimed:
                 self._claimed.add(self._heir)
                 self._heir = None
-                self._line_changed.notify()
+                self._lock_waits_changed.notify()
             self._wake()
 
-    # --- in line ----------------------------------------------------------------------------
+    # --- lock waits ----------------------------------------------------------------------------
 
     def _learn(
         self,
@@ -425,61 +427,62 @@ class Queue:
         missed: Collection[str],
         stuck: Collection[str],
     ) -> None:
-        """Accounts that were missed once more, or by one that has missed too often, are kept in
-        line; the others that were to be tried are as any other account.
+        """Accounts that were missed once more, or by one that has missed too often, are to be
+        waited for; the others that were to be tried are as any other account.
         """
         late = set(stuck)
         for ticket in again if missed else ():
             if ticket.skips > self._skips_max:
                 late.update(account for account in ends(ticket) if account in missed)
-        for account in had & self._line.tried():
+        for account in had & self._lock_waits.tried():
             if account in missed:
                 late.add(account)
             else:
-                self._line.drop(account)
+                self._lock_waits.drop(account)
         now = time.monotonic()
         for account in late:
-            self._line.keep(account, now)
+            self._lock_waits.keep(account, now)
             self._claimed.add(account)
-            self._line_changed.notify()
+            self._lock_waits_changed.notify()
 
-    def take_in_line(self) -> Turn | None:
+    def take_lock_wait(self) -> LockWait | None:
         """Wait for an account that is to be waited for; None when the queue is closed and empty.
 
-        It is kept until it is given to `had`, `in_vain` or `lost`.
+        It is kept until it is given to `had`, `timed_out` or `lost`.
         """
         with self._changed:
             while not (self._is_closed and not self._unsettled):
-                if turn := self._next_in_line():
-                    return turn
-                self._line_changed.wait(_LINE_PAUSE_S if self._line else _LINE_IDLE_S)
+                if lock_wait := self._next_lock_wait():
+                    return lock_wait
+                self._lock_waits_changed.wait(_LOOK_EVERY_S if self._lock_waits else _LOOK_IDLE_S)
             return None
 
-    def _next_in_line(self) -> Turn | None:
-        while account := self._line.next(time.monotonic(), self._blocked.counts):
+    def _next_lock_wait(self) -> LockWait | None:
+        while account := self._lock_waits.next(time.monotonic(), self._blocked.counts):
             shard = self._shard_of(account)
             if self._trouble_with(shard) is None:
-                self._line.awaited = account
+                self._lock_waits.awaited = account
                 waiting = itertools.chain(self._blocked.all(), self._waiting)
                 first = next((ticket for ticket in waiting if account in ends(ticket)), None)
-                return Turn(account, shard, first)
+                return LockWait(account, shard, first)
             # There is no telling now; those who want it are told of the shard.
-            self._leave_line(account)
+            self._end_lock_wait(account)
         return None
 
-    def _leave_line(self, account: str) -> None:
-        self._line.drop(account)
+    def _end_lock_wait(self, account: str) -> None:
+        self._lock_waits.drop(account)
         self._claimed.discard(account)
         self._waiting.put_back(self._blocked.release({account}))
         self._wake()
 
-    def had(self, turn: Turn) -> Group | None:
+    def had(self, lock_wait: LockWait) -> Group | None:
         """The account is locked by who has waited for it: gives those who want it and can run
         together now, if there are any. Their accounts are claimed as by `take`.
         """
         with self._changed:
-            self._leave_line(turn.account)
-            candidates = self._candidates(self._waiting, turn.account) or self._heirs(turn.account)
+            self._end_lock_wait(lock_wait.account)
+            account = lock_wait.account
+            candidates = self._candidates(self._waiting, account) or self._heirs(account)
             if not candidates:
                 return None
             likes = of_one_way(candidates, candidates[0].way)
@@ -496,11 +499,11 @@ class Queue:
             return []
         source, destination = ends(first)
         other = destination if source == account else source
-        if self._line.keeps(other):
+        if self._lock_waits.keeps(other):
             return []
         self._claimed.add(account)
         self._heir = other
-        has_come = self._line_changed.wait_for(lambda: self._heir is None, _HEIR_PATIENCE_S)
+        has_come = self._lock_waits_changed.wait_for(lambda: self._heir is None, _HEIR_PATIENCE_S)
         self._heir = None
         free = {account, other} if has_come else {account}
         self._claimed -= free
@@ -508,26 +511,26 @@ class Queue:
         self._waiting.put_back(self._blocked.release(free))
         return self._candidates(self._waiting, account) if has_come else []
 
-    def in_vain(self, turn: Turn) -> None:
+    def timed_out(self, lock_wait: LockWait) -> None:
         """Others have the account locked still."""
         with self._changed:
-            self._line.in_vain(turn.account, time.monotonic())
-            self._blocked.waited_in_vain(turn.account)
+            self._lock_waits.timed_out(lock_wait.account, time.monotonic())
+            self._blocked.lock_timed_out(lock_wait.account)
             self._changed.notify()
 
-    def lost(self, turn: Turn) -> None:
+    def lost(self, lock_wait: LockWait) -> None:
         """Whether the account is locked is not known: it is tried as any other one."""
         with self._changed:
-            self._leave_line(turn.account)
+            self._end_lock_wait(lock_wait.account)
 
-    def _see_to_line(self, now: float) -> None:
+    def _check_lock_waits(self, now: float) -> None:
         """Let go of accounts that are to be tried, or forgotten."""
         counts = self._blocked.counts
-        free = set(self._line.tries(now, counts))
-        for account in self._line.forgotten(now, counts):
-            if self._line.keeps(account):
+        free = set(self._lock_waits.tries(now, counts))
+        for account in self._lock_waits.forgotten(now, counts):
+            if self._lock_waits.keeps(account):
                 free.add(account)
-            self._line.drop(account)
+            self._lock_waits.drop(account)
         self._claimed -= free
         if free:
             self._waiting.put_back(self._blocked.release(free))
@@ -555,7 +558,7 @@ class Queue:
 
     def _wake(self) -> None:
         """One is enough: it wakes the next one if it leaves something that waits."""
-        self._in_company_at = 0.0
+        self._lingers_until = 0.0
         if self._is_closed:
             self._changed.notify_all()
         else:
@@ -566,7 +569,7 @@ class Queue:
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
-            self._line_changed.notify_all()
+            self._lock_waits_changed.notify_all()
             return self._changed.wait_for(
                 lambda: not self._unsettled,
                 max(deadline - time.monotonic(), 0),
@@ -576,8 +579,8 @@ class Queue:
 
     def _pick(self) -> Group | None:
         now = time.monotonic()
-        if self._line:
-            self._see_to_line(now)
+        if self._lock_waits:
+            self._check_lock_waits(now)
         if now - self._last_single < _SINGLES_COME_S:
             candidates = self._beside_singles(now)
         else:
@@ -607,15 +610,15 @@ class Queue:
 
     def _is_taken_by_many(self, now: float) -> bool:
         """Whether a large group of batches runs, or they rest after one."""
-        young = now - _LARGE_YOUNG_S
+        recent = now - _LARGE_RECENT_S
         running = self._running.values()
-        return now < self._rest_until or any(_is_many(g) and began > young for began, g in running)
+        return now < self._rest_until or any(_is_many(g) and began > recent for began, g in running)
 
     def _rest(self, group: Group, began: float) -> None:
         """After a large group of batches single transfers have the processor for as long."""
         if _is_many(group):
             now = time.monotonic()
-            self._rest_until = now + min(now - began, _LARGE_YOUNG_S)
+            self._rest_until = now + min(now - began, _LARGE_RECENT_S)
 
     def _candidates(
         self, tickets: Iterable[Ticket], wanted: str | None = None, most: int | None = None
@@ -701,8 +704,8 @@ class Queue:
             pause = min(later, default=PAUSE_MAX_S)
             if self._rest_until > now:
                 pause = min(pause, self._rest_until - now)
-        if self._line:
-            next_at = self._line.next_at(self._blocked.counts)
+        if self._lock_waits:
+            next_at = self._lock_waits.next_at(self._blocked.counts)
             pause = min(pause, next_at - now) if next_at is not None else pause
         return max(pause, PAUSE_MIN_S)
 

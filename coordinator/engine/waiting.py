@@ -103,7 +103,7 @@ class Blocked:
         every = itertools.chain.from_iterable(self._by_account.values())
         return (ticket for ticket in every if ticket.state is not State.DONE)
 
-    def waited_in_vain(self, account: str) -> None:
+    def lock_timed_out(self, account: str) -> None:
         """Count it for those that this account keeps, and forget those that have their answers."""
         for ticket in self.release({account}):
             if ticket.state is not State.DONE:

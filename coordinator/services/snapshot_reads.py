@@ -2,9 +2,9 @@
 
 One read is on its way at a time in a process; those that wait meanwhile go together in the next
 one. It locks the accounts of all, without waiting, and settles each of which no account was locked
-by somebody else. The others pause and try again; one that was in vain too often goes alone and
-waits in line for the locks. Before it does it waits for each of those that were locked, with no
-lock in its hand: so nobody waits for long for a read that waits for what is stuck.
+by somebody else. The others pause and try again; one whose tries have all failed goes alone and
+waits for the locks. Before it does it waits for each of those that were locked, with no lock in its
+hand: so nobody waits for long for a read that waits for what is stuck.
 """
 
 import random
@@ -36,7 +36,7 @@ T = TypeVar("T")
 _CALL_TIMEOUT_S = 3.0
 _TIMEOUT_S = 5.0
 _PAUSE_S = 0.02
-# Tries without waiting in line for locks.
+# Tries without waiting for locks.
 _TRIES_FREE = 3
 # So long nobody waits again for an account that was waited for in vain.
 _STUCK_S = 0.5
@@ -102,7 +102,7 @@ class _Request:
         self.is_kept_by_others = True
 
     @property
-    def is_in_line(self) -> bool:
+    def waits_for_locks(self) -> bool:
         """Whether it waits for locks, and so for itself."""
         return self.tries >= _TRIES_FREE
 
@@ -115,7 +115,7 @@ class SnapshotReads:
         self._changed = threading.Condition()
         # A read holds locks on several shards: one at a time is enough.
         self._is_reading = False
-        self._was_in_line = False
+        self._has_waited = False
         # Those that wait for their turn, or to be taken along.
         self._waiting: list[_Request] = []
         # One feels whether accounts are free, at a time; until when those that are not are left.
@@ -146,7 +146,7 @@ class SnapshotReads:
         """Whether what was locked is free by now, before a request holds locks while it waits. It
         waits for one at a time, and holds none meanwhile.
         """
-        if not request.is_in_line:
+        if not request.waits_for_locks:
             return True
         if not self._feeling.acquire(blocking=False):
             return False
@@ -208,10 +208,10 @@ class SnapshotReads:
             return True
 
     def _may_run(self, request: _Request) -> bool:
-        """After one that stood in line the others come first: those may be long."""
-        if self._is_reading or not (request.is_in_line and self._was_in_line):
+        """After one that waited for locks the others come first: those may be long."""
+        if self._is_reading or not (request.waits_for_locks and self._has_waited):
             return not self._is_reading
-        return all(other.is_in_line for other in self._waiting)
+        return all(other.waits_for_locks for other in self._waiting)
 
     def _run(self, request: _Request) -> None:
         """Read once, and let the next one have its turn."""
@@ -220,24 +220,24 @@ class SnapshotReads:
             taken += self._others(request)
             left = taken
             while left:
-                left = self._try(left, in_line=request.tries > _TRIES_FREE)
+                left = self._try(left, waits=request.tries > _TRIES_FREE)
         finally:
             with self._changed:
                 for one in taken:
                     one.is_taken = False
                 self._is_reading = False
-                self._was_in_line = request.tries > _TRIES_FREE
+                self._has_waited = request.tries > _TRIES_FREE
                 self._changed.notify_all()
 
     def _others(self, first: _Request) -> list[_Request]:
-        """Who goes along with this one: those that wait and do not stand in line. They are taken
-        then, and so is this one.
+        """Who goes along with this one: those that wait for a read, and not for locks. They are
+        taken then, and so is this one.
         """
         taken: list[_Request] = []
         with self._changed:
             names = set(first.names)
-            for request in self._waiting if not first.is_in_line else ():
-                if not request.is_in_line and len(names | request.names) <= _TOGETHER_MAX:
+            for request in self._waiting if not first.waits_for_locks else ():
+                if not request.waits_for_locks and len(names | request.names) <= _TOGETHER_MAX:
                     taken.append(request)
                     names |= request.names
             for request in [first, *taken]:
@@ -245,7 +245,7 @@ class SnapshotReads:
             self._waiting = [request for request in self._waiting if not request.is_taken]
         return taken
 
-    def _try(self, requests: list[_Request], *, in_line: bool) -> list[_Request]:
+    def _try(self, requests: list[_Request], *, waits: bool) -> list[_Request]:
         """Read for all of these, and settle those that have what they need. When a shard does not
         do its part, those that do not need it are left: to be read again, at once.
         """
@@ -253,7 +253,7 @@ class SnapshotReads:
         for account in sorted(set(chain.from_iterable(request.names for request in requests))):
             places[self._shards.shard_of(account)].append(account)
         try:
-            snapshot = self._see(places, in_line=in_line)
+            snapshot = self._see(places, waits=waits)
         except ShardError as error:
             self._shards.note(error)
             spoilt = places.get(error.shard, [])
@@ -276,7 +276,7 @@ class SnapshotReads:
                 request.delay, request.is_kept_by_others = str(error), is_busy(error)
         return []
 
-    def _see(self, places: Places, *, in_line: bool) -> SnapshotRead:
+    def _see(self, places: Places, *, waits: bool) -> SnapshotRead:
         """Lock all, read all, let all go. Raises ShardError."""
         deadline = time.monotonic() + _CALL_TIMEOUT_S
         names = sorted(places)
@@ -284,7 +284,7 @@ class SnapshotReads:
         try:
             for name in names:
                 holds[name] = self._shards[name].hold(deadline)
-            held = _hold_all(places, holds, deadline, in_line=in_line)
+            held = _hold_all(places, holds, deadline, waits=waits)
             accounts = {name: account for some in held for name, account in some.accounts.items()}
             leaving = [row for some in held for row in some.phases]
             arriving, unknown = self._arriving(accounts, holds, deadline)
@@ -368,15 +368,15 @@ class SnapshotReads:
         return said, away
 
 
-def _hold_all(places: Places, holds: Holds, deadline: float, *, in_line: bool) -> list[Held]:
+def _hold_all(places: Places, holds: Holds, deadline: float, *, waits: bool) -> list[Held]:
     """Lock and read on all shards: at once without waiting, or in line, one by one in the global
     order of shards and accounts, so that nobody waits in a circle.
     """
-    if in_line:
+    if waits:
         return [
-            holds[name].lock(places[name], deadline, in_line=True).get() for name in sorted(places)
+            holds[name].lock(places[name], deadline, waits=True).get() for name in sorted(places)
         ]
-    replies = [holds[name].lock(names, deadline, in_line=False) for name, names in places.items()]
+    replies = [holds[name].lock(names, deadline, waits=False) for name, names in places.items()]
     return [reply.get() for reply in replies]
 
 

@@ -486,7 +486,7 @@ class ShardContract:
         ground.branch("s1").lock([busy], [], soon()).get()
         hold, other = ground.s1.hold(soon()), ground.s1.hold(soon())
         for each in (hold, other):
-            held = each.lock([name, busy, ground.name()], soon(), in_line=False).get()
+            held = each.lock([name, busy, ground.name()], soon(), waits=False).get()
             assert held.accounts == {name: ground.account(name)}
         assert hold.read_accounts([busy], soon()).keys() == {busy}
         assert not ground.is_free(name)
@@ -497,10 +497,10 @@ class ShardContract:
         ground.s1.reads.wait_until_free(name, soon())
         with pytest.raises(TryAgain):
             ground.s1.reads.wait_until_free(busy, soon())
-        in_line = ground.s1.hold(soon())
+        waiter = ground.s1.hold(soon())
         with pytest.raises(TryAgain):
-            in_line.lock([busy], soon(), in_line=True).get()
-        in_line.abandon()
+            waiter.lock([busy], soon(), waits=True).get()
+        waiter.abandon()
 
     # --- TC/C and Saga ----------------------------------------------------------------------
 

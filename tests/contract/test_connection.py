@@ -394,8 +394,8 @@ def test_an_answer_that_is_overdue_makes_a_shard_slow(lone: Lone, proxy: Proxy) 
 def test_a_wait_in_line_and_an_answer_that_nobody_has_read_make_no_shard_slow(lone: Lone) -> None:
     pool = Pool("s1", lone.connect, 2, 30)
     waiting, unread = pool.take(soon()), pool.take(soon())
-    in_line = waiting.call(["SELECT SLEEP(1)"], soon(), len, in_line=True)
+    waiter = waiting.call(["SELECT SLEEP(1)"], soon(), len, waits=True)
     answered = unread.call(["SELECT 1"], soon(), len)
-    assert in_line.get() == 1
+    assert waiter.get() == 1
     assert not pool.is_slow(time.monotonic())
     assert answered.get() == 1

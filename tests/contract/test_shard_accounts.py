@@ -286,10 +286,10 @@ def test_a_final_balance_is_durable_before_it_is_told(bench: Bench) -> None:
 def test_what_is_held_cannot_change(bench: Bench) -> None:
     names = bench.accounts(2)
     connection = bench.connect()
-    found = hold(connection, names, soon(), in_line=False).get()
+    found = hold(connection, names, soon(), waits=False).get()
     assert found.accounts.keys() == set(names)
     # Readers do not disturb each other; writers pass over.
-    assert hold(bench.connect(), names, soon(), in_line=False).get() == found
+    assert hold(bench.connect(), names, soon(), waits=False).get() == found
     branch = bench.branch("s1", bench.gtrid())
     assert branch.lock(names, [], soon()).get().accounts == {}
     release(connection, soon()).get()
@@ -300,14 +300,14 @@ def test_what_is_locked_is_left_out_or_waited_for(bench: Bench) -> None:
     names = bench.accounts(2)
     branch = bench.branch("s1", bench.gtrid())
     branch.lock(names[:1], [], soon()).get()
-    assert hold(bench.connect(), names, soon(), in_line=False).get().accounts.keys() == {names[1]}
+    assert hold(bench.connect(), names, soon(), waits=False).get().accounts.keys() == {names[1]}
     with pytest.raises(TryAgain):
-        hold(bench.connect(), names, soon(), in_line=True).get()
-    waiting = hold(bench.connect(), names, soon(), in_line=True)
+        hold(bench.connect(), names, soon(), waits=True).get()
+    waiting = hold(bench.connect(), names, soon(), waits=True)
     branch.roll_back(soon()).get()
     assert waiting.get().accounts.keys() == set(names)
 
 
 def test_holding_on_another_shard(bench: Bench) -> None:
     with pytest.raises(SlotMoved):
-        hold(bench.connect(), [bench.name("s2")], soon(), in_line=False).get()
+        hold(bench.connect(), [bench.name("s2")], soon(), waits=False).get()

@@ -60,7 +60,7 @@ def test_fewer_and_then_smaller_groups_while_others_are_at_the_same_accounts(
     for taken in (20, 20, 20, 10, 0, 0):
         group = take(waiting)
         beside = picked(waiting)
-        assert waiting._wait_for_company(beside) > 0
+        assert waiting._linger_s(beside) > 0
         sizes.append(len(group.tickets))
         waiting.met_others(group, taken, 100)
         waiting.finished(group, [])
@@ -78,12 +78,12 @@ def test_more_groups_run_at_once_again_when_others_are_gone(
         waiting.met_others(group, 20, 100)
         waiting.finished(group, [])
     first = take(waiting)
-    assert waiting._wait_for_company(picked(waiting)) > 0
+    assert waiting._linger_s(picked(waiting)) > 0
     waiting.met_others(first, 0, 100)
     take(waiting)
-    assert waiting._wait_for_company(picked(waiting)) > 0
+    assert waiting._linger_s(picked(waiting)) > 0
     waiting.finished(first, [])
-    assert waiting._wait_for_company(picked(waiting)) == 0
+    assert waiting._linger_s(picked(waiting)) == 0
 
 
 def test_a_large_group_that_is_long_on_its_way_is_not_waited_for(
@@ -96,7 +96,7 @@ def test_a_large_group_that_is_long_on_its_way_is_not_waited_for(
         group = take(waiting)
         waiting.met_others(group, taken, 200)
     assert waiting._abreast == 1
-    assert waiting._wait_for_company(picked(waiting)) == 0
+    assert waiting._linger_s(picked(waiting)) == 0
 
 
 def test_one_account_that_others_have_does_not_make_groups_smaller() -> None:
@@ -375,7 +375,7 @@ def test_a_small_limit_ends_a_group_before_it() -> None:
     assert sizes == [2, 1, 1]
 
 
-# --- company --------------------------------------------------------------------------------
+# --- lingering ------------------------------------------------------------------------------
 
 
 def running(waiting: Queue) -> Group:
@@ -384,12 +384,12 @@ def running(waiting: Queue) -> Group:
     return take(waiting)
 
 
-def test_a_small_group_waits_for_company_until_the_one_at_its_shards_ends() -> None:
+def test_an_under_filled_group_lingers_until_the_one_at_its_shards_ends() -> None:
     waiting = queue()
     first = running(waiting)
     one, another = ticket("1c", "2c"), ticket("2d", "3d")
     waiting.put([one])
-    assert 0 < waiting._wait_for_company(picked(waiting)) <= 0.03
+    assert 0 < waiting._linger_s(picked(waiting)) <= 0.03
     with ThreadPoolExecutor(1) as pool:
         taken = pool.submit(take, waiting)
         waiting.put([another])
@@ -398,7 +398,7 @@ def test_a_small_group_waits_for_company_until_the_one_at_its_shards_ends() -> N
     assert group.tickets[0] is one
 
 
-def test_company_is_not_waited_for_long() -> None:
+def test_a_group_does_not_linger_for_long() -> None:
     waiting = queue()
     running(waiting)
     one = ticket("1c", "2c")
@@ -408,35 +408,35 @@ def test_company_is_not_waited_for_long() -> None:
     assert time.monotonic() - began < 1
 
 
-def test_groups_at_other_shards_are_no_company() -> None:
+def test_a_group_does_not_linger_for_groups_at_other_shards() -> None:
     waiting = queue()
     running(waiting)
     waiting.put([ticket("3c", "4c")])
-    assert waiting._wait_for_company(picked(waiting)) == 0
+    assert waiting._linger_s(picked(waiting)) == 0
 
 
 def test_a_full_group_waits_for_nobody() -> None:
     waiting = queue(group_max=5)
     running(waiting)
     waiting.put([ticket(f"1c{n}", f"2c{n}") for n in range(5)])
-    assert waiting._wait_for_company(picked(waiting)) == 0
+    assert waiting._linger_s(picked(waiting)) == 0
 
 
 def test_a_shard_that_has_all_it_may_waits_for_nobody() -> None:
     waiting = queue(group_max=5)
     running(waiting)
     waiting.put([ticket(f"1c{n}", f"{n + 2}c{n}") for n in range(5)])
-    assert waiting._wait_for_company(picked(waiting)) == 0
+    assert waiting._linger_s(picked(waiting)) == 0
 
 
-def test_more_shards_want_more_company() -> None:
+def test_with_more_shards_a_group_lingers_for_more() -> None:
     """A group costs each of its shards the same."""
     waiting = queue()
     running(waiting)
     waiting.put([ticket(f"{n % 4 + 1}c{n}", f"{(n + 1) % 4 + 1}d{n}") for n in range(100)])
-    assert waiting._wait_for_company(picked(waiting)) > 0
+    assert waiting._linger_s(picked(waiting)) > 0
     waiting.put([ticket(f"{n % 4 + 1}e{n}", f"{(n + 1) % 4 + 1}f{n}") for n in range(100)])
-    assert waiting._wait_for_company(picked(waiting)) == 0
+    assert waiting._linger_s(picked(waiting)) == 0
 
 
 def test_one_that_is_to_go_alone_waits_for_nobody() -> None:
@@ -445,14 +445,14 @@ def test_one_that_is_to_go_alone_waits_for_nobody() -> None:
     alone = ticket("1c", "2c")
     alone.limit = 1
     waiting.put([alone])
-    assert waiting._wait_for_company(picked(waiting)) == 0
+    assert waiting._linger_s(picked(waiting)) == 0
 
 
 def test_a_large_group_waits_for_nobody() -> None:
     waiting = queue()
     running(waiting)
     waiting.put([ticket(f"1c{n}", f"2c{n}") for n in range(100)])
-    assert waiting._wait_for_company(picked(waiting)) == 0
+    assert waiting._linger_s(picked(waiting)) == 0
 
 
 # --- order within a batch -------------------------------------------------------------------

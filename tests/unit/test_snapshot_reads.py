@@ -57,9 +57,9 @@ class Reads(SnapshotReads):
         self.felt: list[str] = []
         self.stuck: set[str] = set()
 
-    def _see(self, places: Places, *, in_line: bool) -> SnapshotRead:
+    def _see(self, places: Places, *, waits: bool) -> SnapshotRead:
         names = {name for some in places.values() for name in some}
-        self.asked.append((names, in_line))
+        self.asked.append((names, waits))
         self.has_begun.release()
         assert self.may_see.acquire(timeout=10)
         return self.next(names)

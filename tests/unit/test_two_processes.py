@@ -80,7 +80,7 @@ class World:
         waiting = process.queue
         while process.idle:
             group = waiting._pick()
-            pause = waiting._wait_for_company(group) if group else waiting._pause()
+            pause = waiting._linger_s(group) if group else waiting._pause()
             if group is None or pause:
                 return pause
             with waiting._changed:

@@ -59,7 +59,7 @@ def take(waiting: Queue) -> Group:
 
 
 def take_at_once(waiting: Queue) -> Group:
-    """What can be taken now, without waiting for company."""
+    """What can be taken now, without lingering."""
     with waiting._changed:
         group = picked(waiting)
         waiting._begin(group)

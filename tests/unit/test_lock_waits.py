@@ -10,56 +10,56 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator.engine.lock_waits import Line
-from coordinator.engine.scheduler import Queue, Turn
+from coordinator.engine.lock_waits import LockWaits
+from coordinator.engine.scheduler import LockWait, Queue
 from coordinator.engine.tickets import Group, NotExecuted, NotExecutedReason, Ticket
 from tests.unit.tickets import ANSWER, Shards, has_nothing, queue, take, take_at_once, ticket
 
-# --- the line -------------------------------------------------------------------------------
+# --- the lock waits -------------------------------------------------------------------------------
 
 
 def test_one_is_waited_for_at_a_time_and_first_the_one_that_was_waited_for_least() -> None:
-    line, wanted = Line(), {"a": 1, "b": 1, "c": 1}
+    lock_waits, wanted = LockWaits(), {"a": 1, "b": 1, "c": 1}
     for account in "abc":
-        line.keep(account, 0.0)
-    line.awaited = line.next(0.0, wanted)
-    assert line.awaited == "a"
-    assert line.next(0.0, wanted) is None
-    line.in_vain("a", 1.0)
-    assert line.next(9.0, wanted) == "b"
-    line.drop("b")
-    assert line.next(9.0, wanted) == "c"
-    line.drop("c")
-    assert line.next(9.0, wanted) == "a"
-    assert list(line.stuck()) == ["a"]
+        lock_waits.keep(account, 0.0)
+    lock_waits.awaited = lock_waits.next(0.0, wanted)
+    assert lock_waits.awaited == "a"
+    assert lock_waits.next(0.0, wanted) is None
+    lock_waits.timed_out("a", 1.0)
+    assert lock_waits.next(9.0, wanted) == "b"
+    lock_waits.drop("b")
+    assert lock_waits.next(9.0, wanted) == "c"
+    lock_waits.drop("c")
+    assert lock_waits.next(9.0, wanted) == "a"
+    assert list(lock_waits.stuck()) == ["a"]
 
 
 def test_an_account_that_nobody_wants_is_waited_for_once_and_forgotten() -> None:
-    line = Line()
-    line.keep("a", 0.0)
-    assert line.next(0.0, {}) == "a"
-    line.in_vain("a", 1.0)
-    assert line.next(3.0, {}) is None
-    assert line.next(3.0, {"a": 1}) == "a"
-    assert line.forgotten(3.0, {}) == []
-    assert line.forgotten(9.0, {"a": 1}) == []
-    assert line.forgotten(9.0, {}) == ["a"]
+    lock_waits = LockWaits()
+    lock_waits.keep("a", 0.0)
+    assert lock_waits.next(0.0, {}) == "a"
+    lock_waits.timed_out("a", 1.0)
+    assert lock_waits.next(3.0, {}) is None
+    assert lock_waits.next(3.0, {"a": 1}) == "a"
+    assert lock_waits.forgotten(3.0, {}) == []
+    assert lock_waits.forgotten(9.0, {"a": 1}) == []
+    assert lock_waits.forgotten(9.0, {}) == ["a"]
 
 
 def test_while_one_is_waited_for_the_others_are_tried_with_growing_pauses() -> None:
-    line, wanted = Line(), {"a": 1, "b": 1}
-    line.keep("a", 0.0)
-    line.keep("b", 0.0)
-    line.awaited = "a"
+    lock_waits, wanted = LockWaits(), {"a": 1, "b": 1}
+    lock_waits.keep("a", 0.0)
+    lock_waits.keep("b", 0.0)
+    lock_waits.awaited = "a"
     now, pauses = 0.0, []
     for _ in range(6):
-        assert line.tries(now, wanted) == ["b"]
-        assert not line.keeps("b")
-        line.keep("b", now)
-        at = line.next_at({"b": 1})
+        assert lock_waits.tries(now, wanted) == ["b"]
+        assert not lock_waits.keeps("b")
+        lock_waits.keep("b", now)
+        at = lock_waits.next_at({"b": 1})
         assert at is not None
         pauses.append(round(at - now, 3))
-        assert line.tries(at - 0.01, wanted) == []
+        assert lock_waits.tries(at - 0.01, wanted) == []
         now = at
     assert pauses == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
 
@@ -76,10 +76,10 @@ def missed(waiting: Queue, one: Ticket, account: str) -> None:
     waiting.finished(group, [one], {account})
 
 
-def turn_of(waiting: Queue) -> Turn:
-    turn = waiting.take_in_line()
-    assert turn is not None
-    return turn
+def lock_wait_of(waiting: Queue) -> LockWait:
+    lock_wait = waiting.take_lock_wait()
+    assert lock_wait is not None
+    return lock_wait
 
 
 @pytest.mark.parametrize(("skips", "is_kept"), [(0, False), (3, False), (4, True), (9, True)])
@@ -94,7 +94,7 @@ def test_an_account_that_was_missed_too_often_is_waited_for(skips: int, is_kept:
         assert take(waiting).tickets == [one]
         return
     assert has_nothing(waiting)
-    assert turn_of(waiting) == Turn("2b", "s2", one)
+    assert lock_wait_of(waiting) == LockWait("2b", "s2", one)
 
 
 def test_who_waits_for_a_payee_leaves_the_payer_to_others() -> None:
@@ -105,17 +105,17 @@ def test_who_waits_for_a_payee_leaves_the_payer_to_others() -> None:
     others = [ticket("1hot", f"2b{n}") for n in range(3)]
     more = ticket("1hot", "2stuck")
     waiting.put([more, *others])
-    turn = turn_of(waiting)
+    lock_wait = lock_wait_of(waiting)
     # Nobody tries the stuck one, and the hot one is free.
     group = take(waiting)
     assert group.tickets == others
-    waiting.in_vain(turn)
+    waiting.timed_out(lock_wait)
     waiting.finished(group, [])
     assert has_nothing(waiting)
     assert (stuck.waits, more.waits) == (1, 1)
     assert waiting.stuck == (1, 2)
     # It is waited for again, and when the lock is had, all that want it go together.
-    group = waiting.had(turn_of(waiting))
+    group = waiting.had(lock_wait_of(waiting))
     assert group is not None
     assert group.tickets == [stuck, more]
     assert waiting.stuck == (0, 0)
@@ -130,7 +130,7 @@ def test_what_comes_while_an_account_is_stuck_is_not_tried() -> None:
     stuck = ticket("1hot", "2stuck")
     waiting.put([stuck])
     missed(waiting, stuck, "2stuck")
-    waiting.in_vain(turn_of(waiting))
+    waiting.timed_out(lock_wait_of(waiting))
     waiting.settle([(stuck, ANSWER)])
     # Nobody wants it at this moment, and it is remembered all the same.
     waiting.put([ticket(f"1c{n}", "2stuck") for n in range(300)])
@@ -146,15 +146,15 @@ def test_of_several_stuck_accounts_each_is_tried_beside_the_wait_for_one() -> No
     for one in tickets:
         one.skips = 9
     waiting.finished(group, tickets, {"2stuck0", "2stuck1", "2stuck2"})
-    turn = turn_of(waiting)
+    lock_wait = lock_wait_of(waiting)
     group = take(waiting)
-    assert group.tickets == [one for one in tickets if one is not turn.ticket]
+    assert group.tickets == [one for one in tickets if one is not lock_wait.ticket]
     # One of them could be locked; the other one is left alone for a while.
     done, again = group.tickets
     waiting.settle([(done, ANSWER)])
     waiting.finished(group, [again], {again.transfer.destination})
     assert has_nothing(waiting)
-    assert len(waiting._line) == 2
+    assert len(waiting._lock_waits) == 2
     assert take(waiting).tickets == [again]
 
 
@@ -170,7 +170,7 @@ def test_the_order_of_a_batch_holds_behind_a_stuck_account() -> None:
     assert group.tickets == [stranger]
     waiting.finished(group, [])
     assert has_nothing(waiting)
-    group = waiting.had(turn_of(waiting))
+    group = waiting.had(lock_wait_of(waiting))
     assert group is not None
     assert group.tickets == [stuck]
     assert has_nothing(waiting)
@@ -187,8 +187,8 @@ def test_who_has_the_lock_is_next_when_its_other_account_is_at_work() -> None:
     waiting.put(others[:1])
     running = take(waiting)
     waiting.put(others[1:])
-    turn, groups = turn_of(waiting), []
-    waiter = threading.Thread(target=lambda: groups.append(waiting.had(turn)))
+    lock_wait, groups = lock_wait_of(waiting), []
+    waiter = threading.Thread(target=lambda: groups.append(waiting.had(lock_wait)))
     waiter.start()
     give_up = time.monotonic() + 5
     while waiting._heir is None and time.monotonic() < give_up:
@@ -209,8 +209,8 @@ def test_whoever_looks_while_its_other_account_changes_hands_keeps_nobody_away()
     other = ticket("1hot", "2b")
     waiting.put([other])
     running = take(waiting)
-    turn, groups = turn_of(waiting), []
-    waiter = threading.Thread(target=lambda: groups.append(waiting.had(turn)))
+    lock_wait, groups = lock_wait_of(waiting), []
+    waiter = threading.Thread(target=lambda: groups.append(waiting.had(lock_wait)))
     waiter.start()
     give_up = time.monotonic() + 5
     while waiting._heir is None and time.monotonic() < give_up:
@@ -224,11 +224,11 @@ def test_whoever_looks_while_its_other_account_changes_hands_keeps_nobody_away()
 
 
 def test_nobody_looks_again_and_again_while_one_is_waited_for() -> None:
-    line, wanted = Line(), {"a": 1}
-    line.keep("a", 0.0)
-    assert line.next_at(wanted) is None
-    line.awaited = "a"
-    assert line.next_at(wanted) is None
+    lock_waits, wanted = LockWaits(), {"a": 1}
+    lock_waits.keep("a", 0.0)
+    assert lock_waits.next_at(wanted) is None
+    lock_waits.awaited = "a"
+    assert lock_waits.next_at(wanted) is None
 
 
 def test_a_lock_is_not_in_hand_for_long() -> None:
@@ -239,7 +239,7 @@ def test_a_lock_is_not_in_hand_for_long() -> None:
     waiting.put([ticket("1hot", "2b")])
     running = take(waiting)
     began = time.monotonic()
-    assert waiting.had(turn_of(waiting)) is None
+    assert waiting.had(lock_wait_of(waiting)) is None
     assert time.monotonic() - began < 2
     # The account is as any other one then.
     waiting.finished(running, [])
@@ -254,7 +254,7 @@ def test_a_shard_in_trouble_is_not_waited_for_and_told_of() -> None:
     missed(waiting, stuck, "2stuck")
     shards.trouble["s2"] = 9.0
     with waiting._changed:
-        assert waiting._next_in_line() is None
+        assert waiting._next_lock_wait() is None
     assert has_nothing(waiting)
     assert isinstance(stuck.answer, NotExecuted)
     assert stuck.answer.reason is NotExecutedReason.SHARD_UNAVAILABLE
@@ -265,11 +265,11 @@ def test_an_account_that_nobody_could_wait_for_is_tried_as_any_other_one() -> No
     stuck = ticket("1a", "2stuck")
     waiting.put([stuck])
     missed(waiting, stuck, "2stuck")
-    waiting.lost(turn_of(waiting))
+    waiting.lost(lock_wait_of(waiting))
     assert take(waiting).tickets == [stuck]
 
 
-def test_a_group_that_had_begun_with_an_account_lets_go_of_it_in_line_alone() -> None:
+def test_a_group_that_had_begun_with_an_account_lets_go_of_it_to_the_lock_waits_alone() -> None:
     """By TC/C and Saga what cannot go on is left, and the account is kept."""
     waiting = queue()
     one = ticket("1hot", "2stuck", protocol="saga")
@@ -279,7 +279,7 @@ def test_a_group_that_had_begun_with_an_account_lets_go_of_it_in_line_alone() ->
     other, stuck = ticket("1hot", "2b"), ticket("1hot", "2stuck")
     waiting.put([stuck, other])
     assert take(waiting).tickets == [other]
-    assert turn_of(waiting).account == "2stuck"
+    assert lock_wait_of(waiting).account == "2stuck"
 
 
 # --- limits ---------------------------------------------------------------------------------
@@ -292,7 +292,7 @@ def stuck() -> Iterator[Queue]:
     one = ticket("1hot", "2stuck", caller="a")
     waiting.put([one])
     missed(waiting, one, "2stuck")
-    waiting.in_vain(turn_of(waiting))
+    waiting.timed_out(lock_wait_of(waiting))
     waiting.put([ticket("1hot", "2stuck", caller="a") for _ in range(4)])
     assert has_nothing(waiting)
     assert waiting.stuck == (1, 5)
@@ -337,7 +337,7 @@ def test_nothing_is_lost_or_overtaken_whatever_is_locked(
     ends: list[tuple[str, str, str]], group_max: int, chance: random.Random
 ) -> None:
     """Accounts are found locked, waited for in vain or had, beside groups that run, in any order.
-    No two groups have an account in common, nobody tries what is kept in line, those of one batch
+    No two groups have an account in common, nobody tries what is waited for, those of one batch
     that share an account are done in their order, and in the end all are done.
     """
     waiting = queue(group_max=group_max, skips_max=0)
@@ -345,7 +345,7 @@ def test_nothing_is_lost_or_overtaken_whatever_is_locked(
     coming = [ticket(source, to, batch=batches.get(name), caller=name) for source, to, name in ends]
     here: list[Ticket] = []
     under_way: list[Group] = []
-    turn: Turn | None = None
+    lock_wait: LockWait | None = None
     for step in range(10_000):
         if not coming and not here:
             break
@@ -355,23 +355,23 @@ def test_nothing_is_lost_or_overtaken_whatever_is_locked(
             waiting.put(coming[:1])
             here += coming[:1]
             del coming[:1]
-        if turn is None:
+        if lock_wait is None:
             with waiting._changed:
-                turn = waiting._next_in_line()
+                lock_wait = waiting._next_lock_wait()
         elif is_locked():
-            waiting.in_vain(turn)
-            turn = None
+            waiting.timed_out(lock_wait)
+            lock_wait = None
         elif not under_way or chance.random() < 0.5:
             with patch("coordinator.engine.scheduler._HEIR_PATIENCE_S", 0):
-                begin(waiting.had(turn), under_way, waiting)
-            turn = None
+                begin(waiting.had(lock_wait), under_way, waiting)
+            lock_wait = None
         if not has_nothing(waiting) and chance.random() < 0.6:
             begin(take_at_once(waiting), under_way, waiting)
         elif under_way:
             end(waiting, under_way.pop(chance.randrange(len(under_way))), here, is_locked)
         # No time passes here but this.
-        for place in waiting._line._places.values():
-            place.next_at = 0.0
+        for wait in waiting._lock_waits._waits.values():
+            wait.next_at = 0.0
     assert not here
     assert waiting.waiting == waiting.unsettled == waiting.callers == 0
 
@@ -380,7 +380,7 @@ def begin(group: Group | None, under_way: list[Group], waiting: Queue) -> None:
     if group is None:
         return
     assert not any(group.accounts & other.accounts for other in under_way)
-    assert not any(map(waiting._line.keeps, group.accounts))
+    assert not any(map(waiting._lock_waits.keeps, group.accounts))
     under_way.append(group)
 
 
