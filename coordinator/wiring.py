@@ -13,7 +13,7 @@ from coordinator.engine.local_transactions import Visits
 from coordinator.engine.lock_waiter import LockWaiter
 from coordinator.engine.phased_run import PhasedRun
 from coordinator.engine.scheduler import Queue
-from coordinator.engine.tickets import ALONE, Group
+from coordinator.engine.tickets import XA, Group
 from coordinator.engine.two_phase_run import (
     Executors,
     GroupRun,
@@ -168,7 +168,7 @@ class Process:
         self.in_doubt_scanner.wake()
 
     def _run_group(self, group: Group, held: Held | None = None) -> None:
-        if group.way != ALONE:
+        if group.protocol != XA:
             self._run_phased(group)
             return
         GroupRun(

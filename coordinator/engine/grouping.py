@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from coordinator.engine.batch_order import BatchOrder
-from coordinator.engine.tickets import ALONE, Ticket, places
+from coordinator.engine.tickets import XA, Ticket, accounts_in_batch
 
 # The pause before a transfer that found its accounts taken is tried again, in seconds: random,
 # and growing with every try, so that groups that hold what the others need part ways.
@@ -30,7 +30,7 @@ class Room:
         return taken[source] >= self._at_each or taken[destination] >= self._at_each
 
 
-def of_one_way(candidates: Sequence[Ticket], way: str) -> Sequence[Ticket]:
+def of_one_protocol(candidates: Sequence[Ticket], protocol: str) -> Sequence[Ticket]:
     """Those that can run by this protocol in one group, in their order.
 
     By two-phase commit a group is decided as a whole, one transfer after the other. By the others
@@ -39,21 +39,22 @@ def of_one_way(candidates: Sequence[Ticket], way: str) -> Sequence[Ticket]:
     What else a batch of theirs has within one shard, or by the other one of them, goes with them:
     it may have to come between.
     """
-    if way == ALONE and all(ticket.way == ALONE for ticket in candidates):
+    if protocol == XA and all(ticket.protocol == XA for ticket in candidates):
         return candidates
-    phased = [ticket for ticket in candidates if ticket.way != ALONE] if way != ALONE else []
+    phased = [ticket for ticket in candidates if ticket.protocol != XA] if protocol != XA else []
     mixed = {id(ticket.batch) for ticket in phased if ticket.batch is not None}
     chosen: list[Ticket] = []
     receiving: set[tuple[int, str]] = set()
     order = BatchOrder()
     for ticket in candidates:
-        source, destination = places(ticket)
-        goes = ticket.way == way or (id(ticket.batch) in mixed and not _is_agreed_upon(ticket))
-        can_pay = way == ALONE or not ticket.has_waited or source not in receiving
+        source, destination = accounts_in_batch(ticket)
+        is_mixed = id(ticket.batch) in mixed and not _is_agreed_upon(ticket)
+        goes = ticket.protocol == protocol or is_mixed
+        can_pay = protocol == XA or not ticket.has_waited or source not in receiving
         if goes and can_pay and not order.blocks(ticket):
             chosen.append(ticket)
             # Within one shard it arrives at once.
-            if ticket.batch is not None and ticket.way != ALONE:
+            if ticket.batch is not None and ticket.protocol != XA:
                 receiving.add(destination)
         else:
             order.hold(ticket)
@@ -79,7 +80,7 @@ def as_slow(candidates: Sequence[Ticket], slow: set[str]) -> Sequence[Ticket]:
 
 def _is_agreed_upon(ticket: Ticket) -> bool:
     """Whether it runs by two-phase commit across shards."""
-    return ticket.way == ALONE and ticket.shards[0] != ticket.shards[1]
+    return ticket.protocol == XA and ticket.shards[0] != ticket.shards[1]
 
 
 def together(candidates: Sequence[Ticket], group_max: int) -> list[Ticket]:

@@ -12,7 +12,7 @@ from enum import Enum, StrEnum
 from typing import NamedTuple
 
 from coordinator.engine.batch_order import BatchOrder
-from coordinator.engine.tickets import NotExecuted, Ticket, places
+from coordinator.engine.tickets import NotExecuted, Ticket, accounts_in_batch
 from coordinator.protocols.phased import Outcome, PhasedProtocol, Step
 from coordinator.protocols.saga import SAGA
 from coordinator.protocols.try_confirm_cancel import TCC
@@ -398,7 +398,8 @@ class _Order:
             return False
         waits = self._order.blocks(flight.ticket)
         lacks = isinstance(result, Refusal) and result.reason is Reason.INSUFFICIENT_FUNDS
-        if lacks and not waits and (more := self._may_come.get(places(flight.ticket)[0])):
+        end, _ = accounts_in_batch(flight.ticket)
+        if lacks and not waits and (more := self._may_come.get(end)):
             source = _account(flight.transfer.source, writes, found)
             waits = source is not None and not lacks_funds(flight.transfer, source, more)
         if waits:
@@ -408,7 +409,7 @@ class _Order:
     def begins(self, flight: InFlight, position: Position) -> None:
         """It is planned to be at `position` after the visit."""
         if flight.ticket and flight.ticket.batch is not None and position.task is not Task.NONE:
-            for end in places(flight.ticket):
+            for end in accounts_in_batch(flight.ticket):
                 self._may_come[end] += flight.transfer.amount
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from coordinator.engine import group_log
 from coordinator.engine.participants import GroupBranches
 from coordinator.engine.scheduler import LockWait, Queue
-from coordinator.engine.tickets import ALONE, Group
+from coordinator.engine.tickets import XA, Group
 from coordinator.engine.two_phase_run import BUG, GtridFactory, Held
 from coordinator.shards.registry import Shards
 from coordinator.telemetry.metrics import Metrics
@@ -86,7 +86,7 @@ class LockWaiter:
         self, lock_wait: LockWait, group: Group | None, parties: GroupBranches, gtrid: Gtrid
     ) -> None:
         """Run those who want the account, with its lock if they can use it."""
-        if group and group.way == ALONE and lock_wait.shard in group.at:
+        if group and group.protocol == XA and lock_wait.shard in group.at:
             self._run(group, Held(gtrid, parties))
             return
         parties.release(list(parties.branches), _RELEASE_S)

@@ -105,7 +105,7 @@ class PhasedRun:
         finally:
             self._queue.finished(self._group, self._again, self._missed, self._stuck)
             self._metrics.deferred.inc(len(self._again))
-            self._trace.end(self._group.way)
+            self._trace.end(self._group.protocol)
 
     def _give_up_after_bug(self) -> None:
         """How far its flights are is not known: the phase table will say."""

@@ -17,12 +17,12 @@ from coordinator.engine.grouping import (
     PAUSE_MIN_S,
     Room,
     as_slow,
-    of_one_way,
+    of_one_protocol,
     together,
 )
 from coordinator.engine.lock_waits import LockWaits
 from coordinator.engine.tickets import (
-    ALONE,
+    XA,
     Answer,
     Group,
     NotExecuted,
@@ -329,7 +329,7 @@ class Queue:
         if not self._is_under_filled(group):
             return self._wait_for_room(group)
         ends = [
-            began + (_RECENT_S if other.way == ALONE else _RECENT_PHASED_S)
+            began + (_RECENT_S if other.protocol == XA else _RECENT_PHASED_S)
             for began, other in self._running.values()
             if not group.at.keys().isdisjoint(other.at)
         ]
@@ -485,7 +485,7 @@ class Queue:
             candidates = self._candidates(self._waiting, account) or self._heirs(account)
             if not candidates:
                 return None
-            likes = of_one_way(candidates, candidates[0].way)
+            likes = of_one_protocol(candidates, candidates[0].protocol)
             group = Group(together(likes, self._at_each))
             self._begin(group)
             return group
@@ -587,7 +587,7 @@ class Queue:
             candidates = self._candidates(self._waiting)
         if not candidates:
             return None
-        likes = of_one_way(candidates, candidates[0].way)
+        likes = of_one_protocol(candidates, candidates[0].protocol)
         return Group(together(as_slow(likes, self._slow), self._at_each))
 
     def _beside_singles(self, now: float) -> list[Ticket]:
@@ -685,7 +685,7 @@ class Queue:
         transfer = ticket.transfer
         source, destination = self._shard_of(transfer.source), self._shard_of(transfer.destination)
         ticket.shards = (source, destination)
-        ticket.way = transfer.protocol if source != destination else ALONE
+        ticket.protocol = transfer.protocol if source != destination else XA
         for shard in ticket.shards:
             if trouble := troubles[shard]:
                 reason, since_s = trouble

@@ -12,8 +12,8 @@ from coordinator.telemetry.tracing import Origin
 from ledger.model import Refusal, Transfer
 from shard_client.records import StoredTransfer
 
-# The way of two-phase commit, and of what is on one shard.
-ALONE = "xa"
+# The protocol of two-phase commit, and of what is on one shard.
+XA = "xa"
 
 
 class State(Enum):
@@ -111,13 +111,13 @@ class Ticket:
         "not_before",
         "number",
         "origin",
+        "protocol",
         "request_id",
         "shards",
         "skips",
         "state",
         "transfer",
         "waits",
-        "way",
     )
 
     def __init__(
@@ -128,7 +128,7 @@ class Ticket:
         batch: object,
         request_id: str | None = None,
         origin: Origin | None = None,
-        default: str = ALONE,
+        default: str = XA,
         caller: str = "",
     ) -> None:
         # As it was asked for: without a protocol, if none was named, and with the default then.
@@ -150,7 +150,7 @@ class Ticket:
         self.number = 0
         self.shards: tuple[str, str] = ("", "")
         # The protocol by which it runs: on one shard nothing has to be agreed upon.
-        self.way = ALONE
+        self.protocol = XA
         # How often it was passed over, and how often one of its accounts was waited for in vain.
         self.skips = 0
         self.waits = 0
@@ -181,9 +181,9 @@ class Group:
     tickets: list[Ticket]
 
     @cached_property
-    def way(self) -> str:
+    def protocol(self) -> str:
         """The protocol by which it runs: that of the first one that is not on one shard."""
-        return next((ticket.way for ticket in self.tickets if ticket.way != ALONE), ALONE)
+        return next((ticket.protocol for ticket in self.tickets if ticket.protocol != XA), XA)
 
     @cached_property
     def at(self) -> Counter[str]:
@@ -203,7 +203,7 @@ def ends(ticket: Ticket) -> tuple[str, str]:
     return ticket.transfer.source, ticket.transfer.destination
 
 
-def places(ticket: Ticket) -> list[tuple[int, str]]:
+def accounts_in_batch(ticket: Ticket) -> list[tuple[int, str]]:
     """A ticket's accounts within its batch."""
     batch = id(ticket.batch)
     return [(batch, ticket.transfer.source), (batch, ticket.transfer.destination)]

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from operator import attrgetter
 
-from coordinator.engine.tickets import State, Ticket, places
+from coordinator.engine.tickets import State, Ticket, accounts_in_batch
 
 # So many at most come to their places one by one; of more, all that waits is sorted.
 _FEW = 16
@@ -80,7 +80,7 @@ class Blocked:
         self._open: dict[int, str] = {}
         self.counts: Counter[str] = Counter()
         # The numbers of those of a batch that want one account, in order.
-        self._places: dict[tuple[int, str], list[int]] = {}
+        self._numbers: dict[tuple[int, str], list[int]] = {}
 
     @property
     def count(self) -> int:
@@ -114,14 +114,14 @@ class Blocked:
         self._by_account[account].append(ticket)
         self._open[id(ticket)] = account
         self.counts[account] += 1
-        for place in places(ticket) if ticket.batch is not None else ():
-            insort(self._places.setdefault(place, []), ticket.number)
+        for end in accounts_in_batch(ticket) if ticket.batch is not None else ():
+            insort(self._numbers.setdefault(end, []), ticket.number)
 
     def are_before(self, ticket: Ticket) -> bool:
         """Whether one is here that is before it in its batch and wants one of its accounts."""
-        if not self._places:
+        if not self._numbers:
             return False
-        found = map(self._places.get, places(ticket))
+        found = map(self._numbers.get, accounts_in_batch(ticket))
         return any(numbers is not None and numbers[0] < ticket.number for numbers in found)
 
     def release(self, accounts: set[str]) -> list[Ticket]:
@@ -133,9 +133,9 @@ class Blocked:
         ]
         for ticket in free:
             self.answered(ticket)
-            for place in places(ticket) if ticket.batch is not None else ():
-                numbers = self._places[place]
+            for end in accounts_in_batch(ticket) if ticket.batch is not None else ():
+                numbers = self._numbers[end]
                 del numbers[bisect_left(numbers, ticket.number)]
                 if not numbers:
-                    del self._places[place]
+                    del self._numbers[end]
         return free

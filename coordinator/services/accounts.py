@@ -44,11 +44,11 @@ class Accounts:
 
     def open_all(self, terms: Sequence[Terms]) -> list[Opened | ShardError]:
         """Open accounts; a result for each, in order. Those that exist are left as they are."""
-        places: dict[str, dict[str, Terms]] = defaultdict(dict)
+        by_shard: dict[str, dict[str, Terms]] = defaultdict(dict)
         for item in terms:
-            places[self._shards.shard_of(item.id)].setdefault(item.id, item)
+            by_shard[self._shards.shard_of(item.id)].setdefault(item.id, item)
         found: dict[str, Opened | ShardError] = {}
-        for shard, wanted in places.items():
+        for shard, wanted in by_shard.items():
             items = list(wanted.values())
             for start in range(0, len(items), _OPEN_MAX):
                 found.update(self._open_some(shard, items[start : start + _OPEN_MAX]))

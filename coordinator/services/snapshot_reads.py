@@ -47,7 +47,7 @@ _LOCKED = "the accounts stayed locked by transfers"
 _IN_FRONT = "other reads of many accounts are in front of this one"
 
 # Shard -> its accounts among those that are read.
-Places = dict[str, list[str]]
+AccountsByShard = dict[str, list[str]]
 # Those with which a read holds its locks, by their shards.
 Holds = dict[str, ReadHold]
 
@@ -249,14 +249,14 @@ class SnapshotReads:
         """Read for all of these, and settle those that have what they need. When a shard does not
         do its part, those that do not need it are left: to be read again, at once.
         """
-        places: Places = defaultdict(list)
+        by_shard: AccountsByShard = defaultdict(list)
         for account in sorted(set(chain.from_iterable(request.names for request in requests))):
-            places[self._shards.shard_of(account)].append(account)
+            by_shard[self._shards.shard_of(account)].append(account)
         try:
-            snapshot = self._see(places, waits=waits)
+            snapshot = self._see(by_shard, waits=waits)
         except ShardError as error:
             self._shards.note(error)
-            spoilt = places.get(error.shard, [])
+            spoilt = by_shard.get(error.shard, [])
             left = [request for request in requests if request.names.isdisjoint(spoilt)]
             for request in requests:
                 if request not in left and isinstance(error, ShardUnavailable | StatementRefused):
@@ -276,15 +276,15 @@ class SnapshotReads:
                 request.delay, request.is_kept_by_others = str(error), is_busy(error)
         return []
 
-    def _see(self, places: Places, *, waits: bool) -> SnapshotRead:
+    def _see(self, by_shard: AccountsByShard, *, waits: bool) -> SnapshotRead:
         """Lock all, read all, let all go. Raises ShardError."""
         deadline = time.monotonic() + _CALL_TIMEOUT_S
-        names = sorted(places)
+        names = sorted(by_shard)
         holds: Holds = {}
         try:
             for name in names:
                 holds[name] = self._shards[name].hold(deadline)
-            held = _hold_all(places, holds, deadline, waits=waits)
+            held = _hold_all(by_shard, holds, deadline, waits=waits)
             accounts = {name: account for some in held for name, account in some.accounts.items()}
             leaving = [row for some in held for row in some.phases]
             arriving, unknown = self._arriving(accounts, holds, deadline)
@@ -293,7 +293,7 @@ class SnapshotReads:
             replies = [holds[name].release(deadline) for name in names]
             for reply in replies:
                 reply.get()
-            busy = _busy(places, holds, accounts, deadline)
+            busy = _busy(by_shard, holds, accounts, deadline)
         except BaseException:
             for hold in holds.values():
                 hold.abandon()
@@ -368,27 +368,30 @@ class SnapshotReads:
         return said, away
 
 
-def _hold_all(places: Places, holds: Holds, deadline: float, *, waits: bool) -> list[Held]:
-    """Lock and read on all shards: at once without waiting, or in line, one by one in the global
+def _hold_all(
+    by_shard: AccountsByShard, holds: Holds, deadline: float, *, waits: bool
+) -> list[Held]:
+    """Lock and read on all shards: at once without waiting, or with it, one by one in the global
     order of shards and accounts, so that nobody waits in a circle.
     """
     if waits:
         return [
-            holds[name].lock(places[name], deadline, waits=True).get() for name in sorted(places)
+            holds[name].lock(by_shard[name], deadline, waits=True).get()
+            for name in sorted(by_shard)
         ]
-    replies = [holds[name].lock(names, deadline, waits=False) for name, names in places.items()]
+    replies = [holds[name].lock(names, deadline, waits=False) for name, names in by_shard.items()]
     return [reply.get() for reply in replies]
 
 
 def _busy(
-    places: Places,
+    by_shard: AccountsByShard,
     holds: Holds,
     found: dict[str, Account],
     deadline: float,
 ) -> set[str]:
     """The accounts that are missing because somebody else has them locked: they do exist."""
     busy: set[str] = set()
-    for name, accounts in places.items():
+    for name, accounts in by_shard.items():
         missing = [account for account in accounts if account not in found]
         if missing:
             busy |= holds[name].read_accounts(missing, deadline).keys()

@@ -137,15 +137,15 @@ class Transfers:
         """What stands of the transfers of these tickets on their shards, decided or not; what is
         not there, or cannot be looked at, is left out.
         """
-        places: dict[str, dict[str, Transfer]] = defaultdict(dict)
+        by_shard: dict[str, dict[str, Transfer]] = defaultdict(dict)
         undone = set()
         for ticket in tickets:
             transfer = ticket.asked
-            places[self._shard_of(transfer.id)][transfer.id] = transfer
+            by_shard[self._shard_of(transfer.id)][transfer.id] = transfer
             undone.add((transfer.id, ticket.gtrid))
         answers: dict[str, Answer | Pending] = {}
         deadline = time.monotonic() + _LOOK_S
-        for shard, asked in places.items():
+        for shard, asked in by_shard.items():
             try:
                 found = self._shards[shard].reads.find_transfers(list(asked), deadline)
             except ShardError:

@@ -33,7 +33,7 @@ class Books:
 
     def run(self, group: Group, gtrid: str) -> list[Ticket]:
         """Run a group to its end; gives those that wait once more."""
-        if group.way == "xa":
+        if group.protocol == "xa":
             self._decide(group.tickets)
             return []
         again: list[Ticket] = []

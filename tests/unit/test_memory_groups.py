@@ -72,7 +72,7 @@ class World:
         """The next group that the queue gives."""
         self.queue.put(list(asked))
         group = tickets.take(self.queue)
-        if group.way == "xa":
+        if group.protocol == "xa":
             GroupRun(
                 group,
                 queue=self.queue,

@@ -523,14 +523,14 @@ def test_each_group_runs_by_one_protocol() -> None:
     tickets = [ticket(f"1a{n}", f"2b{n}", protocol=name) for n, name in enumerate(names)]
     waiting.put(tickets)
     groups = [take(waiting) for _ in range(3)]
-    assert [group.way for group in groups] == ["xa", "tcc", "saga"]
+    assert [group.protocol for group in groups] == ["xa", "tcc", "saga"]
     assert [group.tickets for group in groups] == [tickets[0::2][:2], tickets[1::3], tickets[3::2]]
 
 
 def test_on_one_shard_there_is_nothing_to_agree_upon() -> None:
     waiting = queue()
     waiting.put([ticket("1a", "1b", protocol="saga"), ticket("1c", "1d", protocol="tcc")])
-    assert take(waiting).way == "xa"
+    assert take(waiting).protocol == "xa"
 
 
 @pytest.mark.parametrize("protocol", ["tcc", "saga"])

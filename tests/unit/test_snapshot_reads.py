@@ -10,7 +10,12 @@ from typing import cast
 
 import pytest
 
-from coordinator.services.snapshot_reads import Places, SnapshotRead, SnapshotReads, _Request
+from coordinator.services.snapshot_reads import (
+    AccountsByShard,
+    SnapshotRead,
+    SnapshotReads,
+    _Request,
+)
 from coordinator.shards.registry import Shards
 from ledger.model import Account, Status, Transfer
 from shard_client.errors import (
@@ -57,8 +62,8 @@ class Reads(SnapshotReads):
         self.felt: list[str] = []
         self.stuck: set[str] = set()
 
-    def _see(self, places: Places, *, waits: bool) -> SnapshotRead:
-        names = {name for some in places.values() for name in some}
+    def _see(self, by_shard: AccountsByShard, *, waits: bool) -> SnapshotRead:
+        names = {name for some in by_shard.values() for name in some}
         self.asked.append((names, waits))
         self.has_begun.release()
         assert self.may_see.acquire(timeout=10)

@@ -14,7 +14,7 @@ import pytest
 from coordinator.engine import scheduler as queues
 from coordinator.engine.grouping import pause_after
 from coordinator.engine.scheduler import Queue
-from coordinator.engine.tickets import Group, Ticket, places
+from coordinator.engine.tickets import Group, Ticket, accounts_in_batch
 from tests.unit.tickets import ANSWER, queue, ticket
 
 _ACCOUNTS = 20_000
@@ -107,7 +107,7 @@ class World:
         kept, again, drawn = [], [], self._chance.random()
         held: set[tuple[int, str]] = set()
         for one in group.tickets:
-            wanted = places(one)
+            wanted = accounts_in_batch(one)
             if held.isdisjoint(wanted) and taken.isdisjoint(name for _, name in wanted):
                 kept.append(one)
                 continue
