@@ -17,7 +17,7 @@ from pymysql.constants import CLIENT
 from coordinator import settings
 from coordinator.wiring import Process
 from tandem.local import ports, processes
-from tandem.local.cluster import LocalCluster
+from tandem.local.cluster import LocalCluster, Options
 
 
 class Cluster:
@@ -83,6 +83,17 @@ class Cluster:
             yield running
         finally:
             running.stop()
+
+
+@contextmanager
+def started(folder: Path, engine: str) -> Iterator[Cluster]:
+    """A new cluster for a block: two shards of this kind, two coordinators."""
+    local = LocalCluster(folder / "cluster")
+    try:
+        local.up(Options(shards=2, coordinators=2, engine=engine))
+        yield Cluster(local)
+    finally:
+        local.down()
 
 
 class Coordinator:

@@ -4,9 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tandem.local.cluster import LocalCluster, Options
 from tests import reaper
-from tests.cluster import Cluster
+from tests.cluster import Cluster, started
 from tests.extended import is_extended
 
 
@@ -16,7 +15,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 # Those that take longest begin first, so that none is left to run beside nothing in the end.
-_ORDER = ("faults", "end_to_end", "monitoring", "contract", "model", "unit")
+_ORDER = ("faults", "end_to_end", "auditing", "monitoring", "contract", "model", "unit")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -35,27 +34,18 @@ def _place(item: pytest.Item) -> int:
 @pytest.fixture(scope="session")
 def mysql_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """ZooKeeper, two MySQL shards and two coordinators of two workers each."""
-    yield from _cluster(tmp_path_factory, "mysql", coordinators=2)
+    with started(tmp_path_factory.mktemp("mysql"), "mysql") as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")
 def mariadb_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """The same on MariaDB."""
-    yield from _cluster(tmp_path_factory, "mariadb", coordinators=2)
+    with started(tmp_path_factory.mktemp("mariadb"), "mariadb") as cluster:
+        yield cluster
 
 
 @pytest.fixture(params=["mysql", "mariadb"])
 def any_cluster(request: pytest.FixtureRequest) -> Cluster:
     """A cluster of each kind of server, one after the other."""
     return request.getfixturevalue(f"{request.param}_cluster")
-
-
-def _cluster(
-    tmp_path_factory: pytest.TempPathFactory, engine: str, coordinators: int
-) -> Iterator[Cluster]:
-    local = LocalCluster(tmp_path_factory.mktemp(engine) / "cluster")
-    try:
-        local.up(Options(shards=2, coordinators=coordinators, engine=engine))
-        yield Cluster(local)
-    finally:
-        local.down()

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from coordinator.cluster import read_map
 from tandem.cli.demo import run_demo
 from tandem.cli.import_result import ImportResult
 from tandem.cli.importing import import_file
@@ -340,7 +341,8 @@ def test_the_cluster_is_shown(tandem: Cli, mysql_cluster: Cluster) -> None:
     assert [s["id"] for s in told["shards"]] == ["s1", "s2"]
     assert all(s["reachable"] and s["trouble"] is None for s in told["shards"])
     assert sum(s["slots"] for s in told["shards"]) == 4096
-    assert (told["shard_map_version"], told["zookeeper"]) == (1, "connected")
+    published = read_map(mysql_cluster.settings).version
+    assert (told["shard_map_version"], told["zookeeper"]) == (published, "connected")
     shown = tandem("cluster").stdout
     assert "yes, term" in shown
     assert "version 1 is in force" in shown
