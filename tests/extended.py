@@ -4,14 +4,19 @@ are enough for every change.
 
 # The laboratory compares Tandem with others and is no part of it.
 _FILES = {"end_to_end/test_lab.py"}
-# What the bench measures besides the loads, in its short form; every bug that can be planted.
+# What the bench measures besides the loads, in its short form; a further bug that is planted.
 _CASES = {
     "end_to_end/test_bench.py": ("test_parts_in_their_short_form",),
     "end_to_end/test_chaos.py": ("test_a_planted_bug_is_caught[collect-early]",),
+    # The same on another line, and by another lock.
+    "faults/test_isolation.py": (
+        "test_a_slow_shard_does_not_slow_the_others[mysql-delay]",
+        "test_a_lock_on_whole_tables_takes_its_shard_out_and_is_named[mysql-FLUSH",
+    ),
 }
 # On MariaDB: what depends on the coordinator alone. What a server does differently is held on both
-# kinds by the other files: the promise of a shard, lost answers, recovery, crashes, the protocols
-# over HTTP, keys, clocks, whole answers, checks, privileges.
+# kinds by the other files: the promise of a shard, lost answers, recovery, the protocols over HTTP,
+# keys, clocks, whole answers, hostile settings, checks, privileges.
 _MARIADB = {
     "contract/test_http_console.py",
     "contract/test_http_in_doubt.py",
@@ -22,6 +27,8 @@ _MARIADB = {
     "contract/test_nuisances.py",
     "auditing/test_audit.py",
     "auditing/test_audit_protocols.py",
+    "faults/test_concurrency.py",
+    "faults/test_crash.py",
     "faults/test_failover.py",
     "faults/test_fault_points.py",
     "faults/test_isolation.py",
