@@ -31,8 +31,10 @@ log = logging.getLogger("coordinator.test")
 def configure() -> Iterator[Callable[..., None]]:
     """Sets logging up as a coordinator does; afterwards it is as before."""
     root = logging.getLogger()
-    names = [None, "shard_client", "coordinator", "faults", "gunicorn"]
+    names = [None, "shard_client", "coordinator", "faults", "gunicorn", "kazoo"]
     levels = {name: logging.getLogger(name).level for name in names}
+    # Commands, which other tests run in this process, silence it.
+    logging.getLogger("kazoo").setLevel(logging.NOTSET)
     handlers, hooks = list(root.handlers), (sys.excepthook, threading.excepthook)
     yield lambda **settings: logs.configure(Log(**settings), "c7")
     root.handlers[:] = handlers
