@@ -144,9 +144,12 @@ class InFlight:
     @property
     def step(self) -> Step:
         """The step that is to be made durable. Raises Bug if nothing was heard."""
-        if self.position.event is None:
-            raise Bug(f"nothing was heard to be made durable of {self.attempt}: {self.position}")
-        return self.protocol.step(self.position.begun, self.position.event)
+        return self._step_from(self.position)
+
+    def _step_from(self, position: Position) -> Step:
+        if position.event is None:
+            raise Bug(f"nothing was heard to be made durable of {self.attempt}: {position}")
+        return self.protocol.step(position.begun, position.event)
 
     @property
     def call(self) -> StrEnum:
@@ -160,14 +163,17 @@ class InFlight:
 
     @property
     def account(self) -> str | None:
-        """The account that its next visit changes."""
-        task = self.position.task
+        """The account that its next visit changes. Any thread may ask: who takes it on may replace
+        its position meanwhile, so that is read once.
+        """
+        position = self.position
+        task = position.task
         if task is Task.CALL:
             return self.transfer.destination
         if task is Task.ADVANCE:
-            return self.transfer.source if self.step.source else None
+            return self.transfer.source if self._step_from(position).source else None
         # Whether it has begun is certain only behind the lock: its packet may be on its way still.
-        may_begin = task is Task.BEGIN or (task is Task.LOOK and self.position.phase is None)
+        may_begin = task is Task.BEGIN or (task is Task.LOOK and position.phase is None)
         return self.transfer.source if may_begin else None
 
     @property

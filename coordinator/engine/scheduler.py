@@ -612,7 +612,7 @@ class Queue:
         """Whether a large group of batches runs, or they rest after one."""
         recent = now - _LARGE_RECENT_S
         running = self._running.values()
-        return now < self._rest_until or any(_is_many(g) and began > recent for began, g in running)
+        return now < self._rest_until or any(began > recent and _is_many(g) for began, g in running)
 
     def _rest(self, group: Group, began: float) -> None:
         """After a large group of batches single transfers have the processor for as long."""

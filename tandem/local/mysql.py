@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 import pymysql
@@ -156,9 +156,12 @@ def _template(server: Database, log: Path, report: Report) -> Path:
     with tempfile.TemporaryDirectory(dir=template.parent, prefix=f"{name}.") as folder:
         made = Path(folder) / "data"
         _create(server, made, log)
-        with suppress(FileExistsError, OSError):
-            # Another one may have been quicker.
+        try:
             made.rename(template)
+        except OSError as error:
+            # Another one may have been quicker; a folder that holds something is not replaced.
+            if not template.is_dir():
+                raise LocalError(f"{template} cannot be made: {error}") from error
     return template
 
 

@@ -1,8 +1,11 @@
 """What the resolver of TC/C and Saga takes on next, when accounts are locked. No shard is asked."""
 
+import itertools
 import time
 from math import inf
 from typing import cast
+
+import pytest
 
 from coordinator.engine.in_flight import InFlight, Position, Task
 from coordinator.engine.local_transactions import Visits
@@ -98,3 +101,16 @@ def test_what_can_be_given_up_is_after_a_second() -> None:
     assert "2stuck" in tried.not_executed.detail
     # A Saga's money has left its source: it goes on.
     assert sent.position.task is Task.CALL
+
+
+def test_a_flight_that_moves_on_while_it_is_asked_for_its_account(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who counts flights does not hold the lock under which they move on."""
+    phase, event = next(iter(TCC.orphaned.items()))
+    advancing = Position(phase, Task.ADVANCE, event)
+    positions = itertools.chain([advancing], itertools.repeat(Position(phase, Task.CALL)))
+    asked = flight("2a", protocol="tcc")
+    monkeypatch.setattr(InFlight, "position", property(lambda self: next(positions)), raising=False)
+    expected = asked.transfer.source if TCC.step(phase, event).source else None
+    assert asked.account == expected
