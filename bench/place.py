@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pymysql
 from pymysql.connections import Connection
 from pymysql.cursors import Cursor
 
 from coordinator.cluster import read_map
 from coordinator.settings import load
+from shard_client.plain import PlainConnection
 from shard_client.shard_map import ShardMap
 from tandem.local.cluster import LocalCluster, Options
 from tandem.local.coordinators import configuration_file
@@ -37,7 +37,7 @@ class Server:
 
     def connect(self, database: str | None = None) -> "Connection[Cursor]":
         """A plain session: autocommit, READ COMMITTED."""
-        return pymysql.connect(
+        return PlainConnection(
             host=self.host,
             port=self.port,
             user=self.user,

@@ -17,6 +17,7 @@ from coordinator.settings import Settings, load
 from lab.parts import READ_TIMEOUT_S, ReadSum
 from lab.result import Deal
 from lab.schedule import COORDINATORS, SHARDS
+from shard_client.plain import PlainConnection
 from shard_client.shard_map import ShardAddress
 from tandem.chaos.faults import Hands
 from tandem.chaos.history import Order
@@ -180,7 +181,7 @@ def _some(deals: Sequence[Deal], at_most: int) -> Sequence[Deal]:
 
 
 def _connect(settings: Settings, address: ShardAddress) -> "Connection[Cursor]":
-    return pymysql.connect(
+    return PlainConnection(
         host=address.host,
         port=address.port,
         database=address.database,

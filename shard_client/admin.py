@@ -10,7 +10,6 @@ from contextlib import closing
 from typing import NamedTuple
 
 from sqlalchemy import create_engine
-from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
 from ledger.errors import Bug
@@ -18,6 +17,7 @@ from shard_client.address import Address
 from shard_client.checks import SCHEMA_VERSION, read_identity
 from shard_client.connection import ShardConnection, known_variables
 from shard_client.errors import ShardError, ShardUnavailable
+from shard_client.plain import PlainConnection
 from shard_client.schema import accounts, tables
 from shard_client.session import opening
 from shard_client.statements import fill
@@ -159,12 +159,18 @@ def _revoke_all_tables(admin: Address, login: Login, deadline: float) -> None:
 
 
 def _create_tables(admin: Address, settings: str) -> None:
-    url = URL.create(
-        "mysql+pymysql", admin.user, admin.password, admin.host, admin.port, admin.database
-    )
-    options = {"ssl": context_of(admin.tls)} if admin.tls.verifies else {}
-    arguments = {"init_command": settings, **options}
-    engine = create_engine(url, poolclass=NullPool, connect_args=arguments)
+    def connect() -> PlainConnection:
+        return PlainConnection(
+            host=admin.host,
+            port=admin.port,
+            user=admin.user,
+            password=admin.password,
+            database=admin.database,
+            init_command=settings,
+            ssl=context_of(admin.tls) if admin.tls.verifies else None,
+        )
+
+    engine = create_engine("mysql+pymysql://", creator=connect, poolclass=NullPool)
     try:
         tables.create_all(engine)
     finally:

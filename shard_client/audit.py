@@ -34,6 +34,7 @@ from shard_client.audit_statements import (
 )
 from shard_client.connection import Row
 from shard_client.errors import ShardUnavailable, translate
+from shard_client.plain import PlainConnection
 from shard_client.records import STAMP_AHEAD_MAX_US
 from shard_client.session import ASK, PROOF, ROWS_MAX, known_of, opening
 from shard_client.statements import CLOCK
@@ -114,7 +115,7 @@ class Snapshot:
     def __init__(self, address: Address) -> None:
         self.shard = address.shard
         try:
-            self._connection = pymysql.connect(
+            self._connection = PlainConnection(
                 host=address.host,
                 port=address.port,
                 user=address.user,

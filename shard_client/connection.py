@@ -65,11 +65,6 @@ class Result(NamedTuple):
 class _Wire(TimelyConnection):
     """PyMySQL with sending and receiving apart, so that one thread can ask many shards at once."""
 
-    def _create_ssl_ctx(self, given: object) -> ssl.SSLContext:
-        # Where nothing is given PyMySQL reads all authorities of the system for each connection,
-        # though it asks none: for 24 ms nothing else would run in this process.
-        return given if isinstance(given, ssl.SSLContext) else context_of(Tls())
-
     def send(self, packet: bytes) -> None:
         self._execute_command(COMMAND.COM_QUERY, packet)
 

@@ -14,13 +14,15 @@ from typing import Any
 import pymysql
 from pymysql.constants import CR
 
+from shard_client.plain import PlainConnection
+
 _PIECE = 16_384
 _PIECE_MAX = 1 << 20
 _PIECE_SENT = 1 << 16
 _WAITS = {ssl.SSLWantReadError: select.POLLIN, ssl.SSLWantWriteError: select.POLLOUT}
 
 
-class TimelyConnection(pymysql.connections.Connection):  # type: ignore[misc]
+class TimelyConnection(PlainConnection):
     """Raises TimeoutError where `deadline` (monotonic) has passed. What has arrived by then is read
     all the same: that its reader was busy elsewhere must not turn an answer into a loss.
     """

@@ -4,7 +4,6 @@ import os
 import random
 import ssl
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -16,8 +15,10 @@ from pymysql.constants import CLIENT
 
 from coordinator import settings
 from coordinator.wiring import Process
+from shard_client.plain import PlainConnection
 from tandem.local import ports, processes
 from tandem.local.cluster import LocalCluster, Options
+from tests.warm import Forked, start
 
 
 class Cluster:
@@ -34,7 +35,7 @@ class Cluster:
         address = self.settings.shards[shard]
         host, _, rest = address.partition(":")
         port, _, database = rest.partition("/")
-        return pymysql.connect(
+        return PlainConnection(
             host=host,
             port=int(port),
             user=self.settings.mysql.admin_user,
@@ -99,6 +100,8 @@ def started(folder: Path, engine: str) -> Iterator[Cluster]:
 class Coordinator:
     """One coordinator process under a test's control, in a process group of its own."""
 
+    _module = "coordinator"
+
     def __init__(
         self,
         environment: Mapping[str, str],
@@ -122,17 +125,10 @@ class Coordinator:
             "TANDEM_COORDINATOR_LISTEN": f"127.0.0.1:{self.port}",
             **overrides,
         }
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Forked | None = None
 
     def start(self, *, wait: bool = True) -> None:
-        with self._log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "coordinator"],
-                env=self._environment,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        self.process = start(self._module, self._log, self._environment)
         if wait:
             self.wait_ready()
 

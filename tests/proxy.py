@@ -139,5 +139,5 @@ def _publish(
 
 def _uses(url: str, version: int) -> bool:
     """Whether a coordinator's worker uses this map, and every shard of it."""
-    view = httpx.get(f"{url}/v1/admin/cluster", timeout=10).json()
+    view = httpx.get(f"{url}/v1/admin/cluster", timeout=10, verify=False).json()
     return view["shard_map_version"] == version and all(s["reachable"] for s in view["shards"])

@@ -11,6 +11,7 @@ from typing import Any
 
 import pymysql
 
+from shard_client.plain import PlainConnection
 from tandem.chaos import nemesis
 from tandem.chaos.lines import Lines, State
 from tandem.chaos.nemesis import Disturbance
@@ -136,7 +137,7 @@ class Nuisances:
 
     def _connect(self, shard: str) -> "pymysql.connections.Connection[pymysql.cursors.Cursor]":
         """The administrator's, past any line."""
-        return pymysql.connect(
+        return PlainConnection(
             host=HOST,
             port=self._ports[shard],
             user=self._user,

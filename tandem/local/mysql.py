@@ -13,6 +13,7 @@ from pathlib import Path
 import pymysql
 from pymysql.constants import CR
 
+from shard_client.plain import PlainConnection
 from tandem.local import processes
 from tandem.local.errors import LocalError
 from tandem.local.ports import HOST
@@ -262,7 +263,7 @@ def is_ready(port: int, admin_password: str) -> str | None:
     """None if the shard takes connections, else why not."""
     try:
         with closing(
-            pymysql.connect(
+            PlainConnection(
                 host=HOST, port=port, user=ADMIN, password=admin_password, connect_timeout=5
             )
         ) as connection:

@@ -65,7 +65,8 @@ def url(port: int) -> str:
 def is_ready(port: int) -> str | None:
     """None if it answers queries, else why not."""
     try:
-        answer = httpx.get(f"{url(port)}/-/ready", timeout=5, trust_env=False)
+        # Plain HTTP, asked again and again: to read authorities each time would cost 50 ms.
+        answer = httpx.get(f"{url(port)}/-/ready", timeout=5, trust_env=False, verify=False)
     except httpx.ConnectError:
         return "no connections taken yet"
     except httpx.HTTPError as error:

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import pymysql
-
 from shard_client.address import Address
 from shard_client.admin import Login, make_shard
 from shard_client.connection import ShardConnection
+from shard_client.plain import PlainConnection
 from tandem.local.cluster import LocalCluster, Options
 from tandem.local.servers import Engine
 from tests.cluster import wait_until
@@ -50,7 +49,7 @@ class Lone:
     def admin(self, *statements: str) -> list[tuple[object, ...]]:
         """Run statements as the administrator; gives the rows of the last."""
         where = self.admin_address
-        connection = pymysql.connect(
+        connection = PlainConnection(
             host=where.host,
             port=where.port,
             user=where.user,

@@ -198,7 +198,7 @@ def narrow(
 
 def gauge(api: httpx.Client, name: str) -> float:
     # Not by the client, which holds answers against the document.
-    lines = httpx.get(f"{api.base_url}/metrics").text.splitlines()
+    lines = httpx.get(f"{api.base_url}/metrics", verify=False).text.splitlines()
     return sum(float(line.split()[-1]) for line in lines if line.startswith(f"coordinator_{name} "))
 
 

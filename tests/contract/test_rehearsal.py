@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 
-import pymysql
 import pytest
 
 from shard_client.connection import ShardConnection
 from shard_client.errors import ShardError, ShardUnavailable, TimedOut, TryAgain
+from shard_client.plain import PlainConnection
 from shard_client.rehearsal import rehearse
 from shard_client.shard import Limits, Shard
 from tests.cluster import wait_until
@@ -37,7 +37,7 @@ def session(lone: Lone, *statements: str) -> Iterator[None]:
     """An administrator's session that has run these, for a block."""
     where = lone.admin_address
     login = {"user": where.user, "password": where.password, "database": where.database}
-    with closing(pymysql.connect(host=where.host, port=where.port, **login)) as made:
+    with closing(PlainConnection(host=where.host, port=where.port, **login)) as made:
         with made.cursor() as cursor:
             for statement in statements:
                 cursor.execute(statement)

@@ -3,8 +3,6 @@
 import itertools
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -22,7 +20,6 @@ from tests.cluster import Cluster, Coordinator, wait_until
 from tests.faults.leftovers import prepared
 from tests.logs import events
 
-ROOT = Path(__file__).parents[2]
 SETTINGS = {
     "TANDEM_COORDINATOR_WORKERS": "1",
     # Others learn so soon that it is gone, and its servers that its sessions are.
@@ -47,27 +44,16 @@ def new_name() -> str:
 class Victim(Coordinator):
     """A further coordinator of a cluster, of one worker, with faults."""
 
+    _module = "faults"
+
     def __init__(
         self, cluster: Cluster, name: str, folder: Path, faults: str, **settings: str
     ) -> None:
         self.cluster = cluster
         self.name = name
         self.log = folder / f"{name}.log"
-        variables = {**SETTINGS, "TANDEM_FAULTS": faults, "PYTHONPATH": str(ROOT), **settings}
+        variables = {**SETTINGS, "TANDEM_FAULTS": faults, **settings}
         super().__init__(cluster.environment, name, self.log, variables)
-
-    def start(self, *, wait: bool = True) -> None:
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "faults"],
-                env=self._environment,
-                cwd=ROOT,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        if wait:
-            self.wait_ready()
 
     def struck(self) -> Counter[str]:
         """How often a fault has struck at each point: `POINT@SHARD` or `POINT`."""
