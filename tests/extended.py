@@ -8,6 +8,10 @@ _FILES = {"end_to_end/test_lab.py"}
 _CASES = {
     "end_to_end/test_bench.py": ("test_parts_in_their_short_form",),
     "end_to_end/test_chaos.py": ("test_a_planted_bug_is_caught[collect-early]",),
+    # Its parts are in others: two clients with one fault, and such commits with three.
+    "model/test_phased.py": (
+        "test_no_state_breaks_a_promise_and_every_state_can_end[two clients, commits",
+    ),
     # The same on another line, and by another lock.
     "faults/test_isolation.py": (
         "test_a_slow_shard_does_not_slow_the_others[mysql-delay]",

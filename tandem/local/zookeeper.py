@@ -38,6 +38,8 @@ def command(server: ZooKeeper, configuration: Path) -> list[str]:
         server.java,
         "-Xmx128m",
         "-XX:+UseSerialGC",
+        # It does little; to make it the quickest it could be would cost more than it ever does.
+        "-XX:TieredStopAtLevel=1",
         "-Dzookeeper.jmx.log4j.disable=true",
         "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
         "-Dorg.slf4j.simpleLogger.showDateTime=true",

@@ -26,10 +26,24 @@ def branch(bench: Bench, request: pytest.FixtureRequest) -> Branch:
     return bench.branch("s1", bench.gtrid(home="s1" if request.param == "local" else "s2"))
 
 
-@pytest.fixture(scope="session", params=["mysql", "mariadb"])
-def lone(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Lone]:
-    """A shard of its own, which may be stopped and badly configured. No coordinator uses it."""
-    with lone_server(tmp_path_factory.mktemp("lone") / "cluster", request.param) as server:
+@pytest.fixture(scope="session")
+def lone_mysql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lone]:
+    """A MySQL shard of its own, which may be stopped and badly configured, if that is mended by who
+    has done it. No coordinator uses it.
+    """
+    with lone_server(tmp_path_factory.mktemp("lone") / "cluster", "mysql") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def lone_mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lone]:
+    """The same of MariaDB."""
+    with lone_server(tmp_path_factory.mktemp("lone") / "cluster", "mariadb") as server:
+        yield server
+
+
+@pytest.fixture(scope="module", params=["mysql", "mariadb"])
+def lone(request: pytest.FixtureRequest) -> Lone:
+    """One of each kind; each is started once, whichever files use it."""
+    server: Lone = request.getfixturevalue(f"lone_{request.param}")
+    return server

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -408,11 +409,17 @@ def test_a_pending_transfer_is_followed_until_it_is_settled(
 ) -> None:
     """By Saga: debited at once, credited when its destination is free; or given back."""
     town = visit(mysql_cluster)
+    grace_ms = mysql_cluster.settings.engine.sweep_grace_ms
+
+    def soon_ms() -> int:
+        """When what is left to others for a few seconds more was begun."""
+        return time.time_ns() // 10**6 - grace_ms + 4_000
+
     alice, bob = town.pair(funds=10)
-    left = Begun(town, "saga", alice, bob, 4).until("crediting")
+    left = Begun(town, "saga", alice, bob, 4, soon_ms()).until("crediting")
     told = tandem("transfer", alice, bob, "4", "EUR", "--key", left.flight.transfer.key).stdout
     assert f"(4 minor units) from {alice} to {bob}, transfer {left.id}" in told
-    back = Begun(town, "saga", alice, town.name("s2"), 3).until("crediting")
+    back = Begun(town, "saga", alice, town.name("s2"), 3, soon_ms()).until("crediting")
     destination = back.flight.transfer.destination
     args = ("transfer", alice, destination, "3", "EUR", "--key", back.flight.transfer.key)
     assert "Refused (account-not-found)" in tandem(*args, code=1).stderr

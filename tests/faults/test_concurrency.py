@@ -15,7 +15,7 @@ def test_there_and_back_at_once(any_cluster: Cluster) -> None:
     def pay(index: int) -> None:
         source, destination = (one, other) if index % 2 else (other, one)
         with client(any_cluster.urls[index % 2]) as http:
-            for _ in range(50):
+            for _ in range(20):
                 answer = post_one(http, transfer(source, destination, 1, uuid.uuid4().hex))
                 assert answer.status_code == 201, answer.text
 

@@ -1,6 +1,7 @@
 """A shard that is slow, stuck or locked, and what it costs those who do not need it: little.
 
-Each test compares the same load before and during the fault, on a coordinator of its own.
+Each test has a coordinator of its own. How many transfers a second its neighbours lose is measured
+by `scripts/bench --part neighbours`; here it is whether they wait for the shard at all.
 """
 
 import time
@@ -18,9 +19,12 @@ from tests.cluster import Cluster, Coordinator, wait_until
 from tests.logs import events
 from tests.proxy import Mode, proxied
 
-# Long enough for many transfers; and for a fault to have come to its own: who is in a group with
-# the shard at its beginning waits for it once, for as long as locking may take.
-BEFORE_S, DURING_S = 4.0, 8.0
+# So many transfers on the other shard, and so many answers about the sick one, show it.
+NEIGHBOURS, SUFFERERS = 200, 8
+# Who waits for a sick shard waits so long, at least. Who was in a group with it when it fell sick
+# does so once, and so may the group behind.
+STALL_S = 0.5
+STALLS = 2
 # After a refusal: sooner than Retry-After asks for.
 PAUSE_S = 0.2
 # What a request may take: its deadline, a moment to settle, a last look; and a busy machine.
@@ -34,9 +38,9 @@ class Traffic:
     def __init__(self, bank: Bank, url: str) -> None:
         self._bank, self._url = bank, url
         self._stop = Event()
-        # By the shards of a transfer: what was answered, and the longest time that it took.
+        # By the shards of a transfer: what was answered, and how long each took, in s.
         self.answers: dict[str, Counter[str]] = {}
-        self.slowest_s = 0.0
+        self.took_s: dict[str, list[float]] = {}
 
     @contextmanager
     def running(self, *pairs: tuple[str, str]) -> Iterator[None]:
@@ -53,25 +57,32 @@ class Traffic:
     def _send(self, source: str, destination: str) -> None:
         way = f"{self._bank.shard_of(source)}>{self._bank.shard_of(destination)}"
         answers = self.answers.setdefault(way, Counter())
+        took_s = self.took_s.setdefault(way, [])
         with client(self._url) as http:
             while not self._stop.is_set():
                 begun = time.monotonic()
                 answer = post_one(http, transfer(source, destination, 1, uuid.uuid4().hex))
-                self.slowest_s = max(self.slowest_s, time.monotonic() - begun)
+                took_s.append(time.monotonic() - begun)
                 kind = "" if answer.status_code < 300 else answer.json()["type"]
                 answers[f"{answer.status_code} {kind}".strip()] += 1
                 if answer.status_code >= 300:
                     self._stop.wait(PAUSE_S)
 
 
-def _run(bank: Bank, url: str, seconds: float) -> Traffic:
-    """All kinds of transfers between s1 and s2, for so long."""
+def _run(bank: Bank, url: str) -> Traffic:
+    """All kinds of transfers between s1 and s2, until there are enough of them."""
     one, two, one_more, two_more, *_ = bank.accounts
     others = bank.accounts[4:]
     traffic = Traffic(bank, url)
     pairs = [(one, one_more), (one_more, one), (two, two_more), (others[0], others[1])]
+
+    def is_enough() -> bool:
+        counts = {way: answers.total() for way, answers in traffic.answers.items()}
+        well = counts.get("s1>s1", 0)
+        return well >= NEIGHBOURS and sum(counts.values()) - well >= SUFFERERS
+
     with traffic.running(*pairs, (others[1], others[0])):
-        time.sleep(seconds)
+        wait_until(is_enough, 90, lambda: f"too few answers: {traffic.answers}")
     return traffic
 
 
@@ -82,12 +93,12 @@ def _own(cluster: Cluster, log: Path) -> Iterator[Coordinator]:
         yield running
 
 
-def _assert_undisturbed(before: Traffic, during: Traffic) -> None:
+def _assert_undisturbed(during: Traffic) -> None:
     assert during.answers["s1>s1"].keys() == {"201"}
-    rate = during.answers["s1>s1"]["201"] / DURING_S
-    alone = before.answers["s1>s1"]["201"] / BEFORE_S
-    assert rate >= 0.5 * alone, (before.answers, during.answers)
-    assert during.slowest_s < DEADLINE_S + SLACK_S
+    slow = [took_s for took_s in during.took_s["s1>s1"] if took_s >= STALL_S]
+    # Two clients send them.
+    assert len(slow) <= STALLS * 2, (slow, during.answers)
+    assert max(max(took_s) for took_s in during.took_s.values()) < DEADLINE_S + SLACK_S
 
 
 def _blamed(log: Path) -> set[str]:
@@ -111,12 +122,10 @@ def test_a_slow_shard_does_not_slow_the_others(
     log = tmp_path / "coordinator.log"
     bank = Bank(cluster, 8)
     with proxied(cluster, "s2") as proxy, _own(cluster, log) as own:
-        before = _run(bank, own.url, BEFORE_S)
-        assert before.answers["s2>s2"]["201"] > 0
-        proxy.every_s = 0.5 if mode == "drip" else 1.0
+        assert _commits(bank, own.url)
+        proxy.every_s = STALL_S if mode == "drip" else 2 * STALL_S
         proxy.mode = mode
-        during = _run(bank, own.url, DURING_S)
-        _assert_undisturbed(before, during)
+        _assert_undisturbed(_run(bank, own.url))
         assert _blamed(log) == {"s2"}
         proxy.mode = "pass"
         wait_until(lambda: _commits(bank, own.url), 60, "the shard does not come back")
@@ -130,11 +139,11 @@ def test_a_lock_on_whole_tables_takes_its_shard_out_and_is_named(
     log = tmp_path / "coordinator.log"
     bank = Bank(any_cluster, 8)
     with _own(any_cluster, log) as own:
-        before = _run(bank, own.url, BEFORE_S)
+        assert _commits(bank, own.url)
         with closing(any_cluster.sql("s2")) as session, session.cursor() as cursor:
             cursor.execute(lock)
-            during = _run(bank, own.url, DURING_S)
-        _assert_undisturbed(before, during)
+            during = _run(bank, own.url)
+        _assert_undisturbed(during)
         assert during.answers["s2>s2"]["503 /problems/shard-unavailable"] > 0
         (lost,) = events(log, "shard.lost")
         assert lost["shard"] == "s2"
