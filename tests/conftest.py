@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests import reaper
+from tandem.local import ports
+from tests import reaper, warm
 from tests.cluster import Cluster, started
 from tests.extended import is_extended
 
@@ -12,6 +13,13 @@ from tests.extended import is_extended
 def pytest_configure(config: pytest.Config) -> None:
     """Nothing that a run has started is left behind, however the run ends."""
     reaper.watch()
+    warm.serve_local_clusters()
+    # Servers that a test has stopped leave their ports free: whoever runs beside it takes others.
+    lane = getattr(config, "workerinput", {}).get("workerid", "gw0")
+    ports.FIRST = _PORTS + _PORTS_OF_A_LANE * int(lane.removeprefix("gw"))
+
+
+_PORTS, _PORTS_OF_A_LANE = 9_000, 2_000
 
 
 # Those that take longest begin first, so that none is left to run beside nothing in the end.

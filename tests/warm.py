@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from tandem.local import coordinators, processes
 
 ROOT = Path(__file__).parents[1]
 
@@ -24,6 +26,23 @@ def start(module: str, log: Path, environment: Mapping[str, str]) -> "Forked":
         "environment": dict(environment),
     }
     return Forked(_forker().ask(request))
+
+
+def serve_local_clusters() -> None:
+    """Coordinators of local clusters that this process starts itself are forked, too."""
+    plain = processes.spawn
+
+    def spawn(
+        command: Sequence[str], log: Path, environment: Mapping[str, str], folder: Path
+    ) -> tuple[int, str]:
+        if list(command) != coordinators.command():
+            return plain(command, log, environment, folder)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        forked = start("coordinator", log, environment)
+        processes.adopt(forked)
+        return forked.pid, processes.start_mark(forked.pid) or ""
+
+    processes.spawn = spawn
 
 
 class Forked:

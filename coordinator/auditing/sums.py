@@ -16,6 +16,7 @@ A Saga that was refused has given its source the money back: debit and refund ca
 from collections import Counter
 from collections.abc import Iterable
 from hashlib import blake2b
+from operator import add
 from typing import NamedTuple
 from zlib import crc32
 
@@ -49,13 +50,13 @@ class Sums(NamedTuple):
         self.totals.update(other.totals)
         self.open.update(other.open)
         for mine, theirs in zip(self[1:4], other[1:4], strict=True):
-            mine[:] = map(int.__add__, mine, theirs)
+            mine[:] = map(add, mine, theirs)
 
     @property
     def parts(self) -> list[int]:
         """The parts to look at."""
-        differing = (part for part in range(PARTS) if any(sums[part] for sums in self[1:4]))
-        return sorted({*differing, *self.open})
+        each = enumerate(zip(self.debits, self.credits, self.steps, strict=True))
+        return sorted({*(part for part, sums in each if any(sums)), *self.open})
 
 
 class Adding:

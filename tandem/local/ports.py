@@ -15,12 +15,16 @@ STEP = 20
 
 
 @contextmanager
-def reserved(count: int, first: int | None = None, beyond: int = FIRST) -> Iterator[list[int]]:
-    """`count` consecutive free ports: from `first` if given, else the first found from `beyond` on.
+def reserved(
+    count: int, first: int | None = None, beyond: int | None = None
+) -> Iterator[list[int]]:
+    """`count` consecutive free ports: from `first` if given, else the first found from `beyond` on,
+    or from FIRST on.
 
     During the block nobody else who asks here gets them, and servers can listen on them already.
     Raises LocalError naming the ports if `first` does not do.
     """
+    beyond = FIRST if beyond is None else beyond
     starts = range(first, first + 1) if first else range(beyond, LAST - count, STEP)
     for start in starts:
         with ExitStack() as stack:

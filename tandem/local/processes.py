@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Protocol
 
 POLL_S = 0.05
 # Ctrl-C, a request to end, and the end of the terminal.
@@ -21,7 +22,15 @@ INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 # Processes that this process started, to be asked for their end (the system keeps a trace of an
 # ended process until its starter asks).
-_children: dict[int, subprocess.Popen[bytes]] = {}
+_children: dict[int, "Child"] = {}
+
+
+class Child(Protocol):
+    """A process whose end can be asked for: `poll` gives its exit code, or None while it lives."""
+
+    pid: int
+
+    def poll(self) -> int | None: ...
 
 
 def spawn(
@@ -39,8 +48,13 @@ def spawn(
             cwd=folder,
             start_new_session=True,
         )
-    _children[child.pid] = child
+    adopt(child)
     return child.pid, start_mark(child.pid) or ""
+
+
+def adopt(child: Child) -> None:
+    """Ask for the end of a process that this process has started, or had started."""
+    _children[child.pid] = child
 
 
 def start_mark(pid: int) -> str | None:
