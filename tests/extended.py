@@ -4,10 +4,13 @@ are enough for every change.
 
 # The laboratory compares Tandem with others and is no part of it.
 _FILES = {"end_to_end/test_lab.py"}
-# What the bench measures besides the loads, in its short form; a further bug that is planted.
+# What the bench measures besides the loads, in its short form; further bugs that are planted.
 _CASES = {
     "end_to_end/test_bench.py": ("test_parts_in_their_short_form",),
-    "end_to_end/test_chaos.py": ("test_a_planted_bug_is_caught[collect-early]",),
+    "end_to_end/test_chaos.py": (
+        "test_a_planted_bug_is_caught[collect-early]",
+        "test_a_lost_branch_that_is_taken_for_done_is_caught",
+    ),
     # Its parts are in others: two clients with one fault, and such commits with three.
     "model/test_phased.py": (
         "test_no_state_breaks_a_promise_and_every_state_can_end[two clients, commits",

@@ -3,6 +3,7 @@
 from bench.parts.base import Part
 from bench.parts.batch_sizes import batch_sizes
 from bench.parts.counts import counts
+from bench.parts.event_store import event_store
 from bench.parts.growth import growth
 from bench.parts.latency import latency
 from bench.parts.memory import memory
@@ -22,4 +23,5 @@ PARTS: dict[str, Part] = {
     "memory": memory,
     "smallbank": smallbank,
     "neighbours": neighbours,
+    "event-store": event_store,
 }

@@ -18,6 +18,7 @@ COMMANDS = {
     "in-doubt": ("tandem.cli.operation:in_doubt", "Show what is in doubt; finish it now."),
     "leader": ("tandem.cli.operation:leader", "Hand leadership over."),
     "token": ("tandem.cli.token:token", "Make tokens for those who call the service."),
+    "eventstore": ("tandem.cli.eventstore:eventstore", "Look at the list of a ledger group."),
     "shards": ("tandem.cli.shards:shards", "Show the shard map, set shards up, check them."),
 }
 

@@ -19,7 +19,7 @@ from coordinator.telemetry import logs
 PROJECT = Path(__file__).resolve().parents[2]
 CODE = [
     path
-    for name in ("shard_client", "coordinator", "faults")
+    for name in ("eventstore", "shard_client", "coordinator", "faults")
     for path in (PROJECT / name).rglob("*.py")
 ]
 EVENT = r'"event": "([a-z_.]+)"'

@@ -10,7 +10,7 @@ PROJECT = Path(__file__).parents[2]
 
 def callers_of_themselves_pure() -> set[str]:
     found = set()
-    for package in ("ledger", "shard_client", "coordinator"):
+    for package in ("ledger", "eventstore", "shard_client", "coordinator"):
         for path in sorted((PROJECT / package).rglob("*.py")):
             told = ast.get_docstring(ast.parse(path.read_text())) or ""
             if re.search(r"\bpure\b", told, re.I):

@@ -1,0 +1,15 @@
+"""The deterministic machine: what a frame of commands makes of a group's state.
+
+    machine.py    the face: a frame is checked, room is made, it is decided
+    check.py      a frame's commands before anything of it is applied
+    kernel.py     the loop that decides them, in their order
+    rules.py      the ladder of refusals and the postings, on account rows
+    moves.py      one side of a transfer by itself, on one account row
+    index.py      ids to numbers; grows without a stop
+    state.py      account rows and the accounts' ids
+    texts.py      what the texts of commands say
+    refusals.py   a stored outcome as the ledger's own refusal
+
+What is compiled knows numbers only: `words.py` reads commands so. `compiled.py` says how it is
+compiled and kept, `memory.py` where tables get their memory, `siphash.py` has the index's hash.
+"""

@@ -1,0 +1,196 @@
+"""The machine's face: one frame after the other in, outcomes out.
+
+What it decides depends on the frames that it was given and on nothing else (rule E4). It is used by
+one thread at a time; while a frame is being decided the interpreter's lock is free.
+"""
+
+from collections.abc import Callable
+from hashlib import sha256
+from itertools import accumulate
+from typing import NamedTuple
+
+import numpy as np
+
+from eventstore.machine.check import Contents, contents
+from eventstore.machine.errors import LimitReached
+from eventstore.machine.index import Index
+from eventstore.machine.kernel import AHEAD, Frame, State, decide
+from eventstore.machine.refusals import Terms, reuse
+from eventstore.machine.state import Accounts, Standing
+from eventstore.machine.texts import Body, names
+from eventstore.machine.words import Words, as_words
+from eventstore.rows import (
+    DETAIL,
+    Code,
+    Codes,
+    Commands,
+    Details,
+    Kind,
+    Outcomes,
+    place,
+    place_parts,
+)
+from ledger.errors import Bug
+
+KEY_BYTES = 16
+# So that places, and stamps, fit into 64 bits.
+SEQ_MAX = 2**47 - 1
+TIME_MAX = 2**63 - 1
+
+# The command that stands at a place of the list; the machine asks for those that came before the
+# frame at hand.
+Bodies = Callable[[int], Body]
+
+
+class Limits(NamedTuple):
+    """What a machine may grow to. An account takes 64 bytes and its id, a transfer 38 to 77, and
+    half as much again while their table is growing. Address space is reserved for all accounts.
+    """
+
+    accounts: int = 2**26
+    transfers: int = 100_000_000
+
+
+_DEFAULT_LIMITS = Limits()
+
+
+class Machine:
+    """The state of a group, and what changes it."""
+
+    def __init__(self, key: bytes, bodies: Bodies, limits: Limits = _DEFAULT_LIMITS) -> None:
+        """`key`, 16 bytes from the group's genesis, is what ids are hashed with."""
+        if len(key) != KEY_BYTES:
+            raise Bug(f"a machine's key has {KEY_BYTES} bytes, not {len(key)}")
+        self._bodies = bodies
+        self._limits = limits
+        self._accounts = Accounts(key, limits.accounts)
+        self._transfers = Index(key)
+        self._seq = 0
+        # The frame that is being applied. If that comes to no end, the state is of no use any more.
+        self._underway: int | None = None
+
+    # --- what changes it ------------------------------------------------------------------------
+
+    def apply(self, time_us: int, seq: int, commands: Commands, texts: bytes) -> Outcomes:
+        """Decide a frame's commands, strictly in their order, and give what became of them.
+
+        `time_us` is the header's time, in microseconds; `seq` is the number after the last frame's.
+        Raises LimitReached, or Bug for a frame that is none: nothing of it was applied then. An
+        error in between, such as one of `bodies`, leaves a machine that refuses all further frames.
+        """
+        self._check_header(time_us, seq)
+        words = as_words(commands)
+        found = contents(commands, words, texts, len(self._accounts))
+        named, opened = names(commands, found.named, texts)
+        self._check_limits(found)
+        self._accounts.index.make_room(found.openings)
+        self._transfers.make_room(found.transfers)
+        self._underway = seq
+        codes, details = self._decide(time_us, seq, words, named)
+        for index, account in opened.items():
+            if codes[index] == Code.DONE:
+                self._accounts.add_id(account)
+        self._compare(seq, commands, texts, codes, details)
+        self._seq, self._underway = seq, None
+        return Outcomes(codes, details)
+
+    # --- what reads it --------------------------------------------------------------------------
+
+    @property
+    def seq(self) -> int:
+        """The number of the last frame that was applied; 0 before the first."""
+        return self._seq
+
+    def __len__(self) -> int:
+        """How many accounts there are."""
+        return len(self._accounts)
+
+    def number_of(self, account: str) -> int | None:
+        """The number of the account with this id; None if there is none."""
+        return self._accounts.number_of(account)
+
+    def account(self, number: int) -> Standing:
+        """The account with this number, as it is now. Raises Bug if there is none."""
+        return self._accounts.standing(number)
+
+    def terms(self, number: int) -> Terms:
+        """What the opening of the account with this number has said."""
+        account = self._accounts.standing(number).account
+        return Terms(account.id, account.currency)
+
+    def place_of(self, transfer: bytes) -> int | None:
+        """Where the first command with this id of 128 bits (as in `rows.COMMAND`) stands."""
+        first, second = np.frombuffer(transfer, "<u8", 2).tolist()
+        return self._transfers.find(first, second)
+
+    def digest(self) -> bytes:
+        """SHA-256 of the state. Two machines that were given the same frames have the same one,
+        whatever their keys are and however their tables have grown.
+        """
+        digest = sha256(b"tandem.machine.1")
+        for part in (self._accounts.bytes_of_rows(), *self._accounts.bytes_of_ids()):
+            digest.update(len(part).to_bytes(8, "little"))
+            digest.update(part)
+        for index in (self._accounts.index, self._transfers):
+            digest.update(len(index).to_bytes(8, "little") + index.sums())
+        digest.update(self._seq.to_bytes(8, "little"))
+        return digest.digest()
+
+    # --- the steps of `apply` -------------------------------------------------------------------
+
+    def _check_header(self, time_us: int, seq: int) -> None:
+        if self._underway is not None:
+            raise Bug(
+                f"frame {self._underway} was applied in part, when an error came: this machine's "
+                "state is of no use; start again from a snapshot and the list"
+            )
+        if seq != self._seq + 1 or seq > SEQ_MAX:
+            raise Bug(f"frame {seq} cannot follow frame {self._seq}")
+        if not 0 <= time_us <= TIME_MAX:
+            raise Bug(f"frame {seq} has the time {time_us}, not one of 0 to {TIME_MAX}")
+
+    def _check_limits(self, found: Contents) -> None:
+        """As if every opening and every transfer of the frame were a new one."""
+        accounts, transfers = self._limits
+        if len(self._accounts) + found.openings > accounts:
+            raise LimitReached("accounts", accounts, len(self._accounts), found.openings)
+        if len(self._transfers) + found.transfers > transfers:
+            raise LimitReached("transfers", transfers, len(self._transfers), found.transfers)
+
+    def _decide(self, time_us: int, seq: int, words: Words, named: Words) -> tuple[Codes, Details]:
+        codes, details = np.empty(len(words), np.uint8), np.empty(len(words), DETAIL)
+        numbers = details.view(np.int64).reshape(-1, DETAIL.itemsize // 8)
+        accounts = self._accounts
+        state = State(accounts.rows, accounts.index.tables, self._transfers.tables)
+        frame = Frame(words, named, time_us, place(seq, 0))
+        filled = decide(frame, state, codes, numbers, np.empty(AHEAD, np.uint64))
+        return codes, details[:filled].copy()
+
+    def _compare(
+        self, seq: int, commands: Commands, texts: bytes, codes: Codes, details: Details
+    ) -> None:
+        """Find out which of the transfers whose ids were known have other bodies."""
+        if not len(details):
+            return
+        known = details[codes[details["command"]] == Code.REPLAYED]
+        ends = list(accumulate(commands["text"].tolist()))
+
+        def body(index: int) -> Body:
+            row = commands[index]
+            return Body(row, texts[ends[index] - int(row["text"]) : ends[index]])
+
+        for index, first_place in zip(known["command"].tolist(), known["a"].tolist(), strict=True):
+            first_seq, first_index = place_parts(first_place)
+            first = body(first_index) if first_seq == seq else self._bodies(first_place)
+            _check_first(first, commands[index], first_place)
+            if reuse(first, body(index), self):
+                codes[index] = Code.REUSED
+
+
+def _check_first(first: Body, row: np.void, first_place: int) -> None:
+    same = first.row["id"].tobytes() == row["id"].tobytes()
+    if not same or first.row["kind"] != Kind.TRANSFER:
+        raise Bug(
+            f"at place {place_parts(first_place)} the list has {first.row}, where the machine has "
+            f"first seen the id of {row}: it was built from another list"
+        )

@@ -1,0 +1,138 @@
+"""A stored outcome as the ledger's own refusal.
+
+The accounts that the ladder looked at are built again from the details, and the ledger's own
+functions are asked: no text is written twice.
+"""
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from eventstore.machine.texts import Body, account_id, transfer_of
+from eventstore.rows import NOBODY, Code, Kind, currency_text
+from ledger.decide import change_status, decide, refuse_reuse
+from ledger.errors import Bug
+from ledger.model import Account, Posting, Refusal, Status, Transfer
+
+_TRANSFERS = range(Code.NO_SOURCE, Code.DESTINATION_OVERFLOW + 1)
+
+
+class Terms(NamedTuple):
+    """What an account's opening has said of it, for ever."""
+
+    id: str
+    currency: str
+
+
+class Directory(Protocol):
+    """Who knows what accounts there are. What is asked here never changes once it is so."""
+
+    def number_of(self, account: str) -> int | None:
+        """The number of the account with this id."""
+
+    def terms(self, number: int) -> Terms:
+        """The terms of the account with this number."""
+
+
+def refusal(code: Code, body: Body, detail: np.void | None, directory: Directory) -> Refusal:
+    """Why the ledger refused a command. `detail` is its row of `rows.DETAIL`, None if it has none.
+
+    Raises Bug for an outcome that is no refusal of the ledger: DONE, REPLAYED, EXISTS, NO_ACCOUNT;
+    and for REUSED, which two commands are needed for: see `reuse`.
+    """
+    numbers = _numbers(detail)
+    if code in _TRANSFERS and body.row["kind"] == Kind.TRANSFER:
+        found = _refuse_transfer(code, body, numbers, directory)
+    elif code == Code.NOT_EMPTY and body.row["kind"] == Kind.STATUS:
+        found = _refuse_closing(body, numbers, directory)
+    else:
+        raise Bug(f"{code!r} of the command {body.row} is no refusal of the ledger")
+    if found is None:
+        raise Bug(f"{code!r} of the command {body.row} with {numbers} is no refusal any more")
+    return found
+
+
+def reuse(first: Body, asked: Body, directory: Directory) -> Refusal | None:
+    """How a transfer differs from the first one with its id; None if it is the same.
+
+    Raises Bug if they have another source or key: then their ids should differ.
+    """
+
+    def id_of(number: int) -> str:
+        return directory.terms(number).id
+
+    stored, wish = transfer_of(first, id_of), transfer_of(asked, id_of)
+    if (stored.id, stored.source, stored.key) != (wish.id, wish.source, wish.key):
+        raise Bug(f"the id of {wish} leads to {stored}: one id must be of one source and key")
+    return refuse_reuse(stored, wish)
+
+
+class _Numbers(NamedTuple):
+    a: int = 0
+    b: int = 0
+    c: int = 0
+    d: int = 0
+
+
+def _numbers(detail: np.void | None) -> _Numbers:
+    return _Numbers(*(int(detail[name]) for name in "abcd")) if detail is not None else _Numbers()
+
+
+def _refuse_transfer(
+    code: Code, body: Body, numbers: _Numbers, directory: Directory
+) -> Refusal | None:
+    transfer = transfer_of(body, lambda number: directory.terms(number).id)
+    source, destination = _accounts(code, transfer, numbers)
+    accounts = {account.id: account for account in (source, destination) if account}
+    (outcome,), _changed = decide(accounts, [transfer], now=0)
+    return None if isinstance(outcome, Posting) else outcome
+
+
+def _accounts(
+    code: Code, transfer: Transfer, numbers: _Numbers
+) -> tuple[Account | None, Account | None]:
+    """Source and destination, as far as the ladder looked at them: up to the step of this code the
+    transfer is allowed.
+    """
+    source = _harmless(transfer.source, transfer.currency)
+    destination = _harmless(transfer.destination, transfer.currency)
+    match code:
+        case Code.NO_SOURCE:
+            return None, None
+        case Code.SAME_ACCOUNT | Code.NO_DESTINATION:
+            return source, None
+        case Code.SOURCE_CLOSED:
+            source = source._replace(status=Status.CLOSED.value)
+        case Code.DESTINATION_CLOSED:
+            destination = destination._replace(status=Status.CLOSED.value)
+        case Code.SOURCE_FROZEN:
+            source = source._replace(status=Status.FROZEN.value)
+        case Code.SOURCE_CURRENCY:
+            source = source._replace(currency=currency_text(numbers.a))
+        case Code.DESTINATION_CURRENCY:
+            destination = destination._replace(currency=currency_text(numbers.a))
+        case Code.FUNDS:
+            limit = numbers.c
+            source = source._replace(balance=numbers.a, held=numbers.b, overdraft_limit=limit)
+        case Code.SOURCE_OVERFLOW:
+            source = source._replace(balance=numbers.a, held=numbers.b)
+        case Code.DESTINATION_OVERFLOW:
+            destination = destination._replace(balance=numbers.a, expected=numbers.b)
+    return source, destination
+
+
+def _harmless(account: str, currency: str) -> Account:
+    """An account that lets everything through."""
+    return Account(account, currency, 0, None, Status.OPEN.value, 0, 0, chain="")
+
+
+def _refuse_closing(body: Body, numbers: _Numbers, directory: Directory) -> Refusal | None:
+    number: int | None = int(body.row["source"])
+    if number == NOBODY:
+        number = directory.number_of(account_id(body))
+    if number is None:
+        raise Bug(f"{body.row} was refused for an account that is not there: {account_id(body)}")
+    account = _harmless(*directory.terms(number))
+    balance, held, expected, unfinished = numbers
+    account = account._replace(balance=balance, held=held, expected=expected)
+    return change_status(account, Status.CLOSED, unfinished)

@@ -1,0 +1,99 @@
+"""The accounts: their rows, their ids, and where to find them."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eventstore.machine.index import Index
+from eventstore.machine.memory import reserve_bytes, reserve_words
+from eventstore.machine.rules import (
+    CURRENCY_AT,
+    CURRENCY_BITS,
+    STATUS_BITS,
+    UNFINISHED_AT,
+    UNFINISHED_BITS,
+    UNLIMITED_BIT,
+    Rows,
+)
+from eventstore.machine.texts import ID_BYTES_MAX, account_words
+from eventstore.rows import StatusCode, currency_text
+from ledger.errors import Bug
+from ledger.model import Account, Status
+
+_ROW_WORDS = 8
+
+
+class Standing(NamedTuple):
+    """An account, without its chain, which is a projection's; how often anything of it was changed;
+    and how many transfers from it are not finished.
+    """
+
+    account: Account
+    changes: int
+    unfinished: int
+
+
+class Accounts:
+    """All accounts, by numbers that are given in the order of their openings: 0, 1, 2, ...
+
+    `rows` is of shape (limit, 8), see `rules.py`. The compiled loop opens accounts in it and in
+    `index`; `add_id` follows with each one's id.
+    """
+
+    def __init__(self, key: bytes, limit: int) -> None:
+        self.rows: Rows = reserve_words(limit * _ROW_WORDS).view(np.int64).reshape(limit, -1)
+        self.index = Index(key)
+        # Where each id ends, in the ids one after the other.
+        self._ends: NDArray[np.uint64] = reserve_words(limit)
+        self._ids: NDArray[np.uint8] = reserve_bytes(limit * ID_BYTES_MAX)
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add_id(self, account: str) -> None:
+        """The id of the account that was opened next."""
+        encoded = account.encode("ascii")
+        start = self._end_before(self._count)
+        end = start + len(encoded)
+        self._ids[start:end] = np.frombuffer(encoded, np.uint8)
+        self._ends[self._count] = end
+        self._count += 1
+
+    def id_of(self, number: int) -> str:
+        """The id of the account with this number. Raises Bug if there is none."""
+        if not 0 <= number < self._count:
+            raise Bug(f"account number {number} was not given: there are {self._count} accounts")
+        start, end = self._end_before(number), self._end_before(number + 1)
+        return self._ids[start:end].tobytes().decode("ascii")
+
+    def number_of(self, account: str) -> int | None:
+        """The number of the account with this id; None if there is none."""
+        return self.index.find(*account_words(account))
+
+    def standing(self, number: int) -> Standing:
+        """An account as it is now."""
+        return _standing(self.id_of(number), self.rows[number].tolist())
+
+    def bytes_of_rows(self) -> memoryview:
+        """The rows of all accounts."""
+        return self.rows[: self._count].reshape(-1).view(np.uint8).data
+
+    def bytes_of_ids(self) -> tuple[memoryview, memoryview]:
+        """All ids one after the other, and where each ends."""
+        ends = self._ends[: self._count]
+        return self._ids[: self._end_before(self._count)].data, ends.view(np.uint8).data
+
+    def _end_before(self, number: int) -> int:
+        return int(self._ends[number - 1]) if number else 0
+
+
+def _standing(account: str, row: list[int]) -> Standing:
+    balance, limit, held, expected, stamp, count, changes, meta = row
+    currency = currency_text(meta >> CURRENCY_AT & CURRENCY_BITS)
+    overdraft_limit = None if meta & UNLIMITED_BIT else limit
+    status = Status[StatusCode(meta & STATUS_BITS).name].value
+    terms = (account, currency, balance, overdraft_limit, status)
+    found = Account(*terms, count, stamp, chain="", held=held, expected=expected)
+    return Standing(found, changes, meta >> UNFINISHED_AT & UNFINISHED_BITS)

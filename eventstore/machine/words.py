@@ -1,0 +1,74 @@
+"""A frame's commands as compiled functions read them: five words of 64 bits each (`rows.COMMAND`).
+
+`words` is of shape (commands, 5), `i` the index of a command in it.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eventstore.machine.compiled import Number, Truth, Word, inlined
+from eventstore.rows import COMMAND, NOBODY, Commands
+from ledger.errors import Bug
+
+Words = NDArray[np.uint64]
+
+_BYTE, _SHORT = np.uint64(0xFF), np.uint64(0xFFFF)
+_CURRENCY, _HALF = np.uint64(0xFFFFFF), np.uint64(0xFFFFFFFF)
+_KIND_AT, _TEXT_AT, _PROTOCOL_AT = np.uint64(24), np.uint64(32), np.uint64(48)
+_UPPER = np.uint64(32)
+
+
+def as_words(commands: Commands) -> Words:
+    """The same memory, to be read only, or a copy where it is not laid out as is needed."""
+    if commands.dtype != COMMAND or commands.ndim != 1:
+        raise Bug(f"commands are rows of {COMMAND}, not {commands.dtype} in {commands.ndim} axes")
+    words = np.ascontiguousarray(commands).view("<u8").reshape(-1, COMMAND.itemsize // 8)
+    words = np.require(np.asarray(words), requirements=["C", "A"]).view()
+    words.flags.writeable = False
+    return words
+
+
+@inlined
+def id_of(words: Words, i: Number) -> tuple[Word, Word]:
+    return words[i, 0], words[i, 1]
+
+
+@inlined
+def amount_of(words: Words, i: Number) -> Number:
+    return np.int64(words[i, 2])
+
+
+@inlined
+def source_of(words: Words, i: Number) -> Number:
+    return np.int64(words[i, 3] & _HALF)
+
+
+@inlined
+def destination_of(words: Words, i: Number) -> Number:
+    return np.int64(words[i, 3] >> _UPPER)
+
+
+@inlined
+def currency_of(words: Words, i: Number) -> Number:
+    return np.int64(words[i, 4] & _CURRENCY)
+
+
+@inlined
+def kind_of(words: Words, i: Number) -> Number:
+    return np.int64(words[i, 4] >> _KIND_AT & _BYTE)
+
+
+@inlined
+def text_of(words: Words, i: Number) -> Number:
+    return np.int64(words[i, 4] >> _TEXT_AT & _SHORT)
+
+
+@inlined
+def protocol_of(words: Words, i: Number) -> Number:
+    return np.int64(words[i, 4] >> _PROTOCOL_AT & _BYTE)
+
+
+@inlined
+def is_by_name(number: Number) -> Truth:
+    """Whether an account is given by its id, in the texts."""
+    return number == NOBODY

@@ -1,0 +1,170 @@
+"""The shapes that the list, the machine and whoever reads the list share: pure.
+
+A command is a row of fixed size and the texts that belong to it; its outcome is a byte and, where a
+refusal's text needs them, a row of numbers. All numbers are little-endian. They stand in files, so
+none of this changes without a new version of the frame's format.
+"""
+
+from collections.abc import Iterator, Sequence
+from enum import IntEnum
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ledger.errors import Bug
+
+# One command, 40 bytes. `id` is 128 bits: that of the transfer, or of the account that is opened.
+# `amount` is in minor units; of an opening it is the overdraft limit, of a status the new one's
+# code. `source` and `destination` are account numbers, or NOBODY where the account was not known to
+# whoever wrote the command: its id then stands in the texts, and the machine looks it up. `text` is
+# how many bytes of the frame's texts belong to this command.
+COMMAND = np.dtype(
+    [
+        ("id", "<u8", (2,)),
+        ("amount", "<i8"),
+        ("source", "<u4"),
+        ("destination", "<u4"),
+        ("currency", "u1", (3,)),
+        ("kind", "u1"),
+        ("text", "<u2"),
+        ("protocol", "u1"),
+        ("spare", "u1"),
+    ]
+)
+# What the text of a refusal is made of, or the place of the command that used the id first.
+DETAIL = np.dtype(
+    [
+        ("command", "<u4"),
+        ("spare", "<u4"),
+        ("a", "<i8"),
+        ("b", "<i8"),
+        ("c", "<i8"),
+        ("d", "<i8"),
+    ]
+)
+
+NOBODY = 2**32 - 1
+# Of an opening: the account may go down without limit.
+UNLIMITED = -1
+# A frame's commands are counted with 16 bits, so that a place in the list is one number.
+COMMANDS_MAX = 2**16 - 1
+
+Commands = NDArray[np.void]
+Details = NDArray[np.void]
+Codes = NDArray[np.uint8]
+
+
+class Kind(IntEnum):
+    """What is asked."""
+
+    OPEN = 1
+    STATUS = 2
+    TRANSFER = 3
+
+
+class StatusCode(IntEnum):
+    """An account's status, as `amount` of a STATUS command and in the machine's state."""
+
+    OPEN = 0
+    FROZEN = 1
+    CLOSED = 2
+
+
+class ProtocolCode(IntEnum):
+    """The protocol that a transfer was asked to run by; in one group it runs as one command."""
+
+    UNNAMED = 0
+    XA = 1
+    TCC = 2
+    SAGA = 3
+
+
+class Code(IntEnum):
+    """What became of a command. Behind each: what `a`, `b`, `c`, `d` of its details are."""
+
+    DONE = 0
+    # Of a transfer, in the order in which `ledger.decide` refuses.
+    NO_SOURCE = 1  # burns no key
+    SAME_ACCOUNT = 2
+    NO_DESTINATION = 3
+    SOURCE_CLOSED = 4
+    DESTINATION_CLOSED = 5
+    SOURCE_FROZEN = 6
+    SOURCE_CURRENCY = 7  # the account's currency, see `currency_number`
+    DESTINATION_CURRENCY = 8  # the same
+    FUNDS = 9  # balance, held, overdraft limit
+    SOURCE_OVERFLOW = 10  # balance, held
+    DESTINATION_OVERFLOW = 11  # balance, expected
+    # Its id was used before: by the same transfer, or by another one; the place of that.
+    REPLAYED = 12
+    REUSED = 13
+    # Of an opening: there is such an account; its number.
+    EXISTS = 14
+    # Of a status.
+    NO_ACCOUNT = 15
+    NOT_EMPTY = 16  # balance, held, expected, unfinished transfers from it
+
+
+class Outcomes(NamedTuple):
+    """What became of the commands of a frame: a Code for each, and details in their order, of
+    those that have any.
+    """
+
+    codes: Codes
+    details: Details
+
+
+def place(seq: int, index: int) -> int:
+    """Where a command stands: the number of its frame and its index in it, as one number."""
+    return seq << 16 | index
+
+
+def place_parts(place: int) -> tuple[int, int]:
+    """The frame's number and the index that `place` was made of."""
+    return place >> 16, place & 0xFFFF
+
+
+def currency_number(currency: str) -> int:
+    """Three letters as one number."""
+    return int.from_bytes(currency.encode("ascii"), "little")
+
+
+def currency_text(number: int) -> str:
+    """The letters that `currency_number` was given."""
+    return number.to_bytes(3, "little").decode("ascii")
+
+
+# --- texts --------------------------------------------------------------------------------------
+#
+# Of a transfer: key, metadata (empty: none), and the ids of source and destination where they are
+# NOBODY (else empty). Of an opening and of a status: the account's id.
+
+
+def pack_texts(parts: Sequence[str]) -> bytes:
+    """The texts of one command, each with its length in front (two bytes)."""
+    encoded = [part.encode() for part in parts]
+    packed = b"".join(len(part).to_bytes(2, "little") + part for part in encoded)
+    if len(packed) >= 2**16:
+        raise Bug(f"the texts of a command have {len(packed)} bytes, more than 65,535")
+    return packed
+
+
+def unpack_texts(packed: bytes) -> list[str]:
+    """The texts that were packed. Raises ValueError if they do not fill their bytes."""
+    parts, at = [], 0
+    while at < len(packed):
+        end = at + 2 + int.from_bytes(packed[at : at + 2], "little")
+        if at + 2 > len(packed) or end > len(packed):
+            raise ValueError(f"a text ends at byte {end}, and there are {len(packed)}")
+        parts.append(packed[at + 2 : end].decode())
+        at = end
+    return parts
+
+
+def each_text(commands: Commands, texts: bytes) -> Iterator[bytes]:
+    """The packed texts of each command of a frame, in their order."""
+    end = 0
+    for length in commands["text"].tolist():
+        start, end = end, end + length
+        yield texts[start:end]

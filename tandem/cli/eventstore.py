@@ -1,0 +1,242 @@
+"""`tandem eventstore`: what a ledger group's list says, and whether it is what it says."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from coordinator.http.schemas import parse_time, time_text
+from tandem.cli.terminal import CommandError, console, json_option, print_json, table
+from tandem.local.progress import shown
+
+if TYPE_CHECKING:
+    from eventstore.look import ListView
+    from eventstore.segments.frame import Frame
+
+_REPORT_EVERY = 500
+
+
+def _stamp(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
+    try:
+        return parse_time(value) if value else None
+    except (ValueError, OverflowError) as error:
+        raise click.BadParameter(f"{value!r} is no time such as 2026-11-01T00:00:00Z") from error
+
+
+folder_argument = click.argument(
+    "folder", type=click.Path(exists=True, file_okay=False, path_type=Path)
+)
+
+
+@click.group()
+def eventstore() -> None:
+    """Look at the list of a ledger group, whether its node runs or not. Nothing is changed.
+
+    A list holds every command that a group has decided, in one order, with what became of it. To
+    feed the commands to a new machine must give the same outcomes again: that is what `verify`
+    checks, from the first frame.
+
+    \b
+    Examples:
+      tandem eventstore verify data/g1
+      tandem eventstore show data/g1 42
+      tandem eventstore state data/g1 --at 2026-11-30T12:00:00Z
+    """
+
+
+@eventstore.command()
+@folder_argument
+@json_option
+def verify(folder: Path, as_json: bool) -> None:
+    """Replay the list in FOLDER from its first frame, and compare every outcome.
+
+    Of each frame it checks the hashes, that it follows on the frame before, and that a new machine
+    decides each of its commands as it was decided. What is written while it runs is not looked at.
+
+    \b
+    Exit codes:
+      0  all of it holds
+      1  something does not: where, and both values, are told
+      3  there is no list, or it cannot be read
+    """
+    with _told(), shown() as report:
+        view = _view(folder)
+        from eventstore.verify import verify as run
+
+        def tell(seq: int) -> None:
+            if seq % _REPORT_EVERY == 0:
+                report(f"Replaying: frame {seq:,} of {view.until:,}")
+
+        found = run(folder, view.identity, view.new_machine, tell, until=view.until)
+    if as_json:
+        print_json(
+            {
+                "frames": found.frames,
+                "commands": found.commands,
+                "last_hash": found.last.hash.hex(),
+                "last_time": time_text(found.last.time_us),
+                "state_digest": found.digest.hex(),
+            }
+        )
+        return
+    click.echo(
+        f"The list holds: {found.frames:,} frames with {found.commands:,} commands, each decided "
+        f"again as it was.\nLast frame: {time_text(found.last.time_us)}, hash "
+        f"{found.last.hash.hex()}\nState after it: {found.digest.hex()}"
+    )
+
+
+@eventstore.command()
+@folder_argument
+@click.argument("seq", type=click.IntRange(min=1))
+@json_option
+def show(folder: Path, seq: int, as_json: bool) -> None:
+    """Show frame SEQ of the list in FOLDER: its commands, and what became of each."""
+    with _told():
+        view = _view(folder)
+        frame = view.reader.find(seq)
+        told = list(_commands(frame))
+    header = frame.header
+    about = {
+        "seq": header.seq,
+        "time": time_text(header.time_us),
+        "epoch": header.epoch,
+        "node": header.node,
+        "machine": header.machine,
+        "flushed": header.flushed,
+        "previous": header.previous.hex(),
+        "hash": header.hash.hex(),
+    }
+    if as_json:
+        print_json(about | {"commands": told})
+        return
+    for name, value in about.items():
+        click.echo(f"{name:9} {value}")
+    if told:
+        columns = ("index", "command", "outcome", "details")
+        made = table(*columns, right=("index",))
+        for each in told:
+            made.add_row(*(str(each[name]) for name in columns))
+        console().print(made)
+
+
+@eventstore.command()
+@folder_argument
+@click.option("--at", metavar="TIME", callback=_stamp, help="As of this moment, not of the last.")
+@click.option("--account", "accounts", multiple=True, metavar="ID", help="Only these accounts.")
+@json_option
+def state(folder: Path, at: int | None, accounts: tuple[str, ...], as_json: bool) -> None:
+    """Rebuild the accounts of FOLDER from the list, as they were at any moment.
+
+    A frame belongs to a moment if it is stamped with it, or before.
+    """
+    with _told(), shown() as report:
+        view = _view(folder)
+        report(f"Replaying up to {view.until:,} frames")
+        machine, last = view.replayed(at_us=at)
+        numbers = (
+            [machine.number_of(each) for each in accounts] if accounts else range(len(machine))
+        )
+        missing = [id_ for id_, n in zip(accounts, numbers, strict=False) if n is None]
+        if missing:
+            when = f" at {time_text(at)}" if at is not None else ""
+            raise CommandError(f"there is no account {', '.join(missing)} in {folder}{when}")
+        found = [machine.account(number).account for number in numbers if number is not None]
+    if as_json:
+        print_json(
+            {
+                "as_of": {"seq": machine.seq, "time": time_text(last.header.time_us)}
+                if last
+                else None,
+                "accounts": [
+                    {
+                        "id": each.id,
+                        "currency": each.currency,
+                        "balance": each.balance,
+                        "held": each.held,
+                        "expected": each.expected,
+                        "status": each.status,
+                        "overdraft_limit": each.overdraft_limit,
+                        "entry_count": each.entry_count,
+                    }
+                    for each in found
+                ],
+            }
+        )
+        return
+    made = table("account", "balance", "currency", "held", "status", right=("balance", "held"))
+    for each in found:
+        made.add_row(each.id, f"{each.balance}", each.currency, f"{each.held}", each.status)
+    console().print(made)
+    if last:
+        click.echo(f"After frame {machine.seq:,}, of {time_text(last.header.time_us)}.")
+
+
+def _view(folder: Path) -> "ListView":
+    try:
+        from eventstore.look import ListView
+    except ModuleNotFoundError as error:
+        raise CommandError(
+            f"the event store is not installed ({error}): pip install 'tandem[eventstore]'"
+        ) from None
+    return ListView(folder)
+
+
+class _CannotBeRead(CommandError):
+    exit_code = 3
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What is wrong with a list, as one paragraph."""
+    try:
+        yield
+    except click.ClickException:
+        raise
+    except Exception as error:
+        from eventstore.segments.errors import Damaged, Differs, ListError
+
+        if not isinstance(error, ListError):
+            raise
+        is_found = isinstance(error, Damaged | Differs)
+        raise (CommandError if is_found else _CannotBeRead)(str(error)) from error
+
+
+def _commands(frame: "Frame") -> Iterator[dict[str, Any]]:
+    """Each command of a frame in words."""
+    from eventstore.rows import Code, each_text, unpack_texts
+
+    body = frame.body
+    details = {command: rest[1:] for command, *rest in body.outcomes.details.tolist()}
+    all_texts = each_text(body.commands, body.texts)
+    rows = zip(body.commands, body.outcomes.codes.tolist(), all_texts, strict=True)
+    for index, (row, code, packed) in enumerate(rows):
+        yield {
+            "index": index,
+            "command": _command(row, unpack_texts(packed)),
+            "outcome": Code(code).name,
+            "details": list(details.get(index, ())),
+        }
+
+
+def _command(row: Any, texts: list[str]) -> str:
+    """One command in words; an account that is not named in it by its number."""
+    from eventstore.rows import NOBODY, Kind, StatusCode
+
+    kind, amount = Kind(int(row["kind"])), int(row["amount"])
+    currency = row["currency"].tobytes().rstrip(b"\0").decode("ascii")
+    numbers = [f"#{int(row[side])}" for side in ("source", "destination")]
+    match kind:
+        case Kind.OPEN:
+            limit = "no limit" if amount < 0 else f"an overdraft limit of {amount}"
+            return f"open {texts[0]} in {currency} with {limit}"
+        case Kind.STATUS:
+            who = texts[0] if int(row["source"]) == NOBODY else numbers[0]
+            return f"make {who} {StatusCode(amount).name.lower()}"
+        case Kind.TRANSFER:
+            key, metadata, *names = texts
+            source, to = (name or number for name, number in zip(names, numbers, strict=True))
+            told = f"transfer {amount} {currency} from {source} to {to}, key {key!r}"
+            return told + (f", metadata {metadata}" if metadata else "")
