@@ -9,7 +9,7 @@ from pathlib import Path
 
 from coordinator.cluster.election import Member
 from coordinator.cluster.session import ClusterSession
-from coordinator.engine.local_transactions import Visits
+from coordinator.engine.local_transactions import LocalRunner
 from coordinator.engine.lock_waiter import LockWaiter
 from coordinator.engine.phased_run import PhasedRun
 from coordinator.engine.scheduler import Queue
@@ -91,13 +91,13 @@ class Process:
         self.branch_resolver = BranchResolver(self.shards, self.metrics, self.tracer)
         interval_s = engine.sweep_interval_ms / 1000
         self._timeouts = Timeouts(engine.lock_timeout_ms / 1000, engine.write_timeout_ms / 1000)
-        self._visits = Visits(
+        self._local = LocalRunner(
             self.shards,
             self.metrics,
             lock_s=self._timeouts.lock_s,
             write_s=self._timeouts.write_s,
         )
-        self.phased_resolver = PhasedResolver(self.shards, self.queue, self._visits)
+        self.phased_resolver = PhasedResolver(self.shards, self.queue, self._local)
         self.in_doubt_scanner = InDoubtScanner(
             self.shards,
             self.branch_resolver,
@@ -189,7 +189,7 @@ class Process:
             group,
             queue=self.queue,
             shards=self.shards,
-            visits=self._visits,
+            local=self._local,
             resolver=self.phased_resolver,
             metrics=self.metrics,
             tracer=self.tracer,

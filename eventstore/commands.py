@@ -7,12 +7,14 @@ import numpy as np
 from eventstore.machine.texts import account_words
 from eventstore.rows import (
     COMMAND,
+    CURRENCY_BYTES,
     NOBODY,
     UNLIMITED,
     Commands,
     Kind,
     ProtocolCode,
     StatusCode,
+    currency_number,
     pack_texts,
 )
 from ledger.ids import transfer_id
@@ -38,32 +40,33 @@ class Packer:
     def open(self, account: str, currency: str, overdraft_limit: int | None = 0) -> "Packer":
         """Open an account; a limit of None is none."""
         limit = UNLIMITED if overdraft_limit is None else overdraft_limit
-        return self._add(Kind.OPEN, account_words(account), limit, currency, [account])
+        number = currency_number(currency)
+        return self._add(Kind.OPEN, account_words(account), limit, number, [account])
 
     def status(self, account: str, status: Status) -> "Packer":
         """Change an account's status."""
-        return self._add(Kind.STATUS, (0, 0), StatusCode[status.name], "", [account])
+        return self._add(Kind.STATUS, (0, 0), StatusCode[status.name], 0, [account])
 
     def transfer(self, wish: Transfer) -> "Packer":
         """Carry out a transfer. Its id is that of its source and key."""
         digest = bytes.fromhex(transfer_id(wish.source, wish.key).partition("-")[2])
         words = (int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little"))
         texts = [wish.key, wish.metadata or "", wish.source, wish.destination]
-        protocol = PROTOCOLS[wish.protocol]
-        return self._add(Kind.TRANSFER, words, wish.amount, wish.currency, texts, protocol)
+        currency, protocol = currency_number(wish.currency), PROTOCOLS[wish.protocol]
+        return self._add(Kind.TRANSFER, words, wish.amount, currency, texts, protocol)
 
     def _add(
         self,
         kind: Kind,
         id_: tuple[int, int],
         amount: int,
-        currency: str,
+        currency: int,
         texts: list[str],
         protocol: ProtocolCode = ProtocolCode.UNNAMED,
     ) -> "Packer":
         packed = pack_texts(texts)
-        letters = tuple(currency.encode("ascii").ljust(3, b"\0"))
-        row = (id_, amount, NOBODY, NOBODY, letters, kind, len(packed), protocol, 0)
+        letters = tuple(currency.to_bytes(CURRENCY_BYTES, "little"))
+        row = (id_, amount, NOBODY, NOBODY, letters, kind, protocol, len(packed), 0)
         self._rows.append(row)
         self._texts.append(packed)
         return self

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from eventstore.machine.machine import Machine
+from eventstore.machine.machine import Limits, Machine
 from eventstore.recent import Recent
 from eventstore.segments.errors import NoList, NotThere, Where
 from eventstore.segments.files import DISK
@@ -20,6 +20,8 @@ from eventstore.verify import replay
 
 # How a machine that only replays lays out its tables: nobody can choose ids against it.
 _KEY = bytes(16)
+# More than any node's: whoever replays a list takes it as it is.
+_LIMITS = Limits(accounts=2**28, transfers=2**40, currencies=2**24)
 
 
 class ListView:
@@ -37,7 +39,7 @@ class ListView:
 
     def new_machine(self) -> Machine:
         """A machine to replay the list with, from its first frame."""
-        return Machine(_KEY, Recent(Reader(self._folder, self.identity)).command)
+        return Machine(_KEY, Recent(Reader(self._folder, self.identity)).command, _LIMITS)
 
     def replayed(self, *, at_us: int | None = None) -> tuple[Machine, Frame | None]:
         """The machine after all frames, or after those up to a time, and the last of them. Every

@@ -5,6 +5,7 @@ refusal's text needs them, a row of numbers. All numbers are little-endian. They
 none of this changes without a new version of the frame's format.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from typing import NamedTuple
@@ -14,22 +15,25 @@ from numpy.typing import NDArray
 
 from ledger.errors import Bug
 
-# One command, 40 bytes. `id` is 128 bits: that of the transfer, or of the account that is opened.
+CURRENCY_BYTES = 8
+
+# One command, 48 bytes. `id` is 128 bits: that of the transfer, or of the account that is opened.
 # `amount` is in minor units; of an opening it is the overdraft limit, of a status the new one's
 # code. `source` and `destination` are account numbers, or NOBODY where the account was not known to
-# whoever wrote the command: its id then stands in the texts, and the machine looks it up. `text` is
-# how many bytes of the frame's texts belong to this command.
+# whoever wrote the command: its id then stands in the texts, and the machine looks it up.
+# `currency` is 3 to 8 letters and digits in ASCII, with zero bytes behind them; of a status it is
+# zero. `text` is how many bytes of the frame's texts belong to this command. `spare` is zero.
 COMMAND = np.dtype(
     [
         ("id", "<u8", (2,)),
         ("amount", "<i8"),
         ("source", "<u4"),
         ("destination", "<u4"),
-        ("currency", "u1", (3,)),
+        ("currency", "u1", (CURRENCY_BYTES,)),
         ("kind", "u1"),
-        ("text", "<u2"),
         ("protocol", "u1"),
-        ("spare", "u1"),
+        ("text", "<u2"),
+        ("spare", "<u4"),
     ]
 )
 # What the text of a refusal is made of, or the place of the command that used the id first.
@@ -125,14 +129,22 @@ def place_parts(place: int) -> tuple[int, int]:
     return place >> 16, place & 0xFFFF
 
 
+# Those of the HTTP API.
+_CURRENCY = re.compile("[A-Z0-9]{3,8}")
+
+
 def currency_number(currency: str) -> int:
-    """Three letters as one number."""
+    """The bytes of `COMMAND.currency` as one number; letters are ASCII, so it fits 64 bits with a
+    sign. Raises Bug for what is no currency.
+    """
+    if not _CURRENCY.fullmatch(currency):
+        raise Bug(f"{currency!r} is no currency: {_CURRENCY.pattern}")
     return int.from_bytes(currency.encode("ascii"), "little")
 
 
 def currency_text(number: int) -> str:
     """The letters that `currency_number` was given."""
-    return number.to_bytes(3, "little").decode("ascii")
+    return number.to_bytes(CURRENCY_BYTES, "little").rstrip(b"\0").decode("ascii")
 
 
 # --- texts --------------------------------------------------------------------------------------

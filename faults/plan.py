@@ -5,7 +5,7 @@
 
 A fault fires whenever its point is reached, on its shard if it names one; at most COUNT times in
 a process, and with PROBABILITY. Of several faults at one point the first that fires is the one:
-`before-commit=cut*1; before-commit=freeze*1` cuts at the first visit and freezes at the second.
+`before-commit=cut*1; before-commit=freeze*1` cuts the first time and freezes the second time.
 """
 
 import random

@@ -25,7 +25,7 @@ from faults.plan import Fault, FaultsError, Mode, Plan, Traits
 from shard_client.branch import Branch, MySqlSession
 from shard_client.connection import Reply, Result, ShardConnection
 from shard_client.errors import ConnectionLost, ShardError, translate
-from shard_client.records import VisitWrites
+from shard_client.records import LocalWrites
 
 log = logging.getLogger("faults")
 
@@ -45,7 +45,7 @@ class Point(NamedTuple):
     """A place in the product: `targets` are MODULE:CLASS.METHOD or MODULE:FUNCTION. The first
     argument of each is a branch or a connection to a shard, or else the point is on no shard.
 
-    With `deed` it is reached only by a visit that does this, see `_deeds`.
+    With `deed` it is reached only by a transaction that does this, see `_deeds`.
 
     With `fail` the server has answered with the error `code` to the statement of the packet that
     `statement` counts, from 0.
@@ -67,7 +67,7 @@ class Point(NamedTuple):
 
 
 _BRANCH = "shard_client.branch:Branch"
-_LEAVE = ("shard_client.phases:Visit.leave",)
+_COMMIT = ("shard_client.phases:MySqlLocalTransaction.commit",)
 _COMMIT_POINT = (f"{_BRANCH}.decide", f"{_BRANCH}.commit_alone")
 _COLLECTING = ("shard_client.collect:drop_decisions", "shard_client.collect:drop_markers")
 
@@ -121,7 +121,7 @@ POINTS: Mapping[str, Point] = {
     ),
 }
 
-# What visits do for transfers by TC/C and Saga: each is a point before it is sent, and one when it
+# What transactions do for transfers by TC/C and Saga: a point before each is sent, and one when it
 # is committed and nobody knows it yet.
 DEEDS: Mapping[str, str] = {
     "phase-trying": "the source's money is reserved, and the transfer is in the phase table",
@@ -138,13 +138,13 @@ DEEDS: Mapping[str, str] = {
 }
 POINTS = {
     **POINTS,
-    **{f"before-{d}": Point(When.BEFORE, _LEAVE, f"not yet: {DEEDS[d]}", deed=d) for d in DEEDS},
-    **{f"after-{d}": Point(When.AFTER, _LEAVE, DEEDS[d], deed=d) for d in DEEDS},
+    **{f"before-{d}": Point(When.BEFORE, _COMMIT, f"not yet: {DEEDS[d]}", deed=d) for d in DEEDS},
+    **{f"after-{d}": Point(When.AFTER, _COMMIT, DEEDS[d], deed=d) for d in DEEDS},
 }
 
 
-def _deeds(writes: VisitWrites) -> set[str]:
-    """What a visit does."""
+def _deeds(writes: LocalWrites) -> set[str]:
+    """What a transaction does."""
     phases = {row.phase for row in writes.begun}
     phases |= {c.state.phase for c in writes.changed if c.state and c.state.phase != c.was}
     phases |= {"over" for change in writes.changed if change.state is None}
@@ -241,9 +241,9 @@ def _woven(point: Point, strike: Callable[[Any], None], real: Function) -> Funct
 
     woven = {When.BEFORE: before, When.AFTER: after, When.BETWEEN: between}[point.when]
     if point.deed:
-        return lambda visit, writes, *args, **kwargs: (
+        return lambda session, writes, *args, **kwargs: (
             woven if point.deed in _deeds(writes) else real
-        )(visit, writes, *args, **kwargs)
+        )(session, writes, *args, **kwargs)
     if not point.remote_only:
         return woven
     return lambda branch, *args, **kwargs: (real if branch.is_local else woven)(

@@ -28,6 +28,7 @@ from shard_client.records import (
     DecisionOutcome,
     Found,
     Held,
+    LocalWrites,
     Locked,
     Look,
     PhaseRow,
@@ -37,7 +38,6 @@ from shard_client.records import (
     Terms,
     Undecided,
     Unfinished,
-    VisitWrites,
     Wanted,
     Writes,
 )
@@ -169,17 +169,17 @@ class GroupBranch(Session):
 
 class LocalTransaction(Session):
     """One local transaction on one shard that takes many transfers by TC/C and Saga a step further:
-    `enter`, unless nothing has to be locked or looked up, then `leave`.
+    `lock`, unless nothing has to be locked or looked up, then `commit`.
     """
 
     @abstractmethod
-    def enter(self, wanted: Wanted, deadline: float) -> Reply[Found]:
+    def lock(self, wanted: Wanted, deadline: float) -> Reply[Found]:
         """Lock and look up. An account that is locked by somebody else is left out; `wait_for` it
         before, if it is not to be. Phases and steps are waited for.
         """
 
     @abstractmethod
-    def leave(self, writes: VisitWrites, deadline: float) -> Reply[None]:
+    def commit(self, writes: LocalWrites, deadline: float) -> Reply[None]:
         """Write everything and commit; nothing of it, unless every row was found as it is said to
         be (TryAgain; rule R8). What was only read is then as safe as what is written (rule R2).
 

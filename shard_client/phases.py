@@ -16,10 +16,10 @@ from shard_client.node import LocalTransaction
 from shard_client.records import (
     Attempt,
     Found,
+    LocalWrites,
     PhaseRow,
     StepRow,
     Unfinished,
-    VisitWrites,
     Wanted,
 )
 from shard_client.transfers import make_durable
@@ -57,10 +57,10 @@ def steps_of(lines: Iterable[str]) -> dict[Attempt, StepRow]:
     return found
 
 
-class Visit(MySqlSession, LocalTransaction):
+class MySqlLocalTransaction(MySqlSession, LocalTransaction):
     """See LocalTransaction."""
 
-    def enter(self, wanted: Wanted, deadline: float) -> Reply[Found]:
+    def lock(self, wanted: Wanted, deadline: float) -> Reply[Found]:
         connection = self.connection
         asked: dict[str, tuple[str, set[str], int]] = {
             "accounts": (sql.LOCK_ACCOUNTS, wanted.accounts, sql.ACCOUNT_MAX),
@@ -85,7 +85,7 @@ class Visit(MySqlSession, LocalTransaction):
 
         return connection.call(packet, deadline, parse, is_proven=True, may_wait=True)
 
-    def leave(self, writes: VisitWrites, deadline: float) -> Reply[None]:
+    def commit(self, writes: LocalWrites, deadline: float) -> Reply[None]:
         packet = [*self._opening()]
         # Before the phase rows: whoever looks at what is not committed sees the one or the other.
         if writes.transfers:
@@ -109,7 +109,7 @@ class Visit(MySqlSession, LocalTransaction):
             packet.append(sql.TOUCH)
         return self.connection.call([*packet, "COMMIT"], deadline, lambda _: None)
 
-    def _changes(self, writes: VisitWrites) -> list[str]:
+    def _changes(self, writes: LocalWrites) -> list[str]:
         """Changed rows, many with one statement: those of a group change alike."""
         alike: dict[tuple[str, tuple[object, ...]], list[str]] = defaultdict(list)
         for step in writes.next_steps:

@@ -171,8 +171,8 @@ class StepRow(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """What a visit locks and looks up: accounts, and by the ids of transfers their outcomes, their
-    rows in the phase table, just the phases there, and their steps.
+    """What a local transaction locks and looks up: accounts, and by the ids of transfers their
+    outcomes, their rows in the phase table, just the phases there, and their steps.
     """
 
     accounts: set[str]
@@ -183,7 +183,7 @@ class Wanted(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a visit has found. Phases and steps are locked: who has them decides what comes next."""
+    """What it has found. Phases and steps are locked: who has them decides what comes next."""
 
     locked: Locked
     phases: dict[Attempt, PhaseRow]
@@ -207,7 +207,7 @@ class PhaseState(NamedTuple):
 
 class PhaseChange(NamedTuple):
     """A phase row that is found in the phase `was` comes to a new state; None takes it away. If it
-    is in another phase by now, nothing of the visit happens (TryAgain).
+    is in another phase by now, nothing of the transaction happens (TryAgain).
     """
 
     attempt: Attempt
@@ -215,8 +215,8 @@ class PhaseChange(NamedTuple):
     state: PhaseState | None
 
 
-class VisitWrites:
-    """All that a visit writes."""
+class LocalWrites:
+    """All that a local transaction writes."""
 
     def __init__(self) -> None:
         self.accounts: dict[str, Account] = {}

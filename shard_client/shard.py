@@ -22,7 +22,7 @@ from shard_client.errors import (
     TimedOut,
 )
 from shard_client.node import LOCK_WAIT_S, PoolState, ShardNode
-from shard_client.phases import Visit
+from shard_client.phases import MySqlLocalTransaction
 from shard_client.rehearsal import rehearse
 from shard_client.remedies import explained
 from shard_client.trial import try_branch, try_writes
@@ -107,8 +107,8 @@ class Shard(ShardNode):
     def branch(self, gtrid: str, deadline: float, *, is_local: bool) -> Branch:
         return Branch(self.take(deadline), gtrid, is_local=is_local, give=self._pool.give)
 
-    def local_transaction(self, gtrid: str, deadline: float) -> Visit:
-        return Visit(self.take(deadline), gtrid, give=self._pool.give)
+    def local_transaction(self, gtrid: str, deadline: float) -> MySqlLocalTransaction:
+        return MySqlLocalTransaction(self.take(deadline), gtrid, give=self._pool.give)
 
     def hold(self, deadline: float) -> MySqlHold:
         return MySqlHold(self.take(deadline), self._pool.give)

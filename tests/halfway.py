@@ -5,12 +5,12 @@ import uuid
 from contextlib import closing
 
 from coordinator.cluster import read_map
-from coordinator.engine.in_flight import InFlight, Position, Task, Visited, begin, go_on, wanted
+from coordinator.engine.in_flight import InFlight, LocalPlan, Position, Task, begin, go_on, wanted
 from coordinator.shards.addresses import service_address
 from ledger.ids import transfer_id
 from ledger.model import Transfer
 from shard_client.connection import ShardConnection
-from shard_client.phases import Visit
+from shard_client.phases import MySqlLocalTransaction
 from shard_client.records import Found
 from shard_client.xid import Gtrid
 from tests.cluster import Cluster
@@ -43,10 +43,10 @@ class Halfway:
         shard, deadline = self._map.shard_of(self.flight.where), time.monotonic() + _CALL_S
         address = service_address(self._cluster.settings, shard, self._map.shards[shard])
         with closing(ShardConnection(address, _CALL_S, 60)) as connection:
-            visit = Visit(connection, self.flight.gtrid)
-            found = visit.enter(wanted([self.flight]), deadline).get()
+            visit = MySqlLocalTransaction(connection, self.flight.gtrid)
+            found = visit.lock(wanted([self.flight]), deadline).get()
             planned = self._planned(found, time.time_ns() // 1000)
-            visit.leave(planned.writes, deadline).get()
+            visit.commit(planned.writes, deadline).get()
         assert planned.blocked == []
         ((_, self.flight.position),) = planned.positions
 
@@ -64,7 +64,7 @@ class Halfway:
             self.step()
         return self
 
-    def _planned(self, found: Found, now: int) -> Visited:
+    def _planned(self, found: Found, now: int) -> LocalPlan:
         if self.flight.position.task is Task.BEGIN:
             visited, (refusal,) = begin([self.flight], found, now, now)
             assert refusal is None

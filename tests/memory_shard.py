@@ -43,6 +43,7 @@ from shard_client.records import (
     DecisionOutcome,
     Found,
     Held,
+    LocalWrites,
     Locked,
     Look,
     PhaseRow,
@@ -52,7 +53,6 @@ from shard_client.records import (
     Terms,
     Undecided,
     Unfinished,
-    VisitWrites,
     Wanted,
     Writes,
     clock_is_ahead,
@@ -284,7 +284,7 @@ class MemoryBranch(_MemorySession, GroupBranch):
 
 
 class MemoryTransaction(_MemorySession, LocalTransaction):
-    def enter(self, wanted: Wanted, deadline: float) -> Done[Found]:
+    def lock(self, wanted: Wanted, deadline: float) -> Done[Found]:
         def enter(work: _Work) -> Found:
             locked = self._locked(work, wanted.accounts, wanted.transfers)
             phases = self._waited(work, _PHASES, wanted.phases)
@@ -301,7 +301,7 @@ class MemoryTransaction(_MemorySession, LocalTransaction):
         rows = {key: work.row((table, key)) for key in keys}
         return {key: row for key, row in rows.items() if row is not None}
 
-    def leave(self, writes: VisitWrites, deadline: float) -> Done[None]:
+    def commit(self, writes: LocalWrites, deadline: float) -> Done[None]:
         def leave(work: _Work) -> None:
             work.insert(_TRANSFERS, {stored.transfer.id: stored for stored in writes.transfers})
             for step in writes.next_steps:

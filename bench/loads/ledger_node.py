@@ -97,7 +97,7 @@ class NodeRunner:
         # Another account than the source's.
         others = (sources + self._chance.integers(1, self._accounts, BATCH)) % self._accounts
         commands["destination"] = 0 if self._is_hot else others
-        commands["currency"] = tuple(b"EUR")
+        commands["currency"] = tuple(b"EUR\0\0\0\0\0")
         commands["kind"] = Kind.TRANSFER
         commands["protocol"] = ProtocolCode.UNNAMED
         commands["text"] = len(_NO_TEXTS)

@@ -1,9 +1,9 @@
-"""A transfer by TC/C or Saga on its way, and what one visit to a shard does to many of them: pure.
+"""A transfer by TC/C or Saga on its way, and what one shard does for many: pure.
 
 A flight is one attempt at a transfer. Its position says what is to be done next, and on which
 shard: to make a step durable in the phase table of its source's shard, to call its destination's
-shard, or to look up where it stands. `begin` and `go_on` plan a visit: what it writes, and where
-each flight is once that is committed.
+shard, or to look up where it stands. `begin` and `go_on` plan a local
+transaction: what it writes, and where each flight is once that is committed.
 """
 
 from collections import defaultdict
@@ -24,17 +24,17 @@ from shard_client.records import (
     LAPSED,
     PENDING,
     Found,
+    LocalWrites,
     Locked,
     PhaseChange,
     PhaseRow,
     PhaseState,
     StepRow,
     StoredTransfer,
-    VisitWrites,
     Wanted,
 )
 
-# Of a visit that has nothing to lock or look up: compare-and-set is all that it needs.
+# Of a transaction that has nothing to lock or look up: compare-and-set is all that it needs.
 NOTHING_FOUND = Found(Locked(frozenset(range(SLOT_COUNT)), True, {}, {}, 2**63), {}, {}, {})
 PROTOCOLS: Mapping[str, PhasedProtocol] = {protocol.name: protocol for protocol in (TCC, SAGA)}
 
@@ -118,7 +118,7 @@ class InFlight:
         self.since = since
         # The ticket that it has begun with: what comes after it in its batch may have to wait.
         self.queued = ticket
-        # How often its next visit has failed, and since when it does; and how often it was because
+        # How often its next transaction has failed, and since when; and how often it was because
         # an account was locked.
         self.attempts = 0
         self.skips = 0
@@ -126,7 +126,7 @@ class InFlight:
         self.not_before = 0.0
         self.error: str | None = None
         self.is_running = False
-        # A visit that it was part of failed: perhaps because of it.
+        # A transaction that it was part of failed: perhaps because of it.
         self.alone = False
 
     @property
@@ -163,7 +163,7 @@ class InFlight:
 
     @property
     def account(self) -> str | None:
-        """The account that its next visit changes. Any thread may ask: who takes it on may replace
+        """The account that its next step changes. Any thread may ask: who takes it on may replace
         its position meanwhile, so that is read once.
         """
         position = self.position
@@ -179,14 +179,14 @@ class InFlight:
     @property
     def ends(self) -> tuple[str, ...]:
         """The accounts that it has to have when it begins: what one across shards does to its
-        destination comes later, in a visit of its own.
+        destination comes later, in a transaction of its own.
         """
         source, destination = self.transfer.source, self.transfer.destination
         return (source, destination) if self.is_local else (source,)
 
     @property
     def where(self) -> str:
-        """The account on whose shard its next visit is."""
+        """The account on whose shard its next step is."""
         is_call = self.position.task is Task.CALL
         return self.transfer.destination if is_call else self.transfer.source
 
@@ -200,7 +200,7 @@ class InFlight:
         return self.step.phase in self.protocol.final and self.step.source is None
 
     def failed(self, why: str, now: float) -> None:
-        """Its visit has failed, at `now` by the monotonic clock."""
+        """Its transaction has failed, at `now` by the monotonic clock."""
         self.error = why
         self.attempts += 1
         if self.attempts == 1:
@@ -218,7 +218,7 @@ class InFlight:
         return True
 
     def look_up(self) -> None:
-        """A visit to its source's shard was not answered: how far it is, only that knows."""
+        """Its source's shard has not answered: how far it is, only that knows."""
         if self.position.task in (Task.BEGIN, Task.ADVANCE):
             self.position = self.position._replace(task=Task.LOOK)
 
@@ -243,11 +243,11 @@ def _resumed(protocol: PhasedProtocol, row: PhaseRow, stored: StoredTransfer | N
     return Position(phase, task, event, refusal, row.destination_state, stored, row.outcome)
 
 
-# --- what a visit needs ---------------------------------------------------------------------
+# --- what a local transaction needs ---------------------------------------------------------
 
 
 def wanted(flights: Sequence[InFlight]) -> Wanted:
-    """What a visit that takes these flights on is to lock and look up."""
+    """What a transaction that takes these flights on is to lock and look up."""
     needs = Wanted(set(), set(), set(), set(), set())
     for flight in flights:
         id_ = flight.transfer.id
@@ -266,30 +266,30 @@ def wanted(flights: Sequence[InFlight]) -> Wanted:
     return needs
 
 
-# --- what a visit does ----------------------------------------------------------------------
+# --- what a local transaction does ----------------------------------------------------------
 
 
-class Visited(NamedTuple):
-    """A visit's plan: what it writes, and where its flights are after it; and those for which
-    something stood in the way, and why.
+class LocalPlan(NamedTuple):
+    """A local transaction's plan: what it writes, and where its flights are after it; and those
+    for which something stood in the way, and why.
     """
 
-    writes: VisitWrites
+    writes: LocalWrites
     positions: list[tuple[InFlight, Position]]
     blocked: list[tuple[InFlight, str]]
 
 
 class Begin(NamedTuple):
-    """A plan of the visit in which transfers begin; and for each why it is refused without a
+    """A plan of the transaction in which transfers begin; and for each why it is refused without a
     record.
     """
 
-    visit: Visited
+    plan: LocalPlan
     refusals: list[Refusal | None]
 
 
 def begin(flights: Sequence[InFlight], found: Found, now: int, expires_at: int) -> Begin:
-    """Plan the visit in which transfers begin, all on one shard; see `begin_together`."""
+    """Plan the transaction in which transfers begin, all on one shard; see `begin_together`."""
     on = [("here", flight) for flight in flights]
     return begin_together(on, {"here": found}, now, expires_at)["here"]
 
@@ -300,30 +300,30 @@ def begin_together(
     now: int,
     expires_at: int,
 ) -> dict[str, Begin]:
-    """Plan the visits in which transfers begin, each on its source's shard; one visit for each
+    """Plan the transactions in which transfers begin, each on its source's shard; one for each
     shard that `found` has.
 
     The caller holds the locks of the accounts and has not found their ids. What is blocked has to
     wait, with what comes after it in its batch: whether it is refused depends on those before it.
     """
-    begins = {shard: Begin(Visited(VisitWrites(), [], []), []) for shard in found}
+    begins = {shard: Begin(LocalPlan(LocalWrites(), [], []), []) for shard in found}
     order = _Order()
     for shard, flight in flights:
-        visit, refusals = begins[shard]
-        result = _first(flight, visit.writes, found[shard], now)
-        if order.has_to_wait(flight, result, visit.writes, found[shard]):
-            visit.blocked.append((flight, "one before it in its batch is not decided yet"))
+        plan, refusals = begins[shard]
+        result = _first(flight, plan.writes, found[shard], now)
+        if order.has_to_wait(flight, result, plan.writes, found[shard]):
+            plan.blocked.append((flight, "one before it in its batch is not decided yet"))
             continue
         is_unrecorded = isinstance(result, Refusal) and not result.is_recorded
         refusals.append(result if isinstance(result, Refusal) and is_unrecorded else None)
-        position = _begun(flight, result, visit.writes, now, expires_at)
+        position = _begun(flight, result, plan.writes, now, expires_at)
         order.begins(flight, position)
-        visit.positions.append((flight, position))
+        plan.positions.append((flight, position))
     return begins
 
 
 def _first(
-    flight: InFlight, writes: VisitWrites, found: Found, now: int
+    flight: InFlight, writes: LocalWrites, found: Found, now: int
 ) -> tuple[list[Account], list[Entry]] | Refusal:
     """The first thing that happens to a transfer, and to one within its shard the only one: the
     accounts after it, and the entries that it makes.
@@ -344,7 +344,7 @@ def _first(
 def _begun(
     flight: InFlight,
     result: tuple[list[Account], list[Entry]] | Refusal,
-    writes: VisitWrites,
+    writes: LocalWrites,
     now: int,
     expires_at: int,
 ) -> Position:
@@ -395,7 +395,7 @@ class _Order:
         self._order = BatchOrder()
 
     def has_to_wait(
-        self, flight: InFlight, result: object, writes: VisitWrites, found: Found
+        self, flight: InFlight, result: object, writes: LocalWrites, found: Found
     ) -> bool:
         """Whether its outcome is open while one before it in its batch is, or it comes after one
         that has to wait.
@@ -413,44 +413,44 @@ class _Order:
         return waits
 
     def begins(self, flight: InFlight, position: Position) -> None:
-        """It is planned to be at `position` after the visit."""
+        """It is planned to be at `position` after the transaction."""
         if flight.ticket and flight.ticket.batch is not None and position.task is not Task.NONE:
             for end in accounts_in_batch(flight.ticket):
                 self._may_come[end] += flight.transfer.amount
 
 
-def has_to_enter(flights: Iterable[InFlight]) -> bool:
-    """Whether a visit that takes these flights on has to lock or look up anything."""
+def has_to_lock(flights: Iterable[InFlight]) -> bool:
+    """Whether a transaction that takes these flights on has to lock or look up anything."""
     return any(flight.account or flight.position.task is Task.LOOK for flight in flights)
 
 
 def go_on(
     flights: Sequence[InFlight], found: Found, absent: set[str], now: int, pause_us: int
-) -> Visited:
-    """Plan a visit that takes flights on. `found` is NOTHING_FOUND if nothing was looked for,
+) -> LocalPlan:
+    """Plan a transaction that takes flights on. `found` is NOTHING_FOUND if nothing was looked for,
     `absent` are accounts that are known not to exist; what cannot be done now is noted in the phase
     table as to be tried again after a pause.
     """
-    visit = Visited(VisitWrites(), [], [])
+    plan = LocalPlan(LocalWrites(), [], [])
     for flight in flights:
         slots = found.locked.slots
         if not found.locked.is_writable or slot_of(flight.where) not in slots:
-            visit.blocked.append((flight, "its shard is read only, or its slot has moved"))
+            plan.blocked.append((flight, "its shard is read only, or its slot has moved"))
             continue
         account = flight.account
         if account and account not in found.locked.accounts and account not in absent:
-            visit.blocked.append((flight, locked_by_others(flight)))
+            plan.blocked.append((flight, locked_by_others(flight)))
             continue
         position: Position | None
         if flight.position.task is Task.CALL:
-            position = _call(flight, visit.writes, found, now)
+            position = _call(flight, plan.writes, found, now)
         elif flight.position.task is Task.ADVANCE:
-            position = _advance(flight, visit, found, now, pause_us)
+            position = _advance(flight, plan, found, now, pause_us)
         else:
-            position = _look(flight, visit.writes, found)
+            position = _look(flight, plan.writes, found)
         if position:
-            visit.positions.append((flight, position))
-    return visit
+            plan.positions.append((flight, position))
+    return plan
 
 
 def locked_by_others(flight: InFlight) -> str:
@@ -458,7 +458,7 @@ def locked_by_others(flight: InFlight) -> str:
     return f"account {flight.account} is locked by other transfers"
 
 
-def _call(flight: InFlight, writes: VisitWrites, found: Found, now: int) -> Position:
+def _call(flight: InFlight, writes: LocalWrites, found: Found, now: int) -> Position:
     """Carry out a call on the destination's shard, or find that it was carried out."""
     transfer, protocol = flight.transfer, flight.protocol
     row = found.steps.get(flight.attempt)
@@ -503,11 +503,11 @@ def _call(flight: InFlight, writes: VisitWrites, found: Found, now: int) -> Posi
 
 
 def _advance(
-    flight: InFlight, visit: Visited, found: Found, now: int, pause_us: int
+    flight: InFlight, plan: LocalPlan, found: Found, now: int, pause_us: int
 ) -> Position | None:
     """Make a step durable on the source's shard; None if it has to be tried again."""
     writes, transfer, position, protocol = (
-        visit.writes,
+        plan.writes,
         flight.transfer,
         flight.position,
         flight.protocol,
@@ -522,7 +522,7 @@ def _advance(
             # Later, perhaps: it is not the outcome of the transfer, and the phase stays.
             waiting = _state(flight, position, flight.attempts + 1, now + pause_us, now)
             writes.changed.append(PhaseChange(flight.attempt, was, waiting))
-            visit.blocked.append((flight, result.detail))
+            plan.blocked.append((flight, result.detail))
             return None
         _put(writes, result.account)
         if result.entry:
@@ -545,11 +545,11 @@ def _advance(
     return after._replace(task=Task.ADVANCE if event else Task.CALL, event=event)
 
 
-def attempts_of(flights: Iterable[InFlight], now: int, pause_us: int) -> VisitWrites:
+def attempts_of(flights: Iterable[InFlight], now: int, pause_us: int) -> LocalWrites:
     """What the phase table is to say of flights whose destination could not be called: how often
     it was tried, and when it is tried again. A call is not durable on the source's shard otherwise.
     """
-    writes = VisitWrites()
+    writes = LocalWrites()
     for flight in flights:
         position = flight.position
         if position.phase and position.task is Task.CALL:
@@ -582,7 +582,7 @@ def _record(flight: InFlight, status: str, refusal: Refusal | None, stamp: int) 
     return StoredTransfer(flight.transfer, flight.gtrid, status, reason, detail, stamp)
 
 
-def _look(flight: InFlight, writes: VisitWrites, found: Found) -> Position:
+def _look(flight: InFlight, writes: LocalWrites, found: Found) -> Position:
     """Where a flight stands, by what its source's shard has."""
     writes.rests_on_reading = True
     known = found.locked.known.get(flight.transfer.id)
@@ -595,11 +595,11 @@ def _look(flight: InFlight, writes: VisitWrites, found: Found) -> Position:
     return flight.position._replace(task=Task.NONE, event=None, stored=stored, outcome=outcome)
 
 
-def _account(name: str, writes: VisitWrites, found: Found) -> Account | None:
+def _account(name: str, writes: LocalWrites, found: Found) -> Account | None:
     return writes.accounts.get(name) or found.locked.accounts.get(name)
 
 
-def _put(writes: VisitWrites, account: Account) -> None:
+def _put(writes: LocalWrites, account: Account) -> None:
     writes.accounts[account.id] = account
 
 

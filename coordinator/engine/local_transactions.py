@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from coordinator.engine.in_flight import (
     NOTHING_FOUND,
     InFlight,
-    Visited,
+    LocalPlan,
     attempts_of,
     go_on,
-    has_to_enter,
+    has_to_lock,
     locked_by_others,
     wanted,
 )
@@ -37,12 +37,12 @@ _PAUSE_US = 1_000_000
 
 
 def is_collision(error: ShardError | None) -> bool:
-    """Whether a visit was undone because somebody else was at the same, or was faster."""
+    """Whether a transaction was undone because somebody else was at the same, or was faster."""
     return isinstance(error, TryAgain | DuplicateRow)
 
 
-class Visits:
-    """Makes visits. A shard may take `lock_s` to lock and look up, `write_s` to commit."""
+class LocalRunner:
+    """Runs them. A shard may take `lock_s` to lock and look up, `write_s` to commit."""
 
     def __init__(self, shards: Shards, metrics: Metrics, *, lock_s: float, write_s: float) -> None:
         self._shards = shards
@@ -54,13 +54,13 @@ class Visits:
         """For a packet that locks or looks up."""
         return time.monotonic() + self._lock_s
 
-    def enter(
+    def lock(
         self,
         parties: LocalTransactions,
         work: Mapping[str, Sequence[InFlight]],
         awaited: InFlight | None = None,
     ) -> dict[str, Found]:
-        """Begin a visit on each of these shards; those that are lost are missing. The account of
+        """Begin one on each of these shards; those that are lost are missing. The account of
         the flight that is `awaited` is waited for, up to a second, before anything else is locked.
         """
         began = time.monotonic()
@@ -72,7 +72,7 @@ class Visits:
         needs = {shard: wanted(flights) for shard, flights in work.items()}
         # Phases and steps are waited for, where others are at the same transfers.
         found = parties.ask(
-            list(work), lambda v: v.enter(needs[v.shard], self.deadline() + LOCK_WAIT_S), "enter"
+            list(work), lambda v: v.lock(needs[v.shard], self.deadline() + LOCK_WAIT_S), "enter"
         )
         for shard, answer in found.items():
             if not answer.locked.is_writable:
@@ -84,7 +84,7 @@ class Visits:
         return {shard: answer for shard, answer in found.items() if shard in parties.branches}
 
     def _leave_out(self, parties: LocalTransactions, latest: Mapping[str, int]) -> None:
-        """Make no visit to shards of whose clock this process's is too far ahead."""
+        """Leave out shards of whose clock this process's is too far ahead."""
         now = time.time_ns() // 1000
         for shard, stamp in latest.items():
             if now > stamp and shard in parties.branches:
@@ -103,14 +103,14 @@ class Visits:
         )
         return {shard: asked[shard] - found for shard, found in existing.items()}
 
-    def leave(self, parties: LocalTransactions, visits: Mapping[str, Visited]) -> set[str]:
+    def commit(self, parties: LocalTransactions, plans: Mapping[str, LocalPlan]) -> set[str]:
         """Write and commit; says on which shards that was answered."""
-        writing = [shard for shard, visit in visits.items() if not visit.writes.is_empty]
-        idle = [shard for shard in visits if shard not in writing]
+        writing = [shard for shard, plan in plans.items() if not plan.writes.is_empty]
+        idle = [shard for shard in plans if shard not in writing]
         parties.release(idle, self._write_s)
         done = parties.ask(
             writing,
-            lambda v: v.leave(visits[v.shard].writes, time.monotonic() + self._write_s),
+            lambda v: v.commit(plans[v.shard].writes, time.monotonic() + self._write_s),
             "leave",
             releases=True,
         )
@@ -133,16 +133,16 @@ class Visits:
             work[self._shards.shard_of(flight.where)].append(flight)
         parties = LocalTransactions(self._shards, gtrid, self._metrics, trace)
         with parties.used():
-            visits = self._plan(parties, work, awaited)
-            done = self.leave(parties, visits)
+            plans = self._plan(parties, work, awaited)
+            done = self.commit(parties, plans)
         self._metrics.phase("visiting", time.monotonic() - began)
         trace.phase("visiting", began)
-        for shard, visit in visits.items():
+        for shard, plan in plans.items():
             if shard in done:
-                self.apply(visit)
+                self.apply(plan)
         for shard, error in parties.lost.items():
             for flight in work[shard]:
-                if shard in visits:
+                if shard in plans:
                     flight.look_up()
                 is_awaited = awaited is not None and flight.account == awaited.account
                 is_locked = is_awaited and is_collision(error)
@@ -155,9 +155,9 @@ class Visits:
         parties: LocalTransactions,
         work: Mapping[str, list[InFlight]],
         awaited: InFlight | None,
-    ) -> dict[str, Visited]:
-        entering = {shard: flights for shard, flights in work.items() if has_to_enter(flights)}
-        found = self.enter(parties, entering, awaited)
+    ) -> dict[str, LocalPlan]:
+        entering = {shard: flights for shard, flights in work.items() if has_to_lock(flights)}
+        found = self.lock(parties, entering, awaited)
         straight = [shard for shard in work if shard not in entering]
         parties.open(straight, self.deadline())
         straight = [shard for shard in straight if shard in parties.branches]
@@ -171,16 +171,16 @@ class Visits:
         }
         absent = self.absent(parties, missing)
         now = time.time_ns() // 1000
-        visits = {
+        plans = {
             shard: go_on(work[shard], answer, absent.get(shard, set()), now, _PAUSE_US)
             for shard, answer in found.items()
             if shard in parties.branches
         }
-        for shard, visit in visits.items():
+        for shard, plan in plans.items():
             slots = found[shard].locked.slots
-            if any(slot_of(flight.where) not in slots for flight, _ in visit.blocked):
+            if any(slot_of(flight.where) not in slots for flight, _ in plan.blocked):
                 self._shards.look_again()
-        return visits
+        return plans
 
     def note_attempts(self, gtrid: Gtrid, flights: Iterable[InFlight], pause_s: float) -> None:
         """Let the phase tables say that these could not go on, as far as their shards can be asked:
@@ -190,21 +190,21 @@ class Visits:
         work: dict[str, list[InFlight]] = defaultdict(list)
         for flight in flights:
             work[self._shards.shard_of(flight.transfer.source)].append(flight)
-        visits = {
-            shard: Visited(attempts_of(some, now, round(pause_s * 1e6)), [], [])
+        plans = {
+            shard: LocalPlan(attempts_of(some, now, round(pause_s * 1e6)), [], [])
             for shard, some in work.items()
             if self._shards.trouble_with(shard) is None and now <= self._shards.clocks.latest(shard)
         }
         parties = LocalTransactions(self._shards, gtrid, self._metrics, GroupTrace())
         with parties.used():
-            parties.open(visits, self.deadline())
-            self.leave(parties, {name: visits[name] for name in parties.branches})
+            parties.open(plans, self.deadline())
+            self.commit(parties, {name: plans[name] for name in parties.branches})
 
-    def apply(self, visit: Visited) -> None:
-        """The visit is committed: its flights are where it was planned."""
+    def apply(self, plan: LocalPlan) -> None:
+        """The transaction is committed: its flights are where it was planned."""
         phases: Counter[tuple[str, str]] = Counter()
         now = time.monotonic()
-        for flight, position in visit.positions:
+        for flight, position in plan.positions:
             if position.phase is not None and position.phase is not flight.position.phase:
                 phases[flight.protocol.name, position.phase.value] += 1
             flight.position = position
@@ -212,6 +212,6 @@ class Visits:
             if flight.is_done and not flight.is_local:
                 self._metrics.course_ended(flight.protocol.name, now - flight.since)
         self._metrics.phases_changed(phases)
-        for flight, why in visit.blocked:
+        for flight, why in plan.blocked:
             flight.failed(why, now)
             flight.skips += 1

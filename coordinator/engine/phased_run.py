@@ -18,7 +18,7 @@ from coordinator.engine.batch_order import BatchOrder
 from coordinator.engine.grouping import pause_after
 from coordinator.engine.in_flight import InFlight, Task, begin_of, begin_together
 from coordinator.engine.known import answer_known
-from coordinator.engine.local_transactions import Visits, is_collision
+from coordinator.engine.local_transactions import LocalRunner, is_collision
 from coordinator.engine.participants import LocalTransactions
 from coordinator.engine.planning import has_answer, why_ahead
 from coordinator.engine.scheduler import Queue
@@ -46,7 +46,7 @@ from shard_client.errors import ClockAhead, ShardError, StatementRefused, is_bus
 from shard_client.records import Found, StoredTransfer
 
 # So long is a flight tried here whose account others have locked, or whose shard has undone the
-# visit. While it is, its source is at no other group's disposal.
+# transaction. While it is, its source is at no other group's disposal.
 _PATIENCE_S = 0.1
 
 
@@ -69,7 +69,7 @@ class PhasedRun:
         *,
         queue: Queue,
         shards: Shards,
-        visits: Visits,
+        local: LocalRunner,
         resolver: TakesOverCourses,
         metrics: Metrics,
         tracer: Tracer,
@@ -80,7 +80,7 @@ class PhasedRun:
         self._group = group
         self._queue = queue
         self._shards = shards
-        self._visits = visits
+        self._local = local
         self._resolver = resolver
         self._metrics = metrics
         self._grace_s = grace_s
@@ -132,12 +132,12 @@ class PhasedRun:
             work[ticket.shards[0]].append(flight)
         parties = LocalTransactions(self._shards, self._gtrid, self._metrics, self._trace)
         with parties.used():
-            found = self._visits.enter(parties, work)
+            found = self._local.lock(parties, work)
             asked = {shard: {name for c in work[shard] for name in c.ends} for shard in found}
             missing = {
                 shard: names - found[shard].locked.accounts.keys() for shard, names in asked.items()
             }
-            absent = self._visits.absent(parties, missing)
+            absent = self._local.absent(parties, missing)
             taken = sum(map(len, missing.values())) - sum(map(len, absent.values()))
             self._queue.met_others(self._group, taken, sum(map(len, asked.values())))
             found = {shard: found[shard] for shard in parties.branches}
@@ -160,7 +160,7 @@ class PhasedRun:
         for ticket in waiting:
             note_what_blocks(ticket, parties.lost, ticket.shards)
         self._put_again(waiting)
-        deadline = self._visits.deadline
+        deadline = self._local.deadline
         self._put_again(answer_known(self._queue, self._shards, begins.known, deadline))
 
     def _withdraw_crowd(self, ready: list[InFlight]) -> None:
@@ -184,13 +184,13 @@ class PhasedRun:
         now = time.time_ns() // 1000
         expires_at = now + round(self._grace_s * 1e6)
         begins = begin_together(begun, found, now, expires_at)
-        visits = {shard: begin.visit for shard, begin in begins.items()}
-        self._wait(c.ticket for visit in visits.values() for c, _ in visit.blocked)
-        done = self._visits.leave(parties, visits)
-        for shard, visit in visits.items():
-            flights = [flight for flight, _ in visit.positions]
+        plans = {shard: begin.plan for shard, begin in begins.items()}
+        self._wait(c.ticket for plan in plans.values() for c, _ in plan.blocked)
+        done = self._local.commit(parties, plans)
+        for shard, plan in plans.items():
+            flights = [flight for flight, _ in plan.positions]
             if shard in done:
-                self._visits.apply(visit)
+                self._local.apply(plan)
                 answers = zip(flights, begins[shard].refusals, strict=True)
                 self._queue.settle((c.ticket, Refused(r)) for c, r in answers if r and c.ticket)
                 self._flights += flights
@@ -206,7 +206,7 @@ class PhasedRun:
         self._put_again(waiting)
 
     def _not_begun(self, flights: list[InFlight], error: ShardError) -> None:
-        """The visit in which these were to begin has failed, or was not answered."""
+        """The transaction in which these were to begin has failed, or was not answered."""
         tickets = [flight.ticket for flight in flights if flight.ticket]
         if is_collision(error):
             self._queue.reopen(tickets, str(self._gtrid))
@@ -234,7 +234,7 @@ class PhasedRun:
         """
         active = self._settled(self._flights)
         while active:
-            lost = self._visits.go_on(self._gtrid, active, self._trace)
+            lost = self._local.go_on(self._gtrid, active, self._trace)
             late = [flight for flight in active if self._is_late(flight, lost)]
             # What is locked now may be free soon: the resolver gives it up.
             left = [

@@ -40,7 +40,7 @@ from coordinator.engine.waiting import NUMBER, Blocked, Waiting
 # shards; what waits goes together when that one ends.
 _FILLED = 100
 _RECENT_S = 0.03
-# A group by TC/C or Saga visits its shards more often, and is longer on its way.
+# A group by TC/C or Saga goes to its shards more often, and is longer on its way.
 _RECENT_PHASED_S = 0.12
 # Two groups of different processes that want one account cost the later one another round. When
 # others had locked more than the first part of the accounts of a large group, fewer large ones run

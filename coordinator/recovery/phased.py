@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from coordinator.engine.in_flight import InFlight
-from coordinator.engine.local_transactions import Visits
+from coordinator.engine.local_transactions import LocalRunner
 from coordinator.engine.phased_run import settle
 from coordinator.engine.scheduler import Queue
 from coordinator.engine.tickets import NotExecuted, NotExecutedReason, Ticket
@@ -23,7 +23,7 @@ from shard_client.xid import Gtrid
 log = logging.getLogger(__name__)
 
 _PAUSE_MIN_S = 0.02
-# A visit takes 500 flights on at most. Three wait for locks at once, and one at each shard.
+# A transaction takes 500 flights on at most. Three wait for locks at once, and one at each shard.
 _LIMITS = Limits(threads=6, at_shard=FINISHING_CONNECTIONS, portion=500, waiting=3)
 # After it was passed over so often, a flight waits for the lock of its account (rule R9).
 _SKIPS_MAX = 5
@@ -36,10 +36,10 @@ Attempt = tuple[str, str]
 class PhasedResolver(Resolver[InFlight, InFlight]):
     """See the module."""
 
-    def __init__(self, shards: Shards, queue: Queue, visits: Visits) -> None:
+    def __init__(self, shards: Shards, queue: Queue, local: LocalRunner) -> None:
         self._shards = shards
         self._queue = queue
-        self._visits = visits
+        self._local = local
         self.pool: RetryPool[Attempt, InFlight, InFlight] = RetryPool(
             self, _LIMITS, name="phased-resolver", bug_event="phases.bug"
         )
@@ -94,15 +94,15 @@ class PhasedResolver(Resolver[InFlight, InFlight]):
         self._settle(flights)
 
     def _go_on(self, portion: Portion[InFlight]) -> bool:
-        """Visit a shard; says whether it was one of the flights that it has refused."""
+        """Go to a shard; says whether it was one of the flights that it has refused."""
         flights = portion.tasks
         gtrid = _gtrid_of(flights[0])
         # The others want its account too.
         awaited = flights[0] if portion.kind.waits else None
-        lost = self._visits.go_on(gtrid, flights, GroupTrace(), awaited)
+        lost = self._local.go_on(gtrid, flights, GroupTrace(), awaited)
         blocked = [flight for flight in flights if flight.error]
         if blocked:
-            self._visits.note_attempts(gtrid, blocked, _pause_after(blocked[0]))
+            self._local.note_attempts(gtrid, blocked, _pause_after(blocked[0]))
         return isinstance(lost.get(portion.shard), StatementRefused)
 
     def _settle(self, flights: Sequence[InFlight]) -> None:
@@ -162,5 +162,5 @@ def _gtrid_of(flight: InFlight) -> Gtrid:
 
 
 def _pause_after(flight: InFlight) -> float:
-    """How long a flight is left alone whose visit has failed, in seconds."""
+    """How long a flight is left alone whose transaction has failed, in seconds."""
     return pause_after(flight.attempts, _PAUSE_MIN_S)

@@ -7,6 +7,7 @@
     moves.py      one side of a transfer by itself, on one account row
     index.py      ids to numbers; grows without a stop
     state.py      account rows and the accounts' ids
+    currencies.py what accounts are in, which their rows name by an index
     texts.py      what the texts of commands say
     refusals.py   a stored outcome as the ledger's own refusal
 

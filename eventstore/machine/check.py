@@ -8,20 +8,25 @@ from typing import NamedTuple
 import numpy as np
 
 from eventstore.machine.compiled import WORDS, Number, Truth, compiled, inlined, types
+from eventstore.machine.currencies import is_currency
 from eventstore.machine.words import (
     Words,
     amount_of,
+    currency_of,
     destination_of,
+    id_of,
     is_by_name,
     kind_of,
     protocol_of,
     source_of,
+    spare_of,
     text_of,
 )
 from eventstore.rows import COMMANDS_MAX, UNLIMITED, Commands, Kind, ProtocolCode, StatusCode
 from ledger.errors import Bug
 
-_FINE, _KIND, _AMOUNT, _LIMIT, _STATUS, _PROTOCOL, _ACCOUNT = range(7)
+_FINE, _KIND, _AMOUNT, _LIMIT, _STATUS, _PROTOCOL, _ACCOUNT, _CURRENCY, _NONE, _SPARE = range(10)
+_UNUSED = 10
 _FAULTS = {
     _KIND: f"its kind is none of {[kind.value for kind in Kind]}",
     _AMOUNT: "a transfer moves 1 or more",
@@ -30,6 +35,10 @@ _FAULTS = {
     _PROTOCOL: f"a protocol is one of {[protocol.value for protocol in ProtocolCode]}",
     _ACCOUNT: "a number is given to an account by its opening, in a frame before: there are only "
     "{accounts} accounts; where that is not known the id stands in the texts",
+    _CURRENCY: "a currency is 3 to 8 of A-Z and 0-9, with zero bytes behind them",
+    _NONE: "a status has no currency: its bytes are zero",
+    _SPARE: "what is spare is zero",
+    _UNUSED: "what its kind does not use is zero, and an account that it does not name NOBODY",
 }
 
 
@@ -69,21 +78,53 @@ def _needs_names(words: Words, i: Number) -> Truth:
 
 @inlined
 def _fault(words: Words, i: Number, accounts: Number) -> Number:
-    kind, amount = kind_of(words, i), amount_of(words, i)
+    if spare_of(words, i) != 0:
+        return _SPARE
+    kind = kind_of(words, i)
     if kind == Kind.TRANSFER:
-        if amount < 1:
-            return _AMOUNT
-        if protocol_of(words, i) > ProtocolCode.SAGA:
-            return _PROTOCOL
-        is_known = _is_known(source_of(words, i), accounts)
-        return _FINE if is_known and _is_known(destination_of(words, i), accounts) else _ACCOUNT
+        return _fault_of_transfer(words, i, accounts)
     if kind == Kind.OPEN:
-        return _FINE if amount >= UNLIMITED else _LIMIT
+        return _fault_of_opening(words, i)
     if kind == Kind.STATUS:
-        if amount < StatusCode.OPEN or amount > StatusCode.CLOSED:
-            return _STATUS
-        return _FINE if _is_known(source_of(words, i), accounts) else _ACCOUNT
+        return _fault_of_status(words, i, accounts)
     return _KIND
+
+
+@inlined
+def _fault_of_transfer(words: Words, i: Number, accounts: Number) -> Number:
+    if amount_of(words, i) < 1:
+        return _AMOUNT
+    if not is_currency(currency_of(words, i)):
+        return _CURRENCY
+    if protocol_of(words, i) > ProtocolCode.SAGA:
+        return _PROTOCOL
+    is_known = _is_known(source_of(words, i), accounts)
+    return _FINE if is_known and _is_known(destination_of(words, i), accounts) else _ACCOUNT
+
+
+@inlined
+def _fault_of_opening(words: Words, i: Number) -> Number:
+    if amount_of(words, i) < UNLIMITED:
+        return _LIMIT
+    if protocol_of(words, i) != 0 or not is_by_name(source_of(words, i)):
+        return _UNUSED
+    if not is_by_name(destination_of(words, i)):
+        return _UNUSED
+    return _FINE if is_currency(currency_of(words, i)) else _CURRENCY
+
+
+@inlined
+def _fault_of_status(words: Words, i: Number, accounts: Number) -> Number:
+    if amount_of(words, i) < StatusCode.OPEN or amount_of(words, i) > StatusCode.CLOSED:
+        return _STATUS
+    if currency_of(words, i) != 0:
+        return _NONE
+    first, second = id_of(words, i)
+    if first != 0 or second != 0 or protocol_of(words, i) != 0:
+        return _UNUSED
+    if not is_by_name(destination_of(words, i)):
+        return _UNUSED
+    return _FINE if _is_known(source_of(words, i), accounts) else _ACCOUNT
 
 
 @inlined

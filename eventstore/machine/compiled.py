@@ -18,6 +18,8 @@ from numba import types as numba_types
 from numba.core import cgutils as numba_cgutils
 from numba.extending import intrinsic
 
+from ledger import model
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 # What compiled functions compute with: 64 bits without a sign, and with one, and one bit. To mypy
@@ -35,9 +37,12 @@ WORDS = types.Array(types.uint64, 2, "C", readonly=True)
 
 
 def hash_of_sources(folder: Path) -> str:
-    """One name for all that compiled code is made from: this folder, and the shapes of rows."""
+    """One name for all that compiled code is made from: this folder, the shapes of rows, and the
+    limits of balances.
+    """
     digest = sha256()
-    for path in [*sorted(folder.glob("*.py")), folder.parent / "rows.py"]:
+    limits = Path(model.__file__)
+    for path in [*sorted(folder.glob("*.py")), folder.parent / "rows.py", limits]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -20,6 +20,7 @@ from eventstore.machine.compiled import (
     prefetch,
     types,
 )
+from eventstore.machine.currencies import TABLE, Table, index_for
 from eventstore.machine.index import TABLES, Tables
 from eventstore.machine.rules import (
     BALANCE,
@@ -71,16 +72,17 @@ class Frame(NamedTuple):
 
 
 class State(NamedTuple):
-    """What the commands change: the accounts, their index, and that of the transfers."""
+    """What the commands change: the accounts, what they are in, their index, and the transfers'."""
 
     rows: Rows
+    currencies: Table
     accounts: Tables
     transfers: Tables
 
 
 _NUMBERS = types.int64[:, ::1]
 _FRAME = types.NamedTuple((WORDS, types.uint64[:, ::1], types.int64, types.int64), Frame)
-_STATE = types.NamedTuple((_NUMBERS, TABLES, TABLES), State)
+_STATE = types.NamedTuple((_NUMBERS, TABLE, TABLES, TABLES), State)
 
 
 @inlined
@@ -125,24 +127,30 @@ def _transfer(
     # From here on the outcome is recorded, whatever it is.
     index.put(state.transfers, at, first, second, frame.place + i)
     destination = _named(frame, i, 2, destination_of(frame.words, i), state.accounts)
-    amount = amount_of(frame.words, i)
-    code = refuse(state.rows, source, destination, amount, currency_of(frame.words, i))
+    amount, currency = amount_of(frame.words, i), currency_of(frame.words, i)
+    code = refuse(state.rows, state.currencies, source, destination, amount, currency)
     if code == Code.DONE:
         post(state.rows, source, destination, amount, frame.now)
     else:
-        _explain(code, state.rows, source, destination, details, filled)
+        _explain(code, state, source, destination, details, filled)
     return code
 
 
 @inlined
 def _explain(
-    code: Number, rows: Rows, source: Number, destination: Number, details: Numbers, filled: Number
+    code: Number,
+    state: State,
+    source: Number,
+    destination: Number,
+    details: Numbers,
+    filled: Number,
 ) -> None:
     """What the text of this refusal is made of, for those that have numbers in it."""
+    rows = state.rows
     if code == Code.SOURCE_CURRENCY:
-        _write(details, filled, currency_in(rows[source, META]))
+        _write(details, filled, currency_in(rows[source, META], state.currencies))
     elif code == Code.DESTINATION_CURRENCY:
-        _write(details, filled, currency_in(rows[destination, META]))
+        _write(details, filled, currency_in(rows[destination, META], state.currencies))
     elif code == Code.FUNDS:
         limit = rows[source, LIMIT]
         _write(details, filled, rows[source, BALANCE], rows[source, HELD], limit)
@@ -165,8 +173,8 @@ def _open(frame: Frame, i: Number, state: State, details: Numbers, filled: Numbe
         return Code.EXISTS
     number = index.count_of(state.accounts)
     index.put(state.accounts, at, first, second, number)
-    limit, currency = amount_of(frame.words, i), currency_of(frame.words, i)
-    new_row(state.rows, number, limit, currency, frame.now)
+    currency = index_for(state.currencies, currency_of(frame.words, i))
+    new_row(state.rows, number, amount_of(frame.words, i), currency, frame.now)
     return Code.DONE
 
 

@@ -18,7 +18,7 @@ from eventstore.machine.kernel import AHEAD, Frame, State, decide
 from eventstore.machine.refusals import Terms, reuse
 from eventstore.machine.state import Accounts, Standing
 from eventstore.machine.texts import Body, names
-from eventstore.machine.words import Words, as_words
+from eventstore.machine.words import Words, as_words, currencies_among
 from eventstore.rows import (
     DETAIL,
     Code,
@@ -49,6 +49,8 @@ class Limits(NamedTuple):
 
     accounts: int = 2**26
     transfers: int = 100_000_000
+    # An opening looks through those that there are.
+    currencies: int = 4096
 
 
 _DEFAULT_LIMITS = Limits()
@@ -63,7 +65,7 @@ class Machine:
             raise Bug(f"a machine's key has {KEY_BYTES} bytes, not {len(key)}")
         self._bodies = bodies
         self._limits = limits
-        self._accounts = Accounts(key, limits.accounts)
+        self._accounts = Accounts(key, limits.accounts, limits.currencies)
         self._transfers = Index(key)
         self._seq = 0
         # The frame that is being applied. If that comes to no end, the state is of no use any more.
@@ -82,7 +84,7 @@ class Machine:
         words = as_words(commands)
         found = contents(commands, words, texts, len(self._accounts))
         named, opened = names(commands, found.named, texts)
-        self._check_limits(found)
+        self._check_limits(found, currencies_among(words, list(opened)))
         self._accounts.index.make_room(found.openings)
         self._transfers.make_room(found.transfers)
         self._underway = seq
@@ -128,10 +130,12 @@ class Machine:
         whatever their keys are and however their tables have grown.
         """
         digest = sha256(b"tandem.machine.1")
-        for part in (self._accounts.bytes_of_rows(), *self._accounts.bytes_of_ids()):
+        accounts = self._accounts
+        currencies = accounts.currencies.bytes_of_all()
+        for part in (accounts.bytes_of_rows(), *accounts.bytes_of_ids(), currencies):
             digest.update(len(part).to_bytes(8, "little"))
             digest.update(part)
-        for index in (self._accounts.index, self._transfers):
+        for index in (accounts.index, self._transfers):
             digest.update(len(index).to_bytes(8, "little") + index.sums())
         digest.update(self._seq.to_bytes(8, "little"))
         return digest.digest()
@@ -149,19 +153,25 @@ class Machine:
         if not 0 <= time_us <= TIME_MAX:
             raise Bug(f"frame {seq} has the time {time_us}, not one of 0 to {TIME_MAX}")
 
-    def _check_limits(self, found: Contents) -> None:
-        """As if every opening and every transfer of the frame were a new one."""
-        accounts, transfers = self._limits
-        if len(self._accounts) + found.openings > accounts:
-            raise LimitReached("accounts", accounts, len(self._accounts), found.openings)
-        if len(self._transfers) + found.transfers > transfers:
-            raise LimitReached("transfers", transfers, len(self._transfers), found.transfers)
+    def _check_limits(self, found: Contents, opened_in: list[int]) -> None:
+        """As if every opening and every transfer of the frame were a new one. `opened_in` has the
+        currencies of the openings.
+        """
+        limits, currencies = self._limits, self._accounts.currencies
+        for limit, value, there, more in (
+            ("accounts", limits.accounts, len(self._accounts), found.openings),
+            ("transfers", limits.transfers, len(self._transfers), found.transfers),
+            ("currencies", limits.currencies, len(currencies), currencies.count_new(opened_in)),
+        ):
+            if there + more > value:
+                raise LimitReached(limit, value, there, more)
 
     def _decide(self, time_us: int, seq: int, words: Words, named: Words) -> tuple[Codes, Details]:
         codes, details = np.empty(len(words), np.uint8), np.empty(len(words), DETAIL)
         numbers = details.view(np.int64).reshape(-1, DETAIL.itemsize // 8)
         accounts = self._accounts
-        state = State(accounts.rows, accounts.index.tables, self._transfers.tables)
+        tables = accounts.currencies.table, accounts.index.tables, self._transfers.tables
+        state = State(accounts.rows, *tables)
         frame = Frame(words, named, time_us, place(seq, 0))
         filled = decide(frame, state, codes, numbers, np.empty(AHEAD, np.uint64))
         return codes, details[:filled].copy()

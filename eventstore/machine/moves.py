@@ -3,6 +3,7 @@
 from enum import IntEnum
 
 from eventstore.machine.compiled import Number, Truth, compiled, inlined, types
+from eventstore.machine.currencies import TABLE, Table
 from eventstore.machine.rules import (
     BALANCE,
     CHANGES,
@@ -50,7 +51,9 @@ BROKEN = 255
 
 
 @inlined
-def _refuse_as_source(rows: Rows, source: Number, amount: Number, currency: Number) -> Number:
+def _refuse_as_source(
+    rows: Rows, currencies: Table, source: Number, amount: Number, currency: Number
+) -> Number:
     if source < 0:
         return Code.NO_SOURCE
     meta = rows[source, META]
@@ -58,31 +61,38 @@ def _refuse_as_source(rows: Rows, source: Number, amount: Number, currency: Numb
         return Code.SOURCE_CLOSED
     if status_in(meta) == StatusCode.FROZEN:
         return Code.SOURCE_FROZEN
-    if currency_in(meta) != currency:
+    if currency_in(meta, currencies) != currency:
         return Code.SOURCE_CURRENCY
     return refuse_debit(rows, source, amount)
 
 
 @inlined
 def _refuse_as_destination(
-    rows: Rows, destination: Number, amount: Number, currency: Number
+    rows: Rows, currencies: Table, destination: Number, amount: Number, currency: Number
 ) -> Number:
     if destination < 0:
         return Code.NO_DESTINATION
     meta = rows[destination, META]
     if status_in(meta) == StatusCode.CLOSED:
         return Code.DESTINATION_CLOSED
-    if currency_in(meta) != currency:
+    if currency_in(meta, currencies) != currency:
         return Code.DESTINATION_CURRENCY
     return refuse_credit(rows, destination, amount)
 
 
 @inlined
-def _refuse(rows: Rows, account: Number, kind: Number, amount: Number, currency: Number) -> Number:
+def _refuse(
+    rows: Rows,
+    currencies: Table,
+    account: Number,
+    kind: Number,
+    amount: Number,
+    currency: Number,
+) -> Number:
     if kind == MoveKind.RESERVE or kind == MoveKind.DEBIT:
-        return _refuse_as_source(rows, account, amount, currency)
+        return _refuse_as_source(rows, currencies, account, amount, currency)
     if kind == MoveKind.EXPECT or kind == MoveKind.CREDIT:
-        return _refuse_as_destination(rows, account, amount, currency)
+        return _refuse_as_destination(rows, currencies, account, amount, currency)
     if kind == MoveKind.REFUND and account >= 0:
         return refuse_credit(rows, account, amount)
     return Code.DONE
@@ -103,15 +113,22 @@ def _fits(balance: Number, sign: Number, amount: Number) -> Truth:
     return sign == 0 or balance >= BALANCE_MIN + amount
 
 
-@compiled(types.int64(types.int64[:, ::1], *[types.int64] * 5))
+@compiled(types.int64(types.int64[:, ::1], TABLE, *[types.int64] * 5))
 def move(
-    rows: Rows, account: Number, kind: Number, amount: Number, currency: Number, now: Number
+    rows: Rows,
+    currencies: Table,
+    account: Number,
+    kind: Number,
+    amount: Number,
+    currency: Number,
+    now: Number,
 ) -> Number:
     """Do a move of an amount of 1 or more, or refuse it: DONE, a Code, SUM_OVERFLOW or BROKEN.
 
-    `account` is its number, -1 if it does not exist; `now` is a stamp in microseconds.
+    `account` is its number, -1 if it does not exist; `currency` is the transfer's (see
+    `rows.currency_number`); `now` is a stamp in microseconds.
     """
-    refused = _refuse(rows, account, kind, amount, currency)
+    refused = _refuse(rows, currencies, account, kind, amount, currency)
     if refused != Code.DONE:
         return refused
     if account < 0:

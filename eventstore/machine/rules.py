@@ -1,14 +1,16 @@
 """The money rules of `ledger.decide` on account rows, in the same order: see `_refuse` there.
 
 An account is a row of eight numbers of 64 bits; sums are compared without leaving 64 bits. `rows`
-is of shape (accounts, 8); an account is its number, -1 where there is none. What is compared with
-these functions, and must stay equal, is in `tests/unit/eventstore/test_machine_*.py`.
+is of shape (accounts, 8); an account is its number, -1 where there is none; `currencies` is the
+table of those that rows name by an index. What is compared with these functions, and must stay
+equal, is in `tests/unit/eventstore/test_machine_*.py`.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eventstore.machine.compiled import Number, Truth, inlined
+from eventstore.machine.currencies import Table, currency_at
 from eventstore.rows import UNLIMITED, Code, StatusCode
 from ledger.model import AMOUNT_MAX, BALANCE_MIN
 
@@ -17,7 +19,7 @@ Rows = NDArray[np.int64]
 # What stands in an account's row. LIMIT is how far below zero the balance may go. COUNT is of
 # entries; CHANGES of everything that has changed the row.
 BALANCE, LIMIT, HELD, EXPECTED, STAMP, COUNT, CHANGES, META = range(8)
-# META: the status; whether there is no limit (LIMIT is AMOUNT_MAX then); the currency's number; how
+# META: the status; whether there is no limit (LIMIT is AMOUNT_MAX then); the currency's index; how
 # many transfers from the account are not finished.
 STATUS_BITS, UNLIMITED_BIT = 0b11, 0b100
 CURRENCY_AT, CURRENCY_BITS = 8, 0xFFFFFF
@@ -35,8 +37,8 @@ def is_unlimited_in(meta: Number) -> Truth:
 
 
 @inlined
-def currency_in(meta: Number) -> Number:
-    return meta >> CURRENCY_AT & CURRENCY_BITS
+def currency_in(meta: Number, currencies: Table) -> Number:
+    return currency_at(currencies, meta >> CURRENCY_AT & CURRENCY_BITS)
 
 
 @inlined
@@ -51,7 +53,7 @@ def with_status(meta: Number, status: Number) -> Number:
 
 @inlined
 def new_row(rows: Rows, account: Number, limit: Number, currency: Number, now: Number) -> None:
-    """An account as its opening leaves it. Its row must be all zero."""
+    """An account as its opening leaves it; `currency` is an index. Its row must be all zero."""
     is_unlimited = limit == UNLIMITED
     rows[account, LIMIT] = AMOUNT_MAX if is_unlimited else limit
     rows[account, STAMP] = now
@@ -80,7 +82,12 @@ def plus(number: Number, more: Number) -> tuple[Number, Truth]:
 
 @inlined
 def refuse(
-    rows: Rows, source: Number, destination: Number, amount: Number, currency: Number
+    rows: Rows,
+    currencies: Table,
+    source: Number,
+    destination: Number,
+    amount: Number,
+    currency: Number,
 ) -> Number:
     """The Code of a transfer from an account that exists; DONE allows it."""
     if source == destination:
@@ -94,9 +101,9 @@ def refuse(
         return Code.DESTINATION_CLOSED
     if status_in(giving) == StatusCode.FROZEN:
         return Code.SOURCE_FROZEN
-    if currency_in(giving) != currency:
+    if currency_in(giving, currencies) != currency:
         return Code.SOURCE_CURRENCY
-    if currency_in(taking) != currency:
+    if currency_in(taking, currencies) != currency:
         return Code.DESTINATION_CURRENCY
     refused = refuse_debit(rows, source, amount)
     if refused != Code.DONE:

@@ -5,11 +5,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from eventstore.machine.currencies import Currencies
 from eventstore.machine.index import Index
 from eventstore.machine.memory import reserve_bytes, reserve_words
 from eventstore.machine.rules import (
     CURRENCY_AT,
     CURRENCY_BITS,
+    META,
     STATUS_BITS,
     UNFINISHED_AT,
     UNFINISHED_BITS,
@@ -17,7 +19,7 @@ from eventstore.machine.rules import (
     Rows,
 )
 from eventstore.machine.texts import ID_BYTES_MAX, account_words
-from eventstore.rows import StatusCode, currency_text
+from eventstore.rows import StatusCode
 from ledger.errors import Bug
 from ledger.model import Account, Status
 
@@ -37,13 +39,16 @@ class Standing(NamedTuple):
 class Accounts:
     """All accounts, by numbers that are given in the order of their openings: 0, 1, 2, ...
 
-    `rows` is of shape (limit, 8), see `rules.py`. The compiled loop opens accounts in it and in
-    `index`; `add_id` follows with each one's id.
+    `rows` is of shape (limit, 8), see `rules.py`. The compiled loop opens accounts in it, `index`
+    and `currencies`; `add_id` follows with each one's id.
     """
 
-    def __init__(self, key: bytes, limit: int) -> None:
+    def __init__(self, key: bytes, limit: int, currencies_limit: int) -> None:
+        if currencies_limit > CURRENCY_BITS + 1:
+            raise Bug(f"rows have room for {CURRENCY_BITS + 1} currencies, not {currencies_limit}")
         self.rows: Rows = reserve_words(limit * _ROW_WORDS).view(np.int64).reshape(limit, -1)
         self.index = Index(key)
+        self.currencies = Currencies(currencies_limit)
         # Where each id ends, in the ids one after the other.
         self._ends: NDArray[np.uint64] = reserve_words(limit)
         self._ids: NDArray[np.uint8] = reserve_bytes(limit * ID_BYTES_MAX)
@@ -74,7 +79,9 @@ class Accounts:
 
     def standing(self, number: int) -> Standing:
         """An account as it is now."""
-        return _standing(self.id_of(number), self.rows[number].tolist())
+        account, row = self.id_of(number), self.rows[number].tolist()
+        currency = self.currencies.text_of(row[META] >> CURRENCY_AT & CURRENCY_BITS)
+        return _standing(account, currency, row)
 
     def bytes_of_rows(self) -> memoryview:
         """The rows of all accounts."""
@@ -89,9 +96,8 @@ class Accounts:
         return int(self._ends[number - 1]) if number else 0
 
 
-def _standing(account: str, row: list[int]) -> Standing:
+def _standing(account: str, currency: str, row: list[int]) -> Standing:
     balance, limit, held, expected, stamp, count, changes, meta = row
-    currency = currency_text(meta >> CURRENCY_AT & CURRENCY_BITS)
     overdraft_limit = None if meta & UNLIMITED_BIT else limit
     status = Status[StatusCode(meta & STATUS_BITS).name].value
     terms = (account, currency, balance, overdraft_limit, status)

@@ -1,6 +1,6 @@
-"""A frame's commands as compiled functions read them: five words of 64 bits each (`rows.COMMAND`).
+"""A frame's commands as compiled functions read them: six words of 64 bits each (`rows.COMMAND`).
 
-`words` is of shape (commands, 5), `i` the index of a command in it.
+`words` is of shape (commands, 6), `i` the index of a command in it.
 """
 
 import numpy as np
@@ -13,9 +13,10 @@ from ledger.errors import Bug
 Words = NDArray[np.uint64]
 
 _BYTE, _SHORT = np.uint64(0xFF), np.uint64(0xFFFF)
-_CURRENCY, _HALF = np.uint64(0xFFFFFF), np.uint64(0xFFFFFFFF)
-_KIND_AT, _TEXT_AT, _PROTOCOL_AT = np.uint64(24), np.uint64(32), np.uint64(48)
+_HALF = np.uint64(0xFFFFFFFF)
+_PROTOCOL_AT, _TEXT_AT = np.uint64(8), np.uint64(16)
 _UPPER = np.uint64(32)
+_CURRENCY = 4
 
 
 def as_words(commands: Commands) -> Words:
@@ -26,6 +27,12 @@ def as_words(commands: Commands) -> Words:
     words = np.require(np.asarray(words), requirements=["C", "A"]).view()
     words.flags.writeable = False
     return words
+
+
+def currencies_among(words: Words, indexes: list[int]) -> list[int]:
+    """The currencies of these commands."""
+    found: list[int] = words[indexes, _CURRENCY].tolist()
+    return found
 
 
 @inlined
@@ -50,22 +57,27 @@ def destination_of(words: Words, i: Number) -> Number:
 
 @inlined
 def currency_of(words: Words, i: Number) -> Number:
-    return np.int64(words[i, 4] & _CURRENCY)
+    return np.int64(words[i, _CURRENCY])
 
 
 @inlined
 def kind_of(words: Words, i: Number) -> Number:
-    return np.int64(words[i, 4] >> _KIND_AT & _BYTE)
-
-
-@inlined
-def text_of(words: Words, i: Number) -> Number:
-    return np.int64(words[i, 4] >> _TEXT_AT & _SHORT)
+    return np.int64(words[i, 5] & _BYTE)
 
 
 @inlined
 def protocol_of(words: Words, i: Number) -> Number:
-    return np.int64(words[i, 4] >> _PROTOCOL_AT & _BYTE)
+    return np.int64(words[i, 5] >> _PROTOCOL_AT & _BYTE)
+
+
+@inlined
+def text_of(words: Words, i: Number) -> Number:
+    return np.int64(words[i, 5] >> _TEXT_AT & _SHORT)
+
+
+@inlined
+def spare_of(words: Words, i: Number) -> Number:
+    return np.int64(words[i, 5] >> _UPPER)
 
 
 @inlined

@@ -217,8 +217,17 @@ def _commands(frame: "Frame") -> Iterator[dict[str, Any]]:
             "index": index,
             "command": _command(row, unpack_texts(packed)),
             "outcome": Code(code).name,
-            "details": list(details.get(index, ())),
+            "details": _details(Code(code), details.get(index, ())),
         }
+
+
+def _details(code: Any, numbers: tuple[int, ...]) -> list[int | str]:
+    """What a refusal is made of; the number of a currency as its letters."""
+    from eventstore.rows import Code, currency_text
+
+    if code in (Code.SOURCE_CURRENCY, Code.DESTINATION_CURRENCY):
+        return [currency_text(numbers[0])]
+    return list(numbers)
 
 
 def _command(row: Any, texts: list[str]) -> str:

@@ -7,7 +7,7 @@ from contextlib import closing
 from coordinator.engine.in_flight import InFlight, Position, Task, begin, go_on, wanted
 from ledger.ids import transfer_id
 from ledger.model import Transfer
-from shard_client.phases import Visit
+from shard_client.phases import MySqlLocalTransaction
 from shard_client.xid import Gtrid
 from tests.contract.http import EUR, Town, connect
 
@@ -49,8 +49,8 @@ class Begun:
         flight = self.flight
         shard = self._town.shard_of(flight.where)
         with closing(connect(self._town.cluster, shard)) as connection:
-            visit = Visit(connection, self.gtrid)
-            found = visit.enter(wanted([flight]), self._deadline).get()
+            visit = MySqlLocalTransaction(connection, self.gtrid)
+            found = visit.lock(wanted([flight]), self._deadline).get()
             now = time.time_ns() // 1000
             if flight.position.task is Task.BEGIN:
                 plan, _ = begin([flight], found, now, now)
@@ -59,7 +59,7 @@ class Begun:
                 absent = {flight.transfer.destination}
                 plan = go_on([flight], found, absent, now, 0)
             assert not plan.blocked
-            visit.leave(plan.writes, self._deadline).get()
+            visit.commit(plan.writes, self._deadline).get()
         ((_, flight.position),) = plan.positions
 
     def until(self, phase: str) -> "Begun":

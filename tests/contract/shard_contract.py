@@ -28,6 +28,7 @@ from shard_client.node import GroupBranch, Session, ShardNode
 from shard_client.records import (
     PENDING,
     DecisionOutcome,
+    LocalWrites,
     Locked,
     Look,
     PhaseChange,
@@ -38,7 +39,6 @@ from shard_client.records import (
     StoredTransfer,
     Terms,
     Undecided,
-    VisitWrites,
     Wanted,
     Writes,
 )
@@ -509,7 +509,7 @@ class ShardContract:
         gtrid, source, destination = ground.gtrid(), ground.open("s1"), ground.open("s2")
         transfer = ground.transfer(source, destination)._replace(protocol=protocol)
         row = begun(transfer, gtrid)
-        first = VisitWrites()
+        first = LocalWrites()
         first.begun.append(row)
         first.accounts[source] = ground.account(source)._replace(held=7)
         leave(ground.s1, gtrid, first)
@@ -529,7 +529,7 @@ class ShardContract:
         assert isinstance(refused, Refusal)
         entered = ground.s1.local_transaction(name, soon())
         wanted = NOTHING._replace(accounts={source}, phases={transfer.id})
-        found = entered.enter(wanted, soon()).get()
+        found = entered.lock(wanted, soon()).get()
         assert found.phases == {row.attempt: row}
         assert found.locked.accounts.keys() == {source}
         entered.roll_back(soon()).get()
@@ -538,10 +538,10 @@ class ShardContract:
     def test_a_phase_is_left_by_one(self, ground: Ground) -> None:
         gtrid, source = ground.gtrid(), ground.open()
         row = begun(ground.transfer(source, ground.open("s2"))._replace(protocol="tcc"), gtrid)
-        first = VisitWrites()
+        first = LocalWrites()
         first.begun.append(row)
         leave(ground.s1, gtrid, first)
-        change = VisitWrites()
+        change = LocalWrites()
         change.changed.append(PhaseChange(row.attempt, "one", state_of(row, "two")))
         leave(ground.s1, gtrid, change)
         # Who comes too late changes nothing, of all that it wanted.
@@ -551,7 +551,7 @@ class ShardContract:
         assert ground.account(source).held == 0
         (left,) = ground.s1.recovery.read_phases([str(gtrid)], 5)
         assert (left.phase, left.attempts) == ("two", 1)
-        over = VisitWrites()
+        over = LocalWrites()
         over.changed.append(PhaseChange(row.attempt, "two", None))
         over.transfers.append(
             StoredTransfer(row.transfer, str(gtrid), "committed", None, None, now())
@@ -565,12 +565,12 @@ class ShardContract:
         gtrid, account = ground.gtrid(), ground.open("s2")
         id_ = ground.transfer(ground.open(), account).id
         step = StepRow(id_, str(gtrid), account, 7, "tried", 0, now(), None, None)
-        first = VisitWrites()
+        first = LocalWrites()
         first.new_steps.append(step)
         leave(ground.s2, gtrid, first)
         with pytest.raises(DuplicateRow):
             leave(ground.s2, gtrid, first)
-        change = VisitWrites()
+        change = LocalWrites()
         change.next_steps.append(step._replace(state="confirmed", stamp=step.stamp + 1))
         for _ in range(2):
             leave(ground.s2, gtrid, change)
@@ -579,7 +579,7 @@ class ShardContract:
         with pytest.raises(TryAgain):
             leave(ground.s2, gtrid, change)
         session = ground.s2.local_transaction(str(gtrid), soon())
-        found = session.enter(NOTHING._replace(steps={id_, "unknown"}), soon()).get()
+        found = session.lock(NOTHING._replace(steps={id_, "unknown"}), soon()).get()
         assert found.steps == {step.attempt: change.next_steps[0]}
         session.roll_back(soon()).get()
         session.give_back()
@@ -635,11 +635,11 @@ def state_of(row: PhaseRow, phase: str) -> PhaseState:
     return PhaseState(phase, PENDING, "x", "y", row.attempts + 1, now(), now(), None, None)
 
 
-def leave(node: ShardNode, gtrid: Gtrid, writes: VisitWrites) -> None:
+def leave(node: ShardNode, gtrid: Gtrid, writes: LocalWrites) -> None:
     """One local transaction. Raises ShardError."""
     session = node.local_transaction(str(gtrid), soon())
     try:
-        session.leave(writes, soon()).get()
+        session.commit(writes, soon()).get()
     except ShardError:
         session.abandon()
         raise

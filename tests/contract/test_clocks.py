@@ -209,13 +209,13 @@ def test_what_has_begun_waits_for_the_clock_at_each_step(
     while not flight.is_done:
         before = state(town, alice, bob)
         clock.jump_s = YEAR_S
-        (error,) = process._visits.go_on(gtrid, [flight], GroupTrace()).values()
+        (error,) = process._local.go_on(gtrid, [flight], GroupTrace()).values()
         assert isinstance(error, ClockAhead)
         assert state(town, alice, bob) == before
         clock.jump_s = 0
         # Its answer was not waited for: how far it is, is looked up.
         while flight.error or state(town, alice, bob) == before:
-            assert process._visits.go_on(gtrid, [flight], GroupTrace()) == {}
+            assert process._local.go_on(gtrid, [flight], GroupTrace()) == {}
         steps += 1
     assert steps >= 2
     rows = town.rows("s2", f"SELECT stamp FROM entries WHERE account_id = '{bob}'")
@@ -228,11 +228,11 @@ def _begin(process: Process, flight: InFlight) -> None:
     assert gtrid is not None
     parties = LocalTransactions(process.shards, gtrid, process.metrics, GroupTrace())
     with parties.used():
-        found = process._visits.enter(parties, {"s1": [flight]})["s1"]
+        found = process._local.lock(parties, {"s1": [flight]})["s1"]
         now = time.time_ns() // 1000
         visited, _ = begin([flight], found, now, now + 60_000_000)
-        assert process._visits.leave(parties, {"s1": visited}) == {"s1"}
-        process._visits.apply(visited)
+        assert process._local.commit(parties, {"s1": visited}) == {"s1"}
+        process._local.apply(visited)
 
 
 # --- accounts that were hit -----------------------------------------------------------------

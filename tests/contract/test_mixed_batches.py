@@ -15,8 +15,8 @@ from ledger.ids import transfer_id
 from ledger.model import Account, Posting, Transfer
 from shard_client.connection import Reply
 from shard_client.errors import ConnectionLost
-from shard_client.phases import Visit
-from shard_client.records import VisitWrites
+from shard_client.phases import MySqlLocalTransaction
+from shard_client.records import LocalWrites
 from tests.bank import Bank, client
 from tests.cluster import Cluster
 
@@ -108,7 +108,7 @@ def one_after_the_other(accounts: dict[str, Account], wishes: list[Wish]) -> lis
 class LateLoss:
     """The packet has been carried out; its answer never comes."""
 
-    def __init__(self, visit: Visit, reply: Reply[None]) -> None:
+    def __init__(self, visit: MySqlLocalTransaction, reply: Reply[None]) -> None:
         self._visit = visit
         self._reply = reply
 
@@ -124,9 +124,9 @@ def test_what_became_of_those_within_a_shard_is_found_out(
 ) -> None:
     """A visit in which transfers begin, and others are done, is not answered."""
     bank = Bank(cluster, 8)
-    real, hits = Visit.leave, []
+    real, hits = MySqlLocalTransaction.leave, []
 
-    def broken(self: Visit, writes: VisitWrites, deadline: float) -> object:
+    def broken(self: MySqlLocalTransaction, writes: LocalWrites, deadline: float) -> object:
         if hits or not writes.begun or len(writes.transfers) < 2:
             return real(self, writes, deadline)
         hits.append(self.shard)
@@ -135,7 +135,7 @@ def test_what_became_of_those_within_a_shard_is_found_out(
         self.connection.close()
         raise ConnectionLost(self.shard, "the packet was not sent, on purpose")
 
-    monkeypatch.setattr(Visit, "leave", broken)
+    monkeypatch.setattr(MySqlLocalTransaction, "commit", broken)
     others = cycle(bank.accounts[1:])
     statuses, _ = run(process, [(bank.accounts[0], next(others), 1, "saga") for _ in range(40)])
     assert hits == ["s1"]

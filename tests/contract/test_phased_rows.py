@@ -53,7 +53,7 @@ class Stage:
     def __init__(self, town: Town, process: Process) -> None:
         self.town = town
         self.process = process
-        self.visits = process._visits
+        self.local = process._local
         self.alice, self.bob = town.pair(funds=100)
         self.gtrid = process._gtrids.gtrid("s1")
 
@@ -67,11 +67,11 @@ class Stage:
         parties = LocalTransactions(
             self.process.shards, self.gtrid, self.process.metrics, GroupTrace()
         )
-        found = self.visits.enter(parties, {"s1": [flight]})["s1"]
+        found = self.local.lock(parties, {"s1": [flight]})["s1"]
         planned, _ = begin([flight], found, now, now)
-        assert self.visits.leave(parties, {"s1": planned}) == {"s1"}
+        assert self.local.commit(parties, {"s1": planned}) == {"s1"}
         parties.close()
-        self.visits.apply(planned)
+        self.local.apply(planned)
         assert flight.position.task is Task.CALL
         return flight
 
@@ -85,7 +85,7 @@ class Stage:
         """One visit; one that comes too late is undone, and has to look where the transfer is."""
         gtrid = Gtrid.parse(flight.gtrid)
         assert gtrid is not None
-        lost = self.visits.go_on(gtrid, [flight], GroupTrace())
+        lost = self.local.go_on(gtrid, [flight], GroupTrace())
         if lost:
             assert {type(error) for error in lost.values()} <= {TryAgain, DuplicateRow}
             assert flight.position.task is Task.LOOK

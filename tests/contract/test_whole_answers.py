@@ -14,8 +14,8 @@ from shard_client import statements as sql
 from shard_client.audit import Snapshot
 from shard_client.connection import ShardConnection
 from shard_client.errors import ShardUnavailable, TooLarge, TryAgain
-from shard_client.phases import Visit
-from shard_client.records import PhaseChange, Terms, VisitWrites, Wanted
+from shard_client.phases import MySqlLocalTransaction
+from shard_client.records import LocalWrites, PhaseChange, Terms, Wanted
 from tests.contract.bench import Bench, now, soon
 from tests.contract.lone import CLUSTER, Lone
 
@@ -76,11 +76,11 @@ def test_a_lock_packet_that_was_cut(bench: Bench, variable: str) -> None:
     existing.connection.query(["SET SESSION sql_select_limit = 2"], soon())
     with pytest.raises(ShardUnavailable, match="sql_select_limit is 2"):
         existing.existing(names, soon()).get()
-    visit = Visit(bench.connect(), str(bench.gtrid()))
+    visit = MySqlLocalTransaction(bench.connect(), str(bench.gtrid()))
     visit.connection.query(["SET SESSION sql_select_limit = 2"], soon())
     some = set(names)
     with pytest.raises(ShardUnavailable, match="sql_select_limit is 2"):
-        visit.enter(Wanted(some, some, some, some, some), soon()).get()
+        visit.lock(Wanted(some, some, some, some, some), soon()).get()
 
 
 def test_a_text_is_asked_for_in_parts_that_fit(bench: Bench) -> None:
@@ -99,10 +99,10 @@ def test_what_somebody_else_has_changed_is_not_overwritten_whatever_the_limit(lo
     """A SELECT of no rows is not even looked at; so the comparison is none."""
     with closing(lone.connect()) as connection:
         connection.query(["SET SESSION sql_select_limit = 0"], soon())
-        visit, writes = Visit(connection, "g"), VisitWrites()
+        visit, writes = MySqlLocalTransaction(connection, "g"), LocalWrites()
         writes.changed.append(PhaseChange(("no such transfer", "g"), "trying", None))
         with pytest.raises(TryAgain):
-            visit.leave(writes, soon()).get()
+            visit.commit(writes, soon()).get()
 
 
 @pytest.mark.parametrize("packet", [1024, 16384, 131072])

@@ -74,6 +74,21 @@ def test_what_a_frame_says(folder: Path, node: Node) -> None:
     assert "make bob frozen" in all_of_it
 
 
+def test_a_currency_is_told_in_letters(folder: Path, node: Node) -> None:
+    packer = Packer().open("carol", "USDC2024").transfer(wish("1", "bank", "carol", 5))
+    packer.transfer(wish("2", "carol", "bank", 5))
+    (piece,) = node.submit(*packer.packed).result(PATIENCE_S).pieces
+    node.stop()
+    told = json.loads(run("show", folder, piece.seq, "--json").stdout)["commands"]
+    assert told[0]["command"] == "open carol in USDC2024 with an overdraft limit of 0"
+    assert [(each["outcome"], each["details"]) for each in told[1:]] == [
+        ("DESTINATION_CURRENCY", ["USDC2024"]),
+        ("SOURCE_CURRENCY", ["USDC2024"]),
+    ]
+    shown = run("state", folder, "--account", "carol").output
+    assert ["carol", "0", "USDC2024", "0", "open"] in [line.split() for line in shown.splitlines()]
+
+
 def test_a_frame_that_is_not_there(folder: Path, node: Node) -> None:
     done = run("show", folder, 10**6)
     assert done.exit_code == 3

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from eventstore.commands import Packer
 from eventstore.machine.machine import Limits as MachineLimits
 from eventstore.node.errors import Busy, NoRoom, NotServing, NotTaken, OutcomeUnknown
 from eventstore.node.intake import Limits
@@ -256,6 +257,15 @@ def test_a_limit_of_the_machine_refuses_and_it_goes_on(folder: Path) -> None:
     assert codes(node.submit(*transfers(wish("1", "bank", "b", 1))).result(PATIENCE_S)) == [
         Code.DONE
     ]
+    node.stop()
+
+
+def test_one_of_its_currencies_too(folder: Path) -> None:
+    node = opened(folder, SETTINGS._replace(machine=MachineLimits(accounts=9, currencies=1)))
+    node.submit(*accounts("bank", "a")).result(PATIENCE_S)
+    with pytest.raises(NotTaken, match="limit of 1 currencies"):
+        node.submit(*Packer().open("b", "USDC2024").packed).result(PATIENCE_S)
+    assert codes(node.submit(*accounts("b")).result(PATIENCE_S)) == [Code.DONE]
     node.stop()
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from eventstore.rows import COMMAND
 from eventstore.segments.errors import DiskAlmostFull, FileFailed, ListDead, NotThere, Where
 from eventstore.segments.frame import FRAME_BYTES_MAX, HEADER_BYTES, decode
 from eventstore.segments.names import segment_name
@@ -119,7 +120,7 @@ def test_drafts_that_do_not_follow_change_nothing(files: Forgetful) -> None:
         for wrong in ([two], [one, one], [one, two._replace(time_us=one.time_us)]):
             with pytest.raises(Bug, match="cannot be appended"):
                 list_.append(wrong)
-        large = draft(last, content=body(FRAME_BYTES_MAX // 40))
+        large = draft(last, content=body(FRAME_BYTES_MAX // COMMAND.itemsize))
         with pytest.raises(Bug, match="more than"):
             list_.append([large])
         assert (list_.last, files.steps) == (last, steps)

@@ -12,9 +12,9 @@ from typing import NamedTuple
 from coordinator.engine.in_flight import (
     PROTOCOLS,
     InFlight,
+    LocalPlan,
     Position,
     Task,
-    Visited,
     begin,
     go_on,
     taken_over,
@@ -234,7 +234,7 @@ class Phased:
             yield Move(f"{number} gives up", given_up, False)
 
     def _outcomes(
-        self, state: State, number: int, actor: Actor, flight: InFlight, visit: Visited, what: str
+        self, state: State, number: int, actor: Actor, flight: InFlight, visit: LocalPlan, what: str
     ) -> Iterator[Move]:
         """A visit is answered; or its request or its answer is lost; or its coordinator is."""
         is_call = flight.position.task is Task.CALL
@@ -292,7 +292,7 @@ class Phased:
             {step.attempt: step for step in state.destination.steps},
         )
 
-    def _written(self, state: State, visit: Visited, *, at_source: bool) -> State:
+    def _written(self, state: State, visit: LocalPlan, *, at_source: bool) -> State:
         """What the writes of a visit make of its shard."""
         writes = visit.writes
         if at_source:

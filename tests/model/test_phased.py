@@ -14,7 +14,7 @@ from coordinator.protocols.phased import PhasedProtocol, Reaction
 from ledger.decide import Move
 from ledger.errors import Bug
 from ledger.model import Status
-from shard_client.records import VisitWrites
+from shard_client.records import LocalWrites
 from tests.model.explore import explore
 from tests.model.phased import Phased, Setting
 
@@ -104,7 +104,7 @@ def test_what_was_only_read_must_be_safe(monkeypatch: pytest.MonkeyPatch) -> Non
     """Rule R2: whoever goes on from what another has committed commits something too."""
     writes = ("accounts", "entries", "transfers", "begun", "changed", "new_steps", "next_steps")
     monkeypatch.setattr(
-        VisitWrites, "is_empty", property(lambda self: not any(getattr(self, w) for w in writes))
+        LocalWrites, "is_empty", property(lambda self: not any(getattr(self, w) for w in writes))
     )
     setting = Setting("saga", shows_early=True, faults=3)
     violation = explore(Phased(setting), states_max=STATES_MAX).violation

@@ -10,12 +10,12 @@ from coordinator.engine.in_flight import (
     begin,
     begin_of,
     go_on,
-    has_to_enter,
+    has_to_lock,
     taken_over,
     wanted,
 )
 from ledger.model import Status
-from shard_client.phases import Visit
+from shard_client.phases import MySqlLocalTransaction
 from shard_client.records import LAPSED
 from tests.traces.world import (
     FIRST,
@@ -61,13 +61,13 @@ class Attempt:
     def visit(self, who: str, flight: InFlight) -> None:
         """One visit, to the shard that the flight needs next."""
         shard, before = self.shards[SHARDS[flight.where]], flight.position
-        visit = Visit(shard, flight.gtrid)  # type: ignore[arg-type]
+        visit = MySqlLocalTransaction(shard, flight.gtrid)  # type: ignore[arg-type]
         found = NOTHING_FOUND
-        if before.task is Task.BEGIN or has_to_enter([flight]):
-            self.trace.send(who, shard, visit.enter, wanted([flight]), 0)
+        if before.task is Task.BEGIN or has_to_lock([flight]):
+            self.trace.send(who, shard, visit.lock, wanted([flight]), 0)
             found = shard.found
         if before.task is Task.BEGIN:
-            planned = begin([flight], found, NOW, NOW + GRACE_US).visit
+            planned = begin([flight], found, NOW, NOW + GRACE_US).plan
         else:
             planned = go_on([flight], found, set(), NOW, 1)
         ((_, after),) = planned.positions
@@ -76,7 +76,7 @@ class Attempt:
             self.trace.send(who, shard, visit.roll_back, 0)
         else:
             shard.bring(planned.writes)
-            self.trace.send(who, shard, visit.leave, planned.writes, 0)
+            self.trace.send(who, shard, visit.commit, planned.writes, 0)
         self._tell_answer(who, shard, before, after)
         flight.position = after
 

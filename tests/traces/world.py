@@ -14,7 +14,7 @@ from ledger.model import Account, Status, Transfer
 from shard_client.branch import Locked, Writes
 from shard_client.connection import Result
 from shard_client.errors import TimedOut
-from shard_client.phases import Found, PhaseRow, StepRow, VisitWrites
+from shard_client.phases import Found, LocalWrites, PhaseRow, StepRow
 from shard_client.transfers import StoredTransfer
 from shard_client.xid import FORMAT_ID, Gtrid
 
@@ -146,18 +146,18 @@ class Shard:
 
     # --- what statements do -------------------------------------------------------------------
 
-    def bring(self, writes: Writes | VisitWrites) -> None:
+    def bring(self, writes: Writes | LocalWrites) -> None:
         """The rows that the next packet writes."""
         entries = (*self.tables.rows.get("entries", ()), *writes.entries)
         self._brought = {"entries": entries, "transfers": _last(writes.transfers)}
         accounts = list(writes.accounts)
-        if isinstance(writes, VisitWrites):
+        if isinstance(writes, LocalWrites):
             accounts = list(writes.accounts.values())
             steps = [*writes.new_steps, *writes.next_steps]
             self._brought |= {"phases": self._phase_after(writes), "steps": _last(steps)}
         self._account = _last(accounts) or self.tables.account
 
-    def _phase_after(self, writes: VisitWrites) -> PhaseRow | None:
+    def _phase_after(self, writes: LocalWrites) -> PhaseRow | None:
         row: PhaseRow | None = _last(writes.begun) or self.tables.rows.get("phases")
         for change in writes.changed:
             row = row._replace(**change.state._asdict()) if row and change.state else None

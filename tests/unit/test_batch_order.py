@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator.engine.batch_order import BatchOrder
-from coordinator.engine.in_flight import InFlight, Visited, begin_of, begin_together, go_on
+from coordinator.engine.in_flight import InFlight, LocalPlan, begin_of, begin_together, go_on
 from coordinator.engine.scheduler import Queue
 from coordinator.engine.tickets import Group, Ticket
 from ledger.decide import decide
@@ -63,7 +63,7 @@ class Books:
         locked = Locked(ALL_SLOTS, True, self.accounts, {}, 2**63)
         return Found(locked, self._phases, standing, self._steps)
 
-    def _apply(self, visit: Visited) -> list[InFlight]:
+    def _apply(self, visit: LocalPlan) -> list[InFlight]:
         writes = visit.writes
         self.accounts |= writes.accounts
         self.statuses |= {row.transfer.id: row.status for row in writes.transfers}

@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from coordinator.engine.local_transactions import Visits
+from coordinator.engine.local_transactions import LocalRunner
 from coordinator.engine.phased_run import PhasedRun
 from coordinator.engine.tickets import Refused, Settled, Ticket
 from coordinator.engine.two_phase_run import GroupRun, GtridFactory, Homes, Timeouts
@@ -62,9 +62,9 @@ class World:
         self.metrics = Metrics()
         self.timeouts = Timeouts(1.0, 1.0)
         self.resolver = BranchResolver(self.shards, self.metrics, Tracer())
-        visits = Visits(self.shards, self.metrics, lock_s=1.0, write_s=1.0)
-        self.phased_resolver = PhasedResolver(self.shards, self.queue, visits)
-        self.visits = visits
+        local = LocalRunner(self.shards, self.metrics, lock_s=1.0, write_s=1.0)
+        self.phased_resolver = PhasedResolver(self.shards, self.queue, local)
+        self.local = local
         self.accounts = Accounts(self.shards)
         self.accounts.open_all([Terms(name, "EUR", 5) for name in ("1a", "1b", "2a")])
 
@@ -89,7 +89,7 @@ class World:
                 group,
                 queue=self.queue,
                 shards=self.shards,
-                visits=self.visits,
+                local=self.local,
                 resolver=self.phased_resolver,
                 metrics=self.metrics,
                 tracer=Tracer(),

@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from coordinator.engine.in_flight import InFlight, Position, Task
-from coordinator.engine.local_transactions import Visits
+from coordinator.engine.local_transactions import LocalRunner
 from coordinator.engine.tickets import NotExecuted, NotExecutedReason
 from coordinator.protocols.saga import SAGA
 from coordinator.protocols.try_confirm_cancel import TCC
@@ -21,7 +21,7 @@ from tests.unit.tickets import queue, ticket
 
 def resolver() -> PhasedResolver:
     """Not started: nobody takes anything from it."""
-    return PhasedResolver(cast(Shards, SomeShards()), queue(), cast(Visits, None))
+    return PhasedResolver(cast(Shards, SomeShards()), queue(), cast(LocalRunner, None))
 
 
 def flight(destination: str, *, skips: int = 0, protocol: str = "saga") -> InFlight:

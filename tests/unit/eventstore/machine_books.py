@@ -21,6 +21,7 @@ from eventstore.rows import (
     Outcomes,
     ProtocolCode,
     StatusCode,
+    currency_number,
     each_text,
     pack_texts,
     place,
@@ -126,11 +127,11 @@ class Node:
     def move(self, what: Move, wish: Wish, account: str, now: int) -> int:
         """A move on one account of this machine, as the commands of TC/C will do it."""
         number = self.machine.number_of(account)
-        currency = int.from_bytes(wish.currency.encode(), "little")
+        accounts = self.machine._accounts
         return int(
             compiled_move(
-                *(self.machine._accounts.rows, -1 if number is None else number),
-                *(MoveKind[what.name], wish.amount, currency, now),
+                *(accounts.rows, accounts.currencies.table, -1 if number is None else number),
+                *(MoveKind[what.name], wish.amount, currency_number(wish.currency), now),
             )
         )
 
@@ -156,7 +157,7 @@ def _fill(machine: Machine, row: np.void, command: Command) -> list[str]:
     if isinstance(command, Opening):
         row["kind"], row["id"] = Kind.OPEN, account_words(command.account)
         row["amount"] = UNLIMITED if command.limit is None else command.limit
-        row["currency"] = list(command.currency.encode())
+        row["currency"] = _letters(command.currency)
         row["source"] = row["destination"] = NOBODY
         return [command.account]
     if isinstance(command, Change):
@@ -167,7 +168,7 @@ def _fill(machine: Machine, row: np.void, command: Command) -> list[str]:
     row["kind"], row["amount"] = Kind.TRANSFER, command.amount
     digest = bytes.fromhex(transfer_id(command.source, command.key)[4:])
     row["id"] = np.frombuffer(digest, "<u8")
-    row["currency"] = list(command.currency.encode())
+    row["currency"] = _letters(command.currency)
     row["protocol"] = ProtocolCode(_PROTOCOLS[command.protocol])
     parts = [command.key, command.metadata or ""]
     for side in ("source", "destination"):
@@ -175,6 +176,10 @@ def _fill(machine: Machine, row: np.void, command: Command) -> list[str]:
         row[side] = _number(machine, account, command.by_name)
         parts.append(account if row[side] == NOBODY else "")
     return parts
+
+
+def _letters(currency: str) -> list[int]:
+    return list(currency.encode().ljust(8, b"\0"))
 
 
 def _number(machine: Machine, account: str, by_name: bool) -> int:

@@ -202,9 +202,27 @@ def _apply(node: Node, rows: np.ndarray, texts: bytes, **header: int) -> Outcome
         (Kind.STATUS, "amount", 3, "a status is one of"),
         (Kind.STATUS, "amount", -1, "a status is one of"),
         (Kind.STATUS, "source", 2, "there are only 2 accounts"),
+        *[
+            (kind, "currency", letters, "command 1 of .* a currency is 3 to 8 of A-Z and 0-9")
+            for kind in (Kind.TRANSFER, Kind.OPEN)
+            for letters in (b"", b"EU", b"eur", b"EUR\0\0\0\0R", b"\0EUR", b"EURO-2", b"EUR\xff")
+        ],
+        (Kind.STATUS, "currency", b"EUR", "command 1 of .* a status has no currency"),
+        (Kind.OPEN, "protocol", 1, "command 1 of .* does not use"),
+        (Kind.OPEN, "source", 0, "command 1 of .* does not use"),
+        (Kind.OPEN, "destination", 0, "command 1 of .* does not use"),
+        (Kind.STATUS, "protocol", 1, "command 1 of .* does not use"),
+        (Kind.STATUS, "destination", 0, "command 1 of .* does not use"),
+        (Kind.STATUS, "id", 1, "command 1 of .* does not use"),
+        (Kind.STATUS, "currency", b"\0" * 7 + b"\1", "command 1 of .* a status has no currency"),
+        *[
+            (kind, "spare", spare, "command 1 of .* what is spare is zero")
+            for kind in Kind
+            for spare in (1, 2**31)
+        ],
     ],
 )
-def test_what_no_command_may_say(kind: Kind, field: str, value: int, told: str) -> None:
+def test_what_no_command_may_say(kind: Kind, field: str, value: int | bytes, told: str) -> None:
     node = Node()
     node.apply(_TWO)
     # Before the faulty command stands one that would change something.
@@ -214,7 +232,7 @@ def test_what_no_command_may_say(kind: Kind, field: str, value: int, told: str) 
         Kind.STATUS: Change("a", Status.FROZEN),
     }
     rows, texts = pack(node.machine, [Wish("a", "b", 1), commands[kind]])
-    rows[field][1] = value
+    rows[field][1] = value if isinstance(value, int) else list(value.ljust(8, b"\0"))
     before = node.machine.digest()
     with pytest.raises(Bug, match=told):
         _apply(node, rows, texts)
@@ -277,3 +295,28 @@ def test_a_limit_is_told_before_anything_is_applied() -> None:
     assert len(node.machine) == 3
     with pytest.raises(LimitReached, match="Start the node with a higher limit of transfers"):
         node.apply(wishes[2:])
+
+
+def test_so_is_that_of_currencies_which_counts_each_new_one_once() -> None:
+    node = Node(limits=Limits(accounts=20, transfers=2, currencies=3))
+    node.apply([Opening("a", 0, "EUR"), Opening("b", 0, "EURO")])
+    before = node.machine.digest()
+    two_more = [Opening("c", 0, "USDC2024"), Opening("d", 0, "EUR"), Opening("e", 0, "007")]
+    with pytest.raises(LimitReached, match=r"of 3 currencies .* it has 2, .* 2 more") as told:
+        node.apply([*two_more, Opening("f", 0, "007")])
+    assert told.value.limit == "currencies"
+    assert node.machine.digest() == before
+    # Transfers bring none, whatever they are in.
+    wishes = [Wish("a", "b", 1, key=code, currency=code) for code in ("XTS", "XXX")]
+    assert codes(node, *wishes) == [Code.SOURCE_CURRENCY] * 2
+    one_more = [Opening("c", 0, "EURO"), *[Opening(id_, 0, "USDC2024") for id_ in "def"]]
+    assert codes(node, *one_more) == [Code.DONE] * 4
+    assert codes(node, Opening("g", 0, "USDC2024"), Opening("h")) == [Code.DONE] * 2
+    with pytest.raises(LimitReached, match="3 currencies would be passed: it has 3"):
+        node.apply([Opening("i", 0, "007")])
+
+
+def test_there_may_be_as_many_currencies_as_rows_can_name() -> None:
+    Node(limits=Limits(1, 1, 2**24))
+    with pytest.raises(Bug, match="room for 16777216 currencies, not 16777217"):
+        Node(limits=Limits(1, 1, 2**24 + 1))

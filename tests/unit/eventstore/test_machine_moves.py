@@ -5,6 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
+from eventstore.machine.currencies import Currencies
 from eventstore.machine.moves import BROKEN, SUM_OVERFLOW, MoveKind
 from eventstore.machine.moves import move as compiled_move
 from eventstore.machine.rules import (
@@ -51,6 +52,10 @@ _REASONS = {
     Code.DESTINATION_OVERFLOW: Reason.BALANCE_OVERFLOW,
     SUM_OVERFLOW: Reason.BALANCE_OVERFLOW,
 }
+# The first is another one than an empty row's.
+_CODES = ["USD", "EUR", "EUR00000"]
+_CURRENCIES = Currencies(len(_CODES))
+_CURRENCIES.table[:] = len(_CODES), *map(currency_number, _CODES)
 
 
 def _row(account: Account) -> Rows:
@@ -60,7 +65,7 @@ def _row(account: Account) -> Rows:
     row[0, [LIMIT, STAMP]] = AMOUNT_MAX if limit is None else limit, account.stamp_floor
     unlimited = UNLIMITED_BIT if limit is None else 0
     status = StatusCode[Status(account.status).name]
-    row[0, META] = status | unlimited | currency_number(account.currency) << CURRENCY_AT
+    row[0, META] = status | unlimited | _CODES.index(account.currency) << CURRENCY_AT
     return row
 
 
@@ -69,7 +74,8 @@ def _check(what: Move, account: Account, amount: int, now: int = 100) -> int:
     transfer = Transfer("t", "k", "a", "a", amount, "EUR", None, "tcc", 0)
     row = _row(account)
     before = row.copy()
-    code = compiled_move(row, 0, MoveKind[what.name], amount, currency_number("EUR"), now)
+    kind, currency = MoveKind[what.name], currency_number("EUR")
+    code = compiled_move(row, _CURRENCIES.table, 0, kind, amount, currency, now)
     try:
         found = move(what, transfer, account, now)
     except Bug:
@@ -106,7 +112,7 @@ def test_whatever_stands_in_an_account_a_move_does_the_same(what: Move) -> None:
 
 @pytest.mark.parametrize("what", list(Move), ids=lambda what: what.name)
 def test_status_currency_and_stamps_are_looked_at_alike(what: Move) -> None:
-    for status, currency, floor in product(Status, ["EUR", "USD"], [99, 100, 101]):
+    for status, currency, floor in product(Status, _CODES, [99, 100, 101]):
         account = Account("a", currency, 9, 0, status.value, 0, floor, "", 5, 5)
         _check(what, account, 5)
 
@@ -114,7 +120,8 @@ def test_status_currency_and_stamps_are_looked_at_alike(what: Move) -> None:
 @pytest.mark.parametrize("what", list(Move), ids=lambda what: what.name)
 def test_an_account_that_is_not_there(what: Move) -> None:
     rows = np.zeros((1, 8), np.int64)
-    code = compiled_move(rows, -1, MoveKind[what.name], 1, currency_number("EUR"), 1)
+    kind, currency = MoveKind[what.name], currency_number("EUR")
+    code = compiled_move(rows, _CURRENCIES.table, -1, kind, 1, currency, 1)
     transfer = Transfer("t", "k", "a", "b", 1, "EUR", None, "tcc", 0)
     try:
         found = move(what, transfer, None, 1)
