@@ -24,7 +24,7 @@ from coordinator.security.tls import tls_options
 from coordinator.security.tokens import check_access
 from coordinator.settings import Settings, SettingsError, load
 from coordinator.telemetry import logs, metrics, tracers
-from coordinator.wiring import Process
+from coordinator.wiring import WorkerProcess
 
 log = logging.getLogger("coordinator")
 
@@ -94,7 +94,7 @@ class Server(BaseApplication):  # type: ignore[misc]
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._started_ms = time.time_ns() // 1_000_000
-        self._process: Process | None = None
+        self._process: WorkerProcess | None = None
         super().__init__()
 
     def load_config(self) -> None:
@@ -137,7 +137,7 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> Flask:
         """Called in each worker, after the fork: threads and connections begin here."""
-        process = Process(self._settings, self._started_ms)
+        process = WorkerProcess(self._settings, self._started_ms)
         process.start(_START_PATIENCE_S)
         self._process = process
         app = create_app(process)

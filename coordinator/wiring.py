@@ -48,7 +48,7 @@ _SHARD_PATIENCE_S = 0.5
 _POLL_S = 0.02
 
 
-class Process:
+class WorkerProcess:
     """Everything that one worker process of a coordinator consists of.
 
     `started_ms` is when the coordinator, not this process, was started: prepared branches that

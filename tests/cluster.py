@@ -14,7 +14,7 @@ import pymysql
 from pymysql.constants import CLIENT
 
 from coordinator import settings
-from coordinator.wiring import Process
+from coordinator.wiring import WorkerProcess
 from shard_client.plain import PlainConnection
 from tandem.local import ports, processes
 from tandem.local.cluster import LocalCluster, Options
@@ -55,11 +55,11 @@ class Cluster:
         return next(p["pid"] for p in self.local.status()["processes"] if p["name"] == name)
 
     @contextmanager
-    def process(self) -> Iterator[Process]:
+    def process(self) -> Iterator[WorkerProcess]:
         """A coordinator's process inside the test's own, for a block."""
         environment = self.environment | {"TANDEM_COORDINATOR_ID": "inside"}
         loaded = settings.load(environ={}, defaults=environment)
-        running = Process(loaded, time.time_ns() // 1_000_000)
+        running = WorkerProcess(loaded, time.time_ns() // 1_000_000)
         running.start(10)
         try:
             yield running

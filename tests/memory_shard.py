@@ -285,14 +285,14 @@ class MemoryBranch(_MemorySession, GroupBranch):
 
 class MemoryTransaction(_MemorySession, LocalTransaction):
     def lock(self, wanted: Wanted, deadline: float) -> Done[Found]:
-        def enter(work: _Work) -> Found:
+        def lock(work: _Work) -> Found:
             locked = self._locked(work, wanted.accounts, wanted.transfers)
             phases = self._waited(work, _PHASES, wanted.phases)
             standing = self._waited(work, _PHASES, wanted.standing)
             steps = self._waited(work, _STEPS, wanted.steps)
             return Found(locked, phases, {a: row.phase for a, row in standing.items()}, steps)
 
-        return self._call(enter, waits=True)
+        return self._call(lock, waits=True)
 
     def _waited(self, work: _Work, table: str, ids: Collection[str]) -> dict[Any, Any]:
         keys = [key for key, _ in self._of.table(table) if key[0] in ids]
@@ -302,7 +302,7 @@ class MemoryTransaction(_MemorySession, LocalTransaction):
         return {key: row for key, row in rows.items() if row is not None}
 
     def commit(self, writes: LocalWrites, deadline: float) -> Done[None]:
-        def leave(work: _Work) -> None:
+        def commit(work: _Work) -> None:
             work.insert(_TRANSFERS, {stored.transfer.id: stored for stored in writes.transfers})
             for step in writes.next_steps:
                 old = self._found(work, (_STEPS, step.attempt))
@@ -325,7 +325,7 @@ class MemoryTransaction(_MemorySession, LocalTransaction):
                 work.staged[_ACCOUNTS, account.id] = changed
             self._over(work, work.commit)
 
-        return self._call(leave, waits=True)
+        return self._call(commit, waits=True)
 
     def _found(self, work: _Work, key: Key) -> Any:
         work.wait_to_lock(key)

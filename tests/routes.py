@@ -6,14 +6,14 @@ from coordinator.http.app import create_app
 from coordinator.http.routes import ROUTES
 from coordinator.security.tokens import Scope
 from coordinator.settings import Settings
-from coordinator.wiring import Process
+from coordinator.wiring import WorkerProcess
 
 
 def routes() -> list[tuple[str, str]]:
     """Method and address of each; `{}` is a variable part. Nothing is started for it."""
     return sorted(
         (method, _plain(rule.rule))
-        for rule in create_app(Process(Settings(), 0)).url_map.iter_rules()
+        for rule in create_app(WorkerProcess(Settings(), 0)).url_map.iter_rules()
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
     )
 

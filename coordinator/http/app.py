@@ -25,7 +25,7 @@ from coordinator.http import (
 )
 from coordinator.http.openapi import document
 from coordinator.telemetry.metrics import Metrics
-from coordinator.wiring import Process
+from coordinator.wiring import WorkerProcess
 
 
 class _App(Flask):
@@ -34,7 +34,7 @@ class _App(Flask):
         return func
 
 
-def create_app(process: Process) -> Flask:
+def create_app(process: WorkerProcess) -> Flask:
     """The application of one worker process."""
     app = _App("tandem", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = process.settings.coordinator.body_max_bytes
@@ -83,7 +83,7 @@ def _measure(metrics: Metrics, answer: Response) -> Response:
     return answer
 
 
-def _process_views(process: Process) -> dict[str, routes.View]:
+def _process_views(process: WorkerProcess) -> dict[str, routes.View]:
     """The views that tell about this process."""
 
     def show_health() -> Response:

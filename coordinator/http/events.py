@@ -19,7 +19,7 @@ from coordinator.http.routes import View, by_name
 from coordinator.operations.answers import InDoubtList
 from coordinator.shards.registry import NoShardMap
 from coordinator.telemetry.metrics import Totals
-from coordinator.wiring import Process
+from coordinator.wiring import WorkerProcess
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ class Viewer(Iterator[bytes]):
                 self._broadcast.changed.notify_all()
 
 
-def views(process: Process) -> dict[str, View]:
+def views(process: WorkerProcess) -> dict[str, View]:
     """The view; its streams end when the process drains."""
     most = min(_VIEWERS_MAX, process.settings.coordinator.connections // _CONNECTIONS_PER_VIEWER)
     broadcast = Broadcast(lambda: msgspec.json.encode(state(process)), most)
@@ -169,7 +169,7 @@ def _give_up_when_unheard() -> None:
 # --- the document ---------------------------------------------------------------------------
 
 
-def state(process: Process) -> schemas.StateView:
+def state(process: WorkerProcess) -> schemas.StateView:
     """What a viewer sees. A fault is told in it, and ends nothing."""
     view = schemas.StateView(
         coordinator=process.settings.coordinator.id,

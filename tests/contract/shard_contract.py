@@ -512,11 +512,11 @@ class ShardContract:
         first = LocalWrites()
         first.begun.append(row)
         first.accounts[source] = ground.account(source)._replace(held=7)
-        leave(ground.s1, gtrid, first)
+        commit(ground.s1, gtrid, first)
         assert ground.account(source).held == 7
         # It may be repeated, and changes nothing.
         with pytest.raises(DuplicateRow):
-            leave(ground.s1, gtrid, first)
+            commit(ground.s1, gtrid, first)
         calls, name = ground.s1.recovery, str(gtrid)
         assert calls.read_phases([name], 5) == [row]
         assert calls.phases_of([transfer.id], soon()) == [row]
@@ -540,14 +540,14 @@ class ShardContract:
         row = begun(ground.transfer(source, ground.open("s2"))._replace(protocol="tcc"), gtrid)
         first = LocalWrites()
         first.begun.append(row)
-        leave(ground.s1, gtrid, first)
+        commit(ground.s1, gtrid, first)
         change = LocalWrites()
         change.changed.append(PhaseChange(row.attempt, "one", state_of(row, "two")))
-        leave(ground.s1, gtrid, change)
+        commit(ground.s1, gtrid, change)
         # Who comes too late changes nothing, of all that it wanted.
         change.accounts[source] = ground.account(source)._replace(held=7)
         with pytest.raises(TryAgain):
-            leave(ground.s1, gtrid, change)
+            commit(ground.s1, gtrid, change)
         assert ground.account(source).held == 0
         (left,) = ground.s1.recovery.read_phases([str(gtrid)], 5)
         assert (left.phase, left.attempts) == ("two", 1)
@@ -556,7 +556,7 @@ class ShardContract:
         over.transfers.append(
             StoredTransfer(row.transfer, str(gtrid), "committed", None, None, now())
         )
-        leave(ground.s1, gtrid, over)
+        commit(ground.s1, gtrid, over)
         assert ground.s1.recovery.read_phases([str(gtrid)], 5) == []
         found = ground.s1.reads.find_transfers([row.transfer.id], soon())
         assert found == {row.transfer.id: over.transfers[0]}
@@ -567,17 +567,17 @@ class ShardContract:
         step = StepRow(id_, str(gtrid), account, 7, "tried", 0, now(), None, None)
         first = LocalWrites()
         first.new_steps.append(step)
-        leave(ground.s2, gtrid, first)
+        commit(ground.s2, gtrid, first)
         with pytest.raises(DuplicateRow):
-            leave(ground.s2, gtrid, first)
+            commit(ground.s2, gtrid, first)
         change = LocalWrites()
         change.next_steps.append(step._replace(state="confirmed", stamp=step.stamp + 1))
         for _ in range(2):
-            leave(ground.s2, gtrid, change)
+            commit(ground.s2, gtrid, change)
         assert ground.s2.reads.read_steps([id_], soon()) == change.next_steps
         change.next_steps.append(step._replace(transfer="unknown"))
         with pytest.raises(TryAgain):
-            leave(ground.s2, gtrid, change)
+            commit(ground.s2, gtrid, change)
         session = ground.s2.local_transaction(str(gtrid), soon())
         found = session.lock(NOTHING._replace(steps={id_, "unknown"}), soon()).get()
         assert found.steps == {step.attempt: change.next_steps[0]}
@@ -635,7 +635,7 @@ def state_of(row: PhaseRow, phase: str) -> PhaseState:
     return PhaseState(phase, PENDING, "x", "y", row.attempts + 1, now(), now(), None, None)
 
 
-def leave(node: ShardNode, gtrid: Gtrid, writes: LocalWrites) -> None:
+def commit(node: ShardNode, gtrid: Gtrid, writes: LocalWrites) -> None:
     """One local transaction. Raises ShardError."""
     session = node.local_transaction(str(gtrid), soon())
     try:

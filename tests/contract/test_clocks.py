@@ -19,7 +19,7 @@ from coordinator.engine.participants import LocalTransactions
 from coordinator.engine.tickets import Latch, Ticket
 from coordinator.http.app import create_app
 from coordinator.telemetry.tracing import GroupTrace
-from coordinator.wiring import Process
+from coordinator.wiring import WorkerProcess
 from ledger.ids import transfer_id
 from ledger.model import Transfer
 from shard_client.connection import ShardConnection
@@ -53,7 +53,7 @@ def cluster(request: pytest.FixtureRequest) -> Cluster:
 
 
 @pytest.fixture(scope="module")
-def process(cluster: Cluster) -> Iterator[Process]:
+def process(cluster: Cluster) -> Iterator[WorkerProcess]:
     with cluster.process() as running:
         yield running
 
@@ -64,7 +64,7 @@ def town(cluster: Cluster) -> Town:
 
 
 @pytest.fixture
-def clock(process: Process, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+def clock(process: WorkerProcess, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
     """The coordinator's clock; it is right again afterwards, and the coordinator ready."""
     made = Clock()
     for name, module in list(sys.modules.items()):
@@ -76,7 +76,7 @@ def clock(process: Process, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
 
 
 @pytest.fixture
-def http(process: Process) -> FlaskClient:
+def http(process: WorkerProcess) -> FlaskClient:
     made = create_app(process).test_client()
     made.environ_base["HTTP_HOST"] = "127.0.0.1"
     return made
@@ -141,7 +141,7 @@ def test_no_account_is_opened_or_changed_by_it(town: Town, http: FlaskClient, cl
 
 def test_whoever_has_it_says_so_and_keeps_the_shards(
     town: Town,
-    process: Process,
+    process: WorkerProcess,
     http: FlaskClient,
     clock: Clock,
     caplog: pytest.LogCaptureFixture,
@@ -163,7 +163,7 @@ def test_whoever_has_it_says_so_and_keeps_the_shards(
 
 
 def test_the_shard_that_has_it_is_left_alone(
-    process: Process, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    process: WorkerProcess, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two clocks against one: it is named, and comes back when its clock is right."""
     right = shard_client.shard.clock_offset_s
@@ -186,7 +186,7 @@ def test_the_shard_that_has_it_is_left_alone(
     wait_until(lambda: odd.is_available, 10, "it does not come back")
 
 
-def test_a_clock_that_is_behind_is_told_too(process: Process, clock: Clock) -> None:
+def test_a_clock_that_is_behind_is_told_too(process: WorkerProcess, clock: Clock) -> None:
     clock.jump_s = -YEAR_S
     wait_until(lambda: process.shards.clocks.trouble, 10, "nobody looks at clocks")
     assert "behind" in (process.shards.clocks.trouble or "")
@@ -195,7 +195,7 @@ def test_a_clock_that_is_behind_is_told_too(process: Process, clock: Clock) -> N
 
 @pytest.mark.parametrize("protocol", ["tcc", "saga"])
 def test_what_has_begun_waits_for_the_clock_at_each_step(
-    town: Town, process: Process, clock: Clock, protocol: str
+    town: Town, process: WorkerProcess, clock: Clock, protocol: str
 ) -> None:
     alice, bob = town.pair(funds=100)
     now, key = time.time_ns() // 1000, uuid.uuid4().hex
@@ -223,7 +223,7 @@ def test_what_has_begun_waits_for_the_clock_at_each_step(
     assert rows[0][0] < (time.time() + 1) * 1e6
 
 
-def _begin(process: Process, flight: InFlight) -> None:
+def _begin(process: WorkerProcess, flight: InFlight) -> None:
     gtrid = Gtrid.parse(flight.gtrid)
     assert gtrid is not None
     parties = LocalTransactions(process.shards, gtrid, process.metrics, GroupTrace())

@@ -9,7 +9,7 @@ from itertools import cycle
 import pytest
 
 from coordinator.engine.tickets import Settled
-from coordinator.wiring import Process
+from coordinator.wiring import WorkerProcess
 from ledger.decide import decide
 from ledger.ids import transfer_id
 from ledger.model import Account, Posting, Transfer
@@ -29,12 +29,12 @@ def cluster(request: pytest.FixtureRequest) -> Cluster:
 
 
 @pytest.fixture(scope="module")
-def process(cluster: Cluster) -> Iterator[Process]:
+def process(cluster: Cluster) -> Iterator[WorkerProcess]:
     with cluster.process() as running:
         yield running
 
 
-def run(process: Process, wishes: list[Wish]) -> tuple[list[str], int]:
+def run(process: WorkerProcess, wishes: list[Wish]) -> tuple[list[str], int]:
     """Send a batch of source, destination, amount and protocol: its statuses, and its groups."""
     now = time.time_ns() // 1000
     transfers = []
@@ -53,7 +53,7 @@ def run(process: Process, wishes: list[Wish]) -> tuple[list[str], int]:
 
 @pytest.mark.parametrize("protocols", [["tcc"], ["saga"], ["tcc", "saga"]], ids="/".join)
 def test_same_shard_and_other_shard_in_turn_share_groups(
-    cluster: Cluster, process: Process, protocols: list[str]
+    cluster: Cluster, process: WorkerProcess, protocols: list[str]
 ) -> None:
     bank = Bank(cluster, 20)
     hot, *others = bank.accounts
@@ -74,7 +74,7 @@ def test_same_shard_and_other_shard_in_turn_share_groups(
 
 
 def test_a_batch_comes_out_as_if_each_were_done_after_the_other(
-    cluster: Cluster, process: Process
+    cluster: Cluster, process: WorkerProcess
 ) -> None:
     """Few accounts with little money, some closed: most of what is refused depends on the order."""
     chance = random.Random(7)
@@ -120,11 +120,11 @@ class LateLoss:
 
 @pytest.mark.parametrize("late", [False, True], ids=["packet lost", "answer lost"])
 def test_what_became_of_those_within_a_shard_is_found_out(
-    cluster: Cluster, process: Process, monkeypatch: pytest.MonkeyPatch, late: bool
+    cluster: Cluster, process: WorkerProcess, monkeypatch: pytest.MonkeyPatch, late: bool
 ) -> None:
     """A visit in which transfers begin, and others are done, is not answered."""
     bank = Bank(cluster, 8)
-    real, hits = MySqlLocalTransaction.leave, []
+    real, hits = MySqlLocalTransaction.commit, []
 
     def broken(self: MySqlLocalTransaction, writes: LocalWrites, deadline: float) -> object:
         if hits or not writes.begun or len(writes.transfers) < 2:

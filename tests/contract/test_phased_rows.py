@@ -18,7 +18,7 @@ from coordinator.protocols import saga
 from coordinator.protocols import try_confirm_cancel as tcc
 from coordinator.protocols.phased import IllegalStep
 from coordinator.telemetry.tracing import GroupTrace
-from coordinator.wiring import Process
+from coordinator.wiring import WorkerProcess
 from ledger.ids import transfer_id
 from ledger.model import Transfer
 from shard_client.errors import DuplicateRow, TryAgain
@@ -37,20 +37,20 @@ def cluster(request: pytest.FixtureRequest) -> Cluster:
 
 
 @pytest.fixture(scope="module")
-def process(cluster: Cluster) -> Iterator[Process]:
+def process(cluster: Cluster) -> Iterator[WorkerProcess]:
     with cluster.process() as running:
         yield running
 
 
 @pytest.fixture
-def stage(cluster: Cluster, process: Process) -> "Stage":
+def stage(cluster: Cluster, process: WorkerProcess) -> "Stage":
     return Stage(visit(cluster), process)
 
 
 class Stage:
     """One transfer from alice on s1 to bob on s2, and the coordinators that are at it."""
 
-    def __init__(self, town: Town, process: Process) -> None:
+    def __init__(self, town: Town, process: WorkerProcess) -> None:
         self.town = town
         self.process = process
         self.local = process._local
@@ -350,13 +350,13 @@ def test_compensation_is_retried_until_it_succeeds(stage: Stage) -> None:
     stage.go(flight)
     gtrid = stage.gtrid
     with stage.town.locked(stage.alice):
-        stage.visits.go_on(gtrid, [flight], GroupTrace())
+        stage.local.go_on(gtrid, [flight], GroupTrace())
         assert flight.error is not None
         assert "locked" in flight.error
     issuer = stage.town.account("s1", overdraft_limit=None)
     assert stage.town.transfer(issuer, stage.alice, MOST - 60).status_code == 201
     for attempt in (2, 3):
-        stage.visits.go_on(gtrid, [flight], GroupTrace())
+        stage.local.go_on(gtrid, [flight], GroupTrace())
         assert flight.error is not None
         assert "beyond what can be kept" in flight.error
         assert stage.phase() == ("compensating", "rejected", attempt, "account-not-found")

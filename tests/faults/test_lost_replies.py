@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from coordinator.engine.tickets import Latch, Settled, State, Ticket
-from coordinator.wiring import Process
+from coordinator.wiring import WorkerProcess
 from ledger.ids import transfer_id
 from ledger.model import Transfer
 from shard_client import prepared
@@ -36,7 +36,7 @@ STEPS = [
 
 
 @pytest.fixture
-def process(any_cluster: Cluster) -> Iterator[Process]:
+def process(any_cluster: Cluster) -> Iterator[WorkerProcess]:
     with any_cluster.process() as running:
         yield running
 
@@ -90,7 +90,7 @@ def wish(source: str, destination: str, amount: int = 5) -> Transfer:
     return Transfer(id_, key, source, destination, amount, "EUR", None, "xa", now)
 
 
-def outcomes(process: Process, transfers: list[Transfer]) -> list[str]:
+def outcomes(process: WorkerProcess, transfers: list[Transfer]) -> list[str]:
     tickets = process.transfers.submit(transfers, 20, "test", is_batch=True)
     answers = process.transfers.wait(tickets, 10)
     assert all(isinstance(answer, Settled) for answer in answers), answers
@@ -101,7 +101,7 @@ def outcomes(process: Process, transfers: list[Transfer]) -> list[str]:
 @pytest.mark.parametrize(("step", "shard"), STEPS)
 def test_connection_lost(
     any_cluster: Cluster,
-    process: Process,
+    process: WorkerProcess,
     monkeypatch: pytest.MonkeyPatch,
     step: str,
     shard: str,
@@ -125,7 +125,7 @@ def test_connection_lost(
 
 
 def test_nothing_of_its_batch_overtakes_it(
-    any_cluster: Cluster, process: Process, monkeypatch: pytest.MonkeyPatch
+    any_cluster: Cluster, process: WorkerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The home has let go of the accounts of a group, and nobody knows yet what became of it."""
     bank = Bank(any_cluster, 6)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 
-from coordinator.wiring import Process
+from coordinator.wiring import WorkerProcess
 from ledger.ids import transfer_id
 from shard_client.xid import Gtrid
 from tests.bank import Bank, Load, client, post_one, transfer
@@ -171,7 +171,7 @@ def test_frozen_leader(servers: Cluster, tmp_path: Path) -> None:
 class Watcher:
     """Counts how many processes lead at the same moment, all the time."""
 
-    def __init__(self, *processes: Process) -> None:
+    def __init__(self, *processes: WorkerProcess) -> None:
         self._processes = processes
         self._stop = threading.Event()
         self.most = 0

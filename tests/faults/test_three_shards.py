@@ -17,7 +17,7 @@ from coordinator.protocols.two_phase_commit import Phase
 from coordinator.recovery.branches import Unfinished
 from coordinator.services.transfers import Pending
 from coordinator.shards.provisioning import provision
-from coordinator.wiring import Process
+from coordinator.wiring import WorkerProcess
 from ledger.ids import transfer_id
 from ledger.model import Transfer
 from shard_client.branch import Branch
@@ -47,7 +47,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def process(servers: Cluster) -> Iterator[Process]:
+def process(servers: Cluster) -> Iterator[WorkerProcess]:
     with servers.process() as running:
         yield running
 
@@ -55,7 +55,7 @@ def process(servers: Cluster) -> Iterator[Process]:
 class Purse:
     """Two accounts without limit on each shard."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: WorkerProcess) -> None:
         self._process = process
         self._names: dict[str, list[str]] = {"s1": [], "s2": [], "s3": []}
         prefix = uuid.uuid4().hex[:8]
@@ -90,7 +90,7 @@ def committed(answers: list[Answer | Pending], *, replays: int = 0) -> bool:
     return len(settled) == len(answers) and statuses == {"committed"} and found == replays
 
 
-def test_home_without_rows_to_write(process: Process) -> None:
+def test_home_without_rows_to_write(process: WorkerProcess) -> None:
     """The busiest shard has replays alone; the others still agree through it."""
     purse = Purse(process)
     old = [purse.pay("s3", "s3") for _ in range(4)] + [purse.pay("s3", "s1")]
@@ -99,7 +99,7 @@ def test_home_without_rows_to_write(process: Process) -> None:
     assert purse.total() == 0
 
 
-def test_group_beyond_the_largest_packet_is_split(servers: Cluster, process: Process) -> None:
+def test_group_beyond_the_largest_packet_is_split(servers: Cluster, process: WorkerProcess) -> None:
     """It costs more groups, not the transfers, and not the shard."""
     purse = Purse(process)
     before = {s: servers.rows(s, "SELECT @@max_allowed_packet")[0][0] for s in ("s1", "s2", "s3")}
@@ -121,7 +121,7 @@ def test_group_beyond_the_largest_packet_is_split(servers: Cluster, process: Pro
 
 
 def test_swept_while_its_decision_is_on_its_way(
-    process: Process, monkeypatch: pytest.MonkeyPatch
+    process: WorkerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever finishes a group first, its client is answered."""
     purse = Purse(process)
@@ -150,7 +150,7 @@ def test_swept_while_its_decision_is_on_its_way(
 
 
 def test_map_changes_while_a_group_runs(
-    servers: Cluster, process: Process, monkeypatch: pytest.MonkeyPatch
+    servers: Cluster, process: WorkerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A connection goes back to the shard that it was taken from, and accounts become free."""
     purse = Purse(process)
@@ -182,7 +182,7 @@ def test_map_changes_while_a_group_runs(
 
 
 def test_a_zombie_prepares_after_recovery_has_aborted(
-    servers: Cluster, process: Process, tmp_path: Path
+    servers: Cluster, process: WorkerProcess, tmp_path: Path
 ) -> None:
     """Frozen between its packets to two shards, woken after the first was rolled back: it prepares
     the second and dies. A later sweep rolls that back too.

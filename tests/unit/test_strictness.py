@@ -15,7 +15,7 @@ from coordinator.http.openapi import document
 from coordinator.http.strictness import keep_repeated_apart
 from coordinator.settings import Settings
 from coordinator.shards.registry import Shards
-from coordinator.wiring import Process
+from coordinator.wiring import WorkerProcess
 from tests.routes import routes
 
 HERE = "http://127.0.0.1"
@@ -25,7 +25,7 @@ JSON = {"Content-Type": "application/json"}
 @pytest.fixture(scope="module")
 def app() -> Flask:
     """The application of a process that is not started: what is not refused fails."""
-    return create_app(Process(Settings(), 0))
+    return create_app(WorkerProcess(Settings(), 0))
 
 
 @pytest.fixture
