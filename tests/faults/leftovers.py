@@ -65,7 +65,7 @@ class Leftover:
                 _end_chain(self.source),
                 "INSERT INTO transfers VALUES ("
                 f"'{self.id}', '{self.gtrid}', 'committed', '{self.key}', '{self.source}',"
-                f" '{self.destination}', 5, 'EUR', NULL, 'xa', NULL, NULL, 1, 1)",
+                f" '{self.destination}', 5, 'EUR', NULL, 'xa', NULL, NULL, 1, {self.stamp})",
                 f"INSERT INTO markers VALUES ('{self.gtrid}', '{self.remote}', 0)",
                 f"XA END {xid}",
                 f"XA PREPARE {xid}",
