@@ -218,13 +218,14 @@ class Intake:
         self._changed = threading.Condition()
         self._queue: deque[Submission | Look] = deque()
         self._commands = self._bytes = 0
-        self._closed: NotTaken | None = None
+        # Why it takes nothing more; "": it does.
+        self._closed = ""
 
     def put(self, item: Submission | Look) -> None:
         """Raises Busy, NotServing: nothing of it was taken then."""
         with self._changed:
             if self._closed:
-                raise self._closed
+                raise NotServing(self._closed)
             if isinstance(item, Submission):
                 self._count(item)
             self._queue.append(item)
@@ -287,7 +288,7 @@ class Intake:
     def close(self, why: str) -> None:
         """Take nothing more; what waits can still be taken from it."""
         with self._changed:
-            self._closed = self._closed or NotServing(why)
+            self._closed = self._closed or why
             self._changed.notify_all()
 
     def drop(self, not_taken: NotTaken, unknown: OutcomeUnknown) -> None:

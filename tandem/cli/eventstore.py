@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from coordinator.http.schemas import parse_time, time_text
+from ledger.errors import Bug
 from tandem.cli.terminal import CommandError, console, json_option, print_json, table
 from tandem.local.progress import shown
 
@@ -198,9 +199,10 @@ def _told() -> Iterator[None]:
     except Exception as error:
         from eventstore.segments.errors import Damaged, Differs, ListError
 
-        if not isinstance(error, ListError):
+        # A Bug: a frame whose hashes are right holds what no machine can have decided.
+        if not isinstance(error, ListError | Bug):
             raise
-        is_found = isinstance(error, Damaged | Differs)
+        is_found = isinstance(error, Damaged | Differs | Bug)
         raise (CommandError if is_found else _CannotBeRead)(str(error)) from error
 
 

@@ -4,15 +4,20 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
 from coordinator.http.schemas import time_text
 from eventstore.commands import Packer
+from eventstore.look import _is_held
 from eventstore.node.node import Node
+from eventstore.rows import DETAIL, Outcomes
+from eventstore.segments.frame import Body, Draft
+from eventstore.segments.writer import List
 from ledger.model import Status
 from tandem.cli.eventstore import eventstore
-from tests.eventstore.groups import PATIENCE_S, accounts, new_folder, opened, transfers, wish
+from tests.eventstore.groups import GROUP, PATIENCE_S, accounts, new_folder, opened, transfers, wish
 
 
 def run(*arguments: object) -> Result:
@@ -133,6 +138,26 @@ def test_what_somebody_has_changed_is_named(folder: Path, node: Node) -> None:
     assert done.exit_code == 1
     assert segment.name in done.output
     assert "hash" in done.output
+
+
+def test_a_frame_that_no_machine_can_have_decided(folder: Path) -> None:
+    """By somebody who has made all hashes anew."""
+    commands, texts = transfers(wish("one", "bank", "alice", 5))
+    commands["amount"] = 0
+    found = Outcomes(np.zeros(1, np.uint8), np.empty(0, DETAIL))
+    with List.open(folder, GROUP, room_bytes_min=0) as list_:
+        list_.append([Draft(1, 1, 1, 1, 1, 1, Body(commands, found, texts))])
+        list_.flush()
+    done = run("verify", folder)
+    assert done.exit_code == 1, done.output
+    assert "moves 1 or more" in done.output
+
+
+def test_to_look_takes_no_lock(folder: Path, node: Node) -> None:
+    """A node that starts at that moment would be kept away."""
+    assert _is_held(folder)
+    node.stop()
+    assert not _is_held(folder)
 
 
 def test_no_list(tmp_path: Path) -> None:
