@@ -48,8 +48,9 @@ class Packer:
         return self._add(Kind.STATUS, (0, 0), StatusCode[status.name], 0, [account])
 
     def transfer(self, wish: Transfer) -> "Packer":
-        """Carry out a transfer. Its id is that of its source and key."""
-        digest = bytes.fromhex(transfer_id(wish.source, wish.key).partition("-")[2])
+        """Carry out a transfer. Its id, if it has none yet, is that of its source and key."""
+        id_ = wish.id or transfer_id(wish.source, wish.key)
+        digest = bytes.fromhex(id_.partition("-")[2])
         words = (int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little"))
         texts = [wish.key, wish.metadata or "", wish.source, wish.destination]
         currency, protocol = currency_number(wish.currency), PROTOCOLS[wish.protocol]

@@ -45,6 +45,7 @@ def verify(
     report: Callable[[int], None],
     *,
     until: int | None = None,
+    after: Callable[[Link, Machine], None] = lambda link, machine: None,
     files: Files = DISK,
 ) -> Verified:
     """Read a list from its first frame, check that it holds, and that a new machine decides all of
@@ -52,6 +53,7 @@ def verify(
     done. Memory is bounded by the machine's, and the last segment.
 
     `until` is the seq to end with; None is all that there is, for a list that nobody appends to.
+    `after` is given each frame that holds, with the machine as it then is, to look at.
     Raises Differs naming the first command that is decided differently, and what Reader.read does.
     """
     reader = Reader(folder, identity, files=files)
@@ -62,6 +64,7 @@ def verify(
         replay(frame, machine)
         last = link_of(frame.header)
         commands += len(frame.body.commands)
+        after(last, machine)
         report(last.seq)
     return Verified(last.seq, commands, last, machine.digest())
 

@@ -6,6 +6,7 @@
     rules.py      the ladder of refusals and the postings, on account rows
     moves.py      one side of a transfer by itself, on one account row
     index.py      ids to numbers; grows without a stop
+    entries.py    all that is in an index, to keep it and to fill another one with it
     state.py      account rows and the accounts' ids
     currencies.py what accounts are in, which their rows name by an index
     texts.py      what the texts of commands say

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eventstore.machine.compiled import Number, Truth, inlined, types
+from eventstore.machine.memory import Fill
 from eventstore.rows import currency_text
 
 # How many there are; then they, in the order in which accounts were first opened in them.
@@ -89,6 +90,11 @@ class Currencies:
     def bytes_of_all(self) -> memoryview:
         """All of them, in their order."""
         return self._all.view(np.uint8).data
+
+    def load(self, count: int, fill: Fill) -> None:
+        """Take so many that `bytes_of_all` gave, into an empty list that has room for them."""
+        self.table[_COUNT] = count
+        fill(self._all.view(np.uint8).data)
 
     @property
     def _all(self) -> Table:

@@ -7,7 +7,7 @@ class LimitReached(Exception):
     def __init__(self, limit: str, value: int, there: int, more: int) -> None:
         self.limit = limit
         super().__init__(
-            f"the machine's limit of {value} {limit} would be passed: it has {there}, and the "
-            f"frame may bring {more} more; nothing of the frame was applied. Start the node with a "
-            f"higher limit of {limit}, if its memory allows, or move slots to another group"
+            f"the machine's limit of {value} {limit} would be passed: it has {there}, and {more} "
+            "more may come; nothing of these was applied. Start the node with a higher limit of "
+            f"{limit}, if its memory allows, or move slots to another group"
         )

@@ -23,6 +23,8 @@ from eventstore.machine.siphash import siphash
 # = 2 ** bits), how many ids there are (in both tables); and of a table that has a successor, how
 # many of its slots were moved, and of how many.
 Table = NDArray[np.uint64]
+# Ids as others see them: of shape (n, 3), the two words of each and its number.
+Entries = NDArray[np.uint64]
 
 _KEY_0, _KEY_1, _BITS, _COUNT, _MOVED, _SLOTS = range(6)
 _HEADER = 8
@@ -36,6 +38,8 @@ _FULL, _PREPARED = 5, 3
 SLOTS_MOVED = 4
 _PREPARED_BYTES = 320
 _PAGE = 4096
+# What is prepared at most for each id, where that has begun late.
+_PREPARED_BYTES_MAX = 4 * _PAGE
 _BITS_MIN = 10
 
 # Words without a sign: what is read at such a place needs no check for places before the first.
@@ -53,6 +57,7 @@ class Tables(NamedTuple):
 
 
 TABLES = types.NamedUniTuple(types.uint64[::1], 2, Tables)
+ENTRIES = types.uint64[:, ::1]
 _WORD = types.uint64
 
 # --- compiled -----------------------------------------------------------------------------------
@@ -197,6 +202,24 @@ def _add_up(table: Table, start: Number, sums: Table) -> None:
                 sums[lane] += siphash(table[at + 2], np.uint64(lane), table[at], table[at + 1])
 
 
+@compiled(types.UniTuple(types.int64, 2)(_WORD[::1], types.int64, ENTRIES))
+def gather(table: Table, start: Number, entries: Entries) -> tuple[Number, Number]:
+    """Copy ids from this slot on into `entries`, as many as have room there; gives the slot to go
+    on with, and how many were copied.
+    """
+    slots = (len(table) - _HEADER) // _SLOT_WORDS
+    slot, count = start, 0
+    while slot < slots and count < len(entries):
+        at = _HEADER + slot * _SLOT_WORDS
+        if table[at + 2] != 0:
+            entries[count, 0] = table[at]
+            entries[count, 1] = table[at + 1]
+            entries[count, 2] = table[at + 2] - _ONE
+            count += 1
+        slot += 1
+    return slot, count
+
+
 # --- the face -----------------------------------------------------------------------------------
 
 
@@ -209,6 +232,8 @@ class Index:
         self.tables.table[: _KEY_1 + 1] = np.frombuffer(key, "<u8", 2)
         self._next: Table | None = None
         self._prepared_bytes = 0
+        # What is prepared for each id.
+        self._pace_bytes = _PREPARED_BYTES
 
     def __len__(self) -> int:
         return int(self.tables.table[_COUNT])
@@ -223,11 +248,15 @@ class Index:
         came. They find mistakes, not forgeries.
         """
         sums = np.zeros(_LANES, np.uint64)
-        table, old = self.tables
-        _add_up(table, 0, sums)
-        if self._is_moving:
-            _add_up(old, int(old[_MOVED]), sums)
+        for table, start in self.slots:
+            _add_up(table, start, sums)
         return sums.tobytes()
+
+    @property
+    def slots(self) -> tuple[tuple[Table, int], tuple[Table, int]]:
+        """Where all ids stand: in each table from a slot on."""
+        table, old = self.tables
+        return (table, 0), (old, int(old[_MOVED]))
 
     def make_room(self, more: int) -> None:
         """Let so many ids be put. Takes time in proportion to that, however many there are."""
@@ -238,6 +267,15 @@ class Index:
                 self._prepare(bits + 1, more)
         if wanted > _eighths(bits, _FULL):
             self._grow(bits, wanted)
+
+    def hurry(self) -> None:
+        """From now on prepare faster, so that it is done when the table is full, although it was
+        filled at once and nothing was prepared meanwhile.
+        """
+        bits = int(self.tables.table[_BITS])
+        left = _eighths(bits, _FULL) - max(len(self), _eighths(bits, _PREPARED))
+        wanted = _table_words(bits + 1) * 8 // max(left, 1)
+        self._pace_bytes = min(max(wanted, _PREPARED_BYTES), _PREPARED_BYTES_MAX)
 
     @property
     def _is_moving(self) -> bool:
@@ -253,7 +291,7 @@ class Index:
         if self._next is None:
             self._next, self._prepared_bytes = _new_table(bits), _PAGE
         page = self._prepared_bytes + -self._prepared_bytes % _PAGE
-        self._prepared_bytes += more * _PREPARED_BYTES
+        self._prepared_bytes += more * self._pace_bytes
         self._next.view(np.uint8)[page : self._prepared_bytes : _PAGE] = 0
 
     def _grow(self, bits: int, wanted: int) -> None:
@@ -271,12 +309,17 @@ class Index:
             new[word] = full[word]
         full[_MOVED], full[_SLOTS] = 0, 1 << bits
         self.tables, self._next = Tables(new, full), None
+        self._pace_bytes = _PREPARED_BYTES
 
 
 def _new_table(bits: int) -> Table:
-    table = reserve_words(_HEADER + (_SLOT_WORDS << bits))
+    table = reserve_words(_table_words(bits))
     table[_BITS] = bits
     return table
+
+
+def _table_words(bits: int) -> int:
+    return _HEADER + (_SLOT_WORDS << bits)
 
 
 def _eighths(bits: int, count: int) -> int:

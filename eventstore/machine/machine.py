@@ -4,22 +4,26 @@ What it decides depends on the frames that it was given and on nothing else (rul
 one thread at a time; while a frame is being decided the interpreter's lock is free.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
 
+from eventstore.machine import entries
 from eventstore.machine.check import Contents, contents
+from eventstore.machine.entries import ENTRY_BYTES
 from eventstore.machine.errors import LimitReached
 from eventstore.machine.index import Index
 from eventstore.machine.kernel import AHEAD, Frame, State, decide
+from eventstore.machine.memory import Fill
 from eventstore.machine.refusals import Terms, reuse
-from eventstore.machine.state import Accounts, Standing
+from eventstore.machine.state import ACCOUNT_BYTES, Accounts, Standing
 from eventstore.machine.texts import Body, names
 from eventstore.machine.words import Words, as_words, currencies_among
 from eventstore.rows import (
+    CURRENCY_BYTES,
     DETAIL,
     Code,
     Codes,
@@ -32,6 +36,8 @@ from eventstore.rows import (
 )
 from ledger.errors import Bug
 
+# The rules by which this machine decides, and what it dumps: see `Header.machine` of a frame.
+VERSION = 1
 KEY_BYTES = 16
 # So that places, and stamps, fit into 64 bits.
 SEQ_MAX = 2**47 - 1
@@ -54,6 +60,22 @@ class Limits(NamedTuple):
 
 
 _DEFAULT_LIMITS = Limits()
+
+
+class Sizes(NamedTuple):
+    """How much there is of a machine's state. `id_bytes` is how long the accounts' ids are."""
+
+    seq: int
+    accounts: int
+    id_bytes: int
+    currencies: int
+    transfers: int
+
+    @property
+    def dump_bytes(self) -> int:
+        """How long all pieces of its dump are."""
+        of_accounts = self.accounts * ACCOUNT_BYTES + self.id_bytes
+        return of_accounts + self.currencies * CURRENCY_BYTES + self.transfers * ENTRY_BYTES
 
 
 class Machine:
@@ -140,14 +162,52 @@ class Machine:
         digest.update(self._seq.to_bytes(8, "little"))
         return digest.digest()
 
+    # --- what keeps it --------------------------------------------------------------------------
+
+    @property
+    def sizes(self) -> Sizes:
+        """What `load` needs to know of a dump that is made now."""
+        accounts = self._accounts
+        id_bytes, currencies = len(accounts.bytes_of_ids()[0]), len(accounts.currencies)
+        return Sizes(self._seq, len(accounts), id_bytes, currencies, len(self._transfers))
+
+    def dump(self) -> Iterator[memoryview]:
+        """The state, piece by piece; each is to be used before the next, and all of them before the
+        next frame. Takes little memory besides the state.
+        """
+        self._check_whole()
+        yield from self._accounts.dump()
+        yield from entries.dump(self._transfers)
+
+    def load(self, sizes: Sizes, fill: Fill) -> None:
+        """Take a state that was dumped, into a machine that was given no frame. Its key may be any:
+        tables are laid out anew, and whatever is decided is the same. Takes little memory besides
+        the state, and some 50 ns for an id.
+
+        `sizes` and the bytes that `fill` gives are to be right: what they are is not looked at.
+        Raises LimitReached, and what `fill` raises: the machine is of no use then.
+        """
+        if self._seq or self._underway is not None:
+            raise Bug(f"a state is loaded into a new machine, not into one after frame {self._seq}")
+        for limit in ("accounts", "transfers", "currencies"):
+            if (more := getattr(sizes, limit)) > (value := getattr(self._limits, limit)):
+                raise LimitReached(limit, value, 0, more)
+        self._underway = sizes.seq
+        self._accounts.load(sizes.accounts, sizes.id_bytes, sizes.currencies, fill)
+        entries.load(self._transfers, sizes.transfers, fill)
+        self._seq, self._underway = sizes.seq, None
+
     # --- the steps of `apply` -------------------------------------------------------------------
 
-    def _check_header(self, time_us: int, seq: int) -> None:
+    def _check_whole(self) -> None:
         if self._underway is not None:
             raise Bug(
                 f"frame {self._underway} was applied in part, when an error came: this machine's "
                 "state is of no use; start again from a snapshot and the list"
             )
+
+    def _check_header(self, time_us: int, seq: int) -> None:
+        self._check_whole()
         if seq != self._seq + 1 or seq > SEQ_MAX:
             raise Bug(f"frame {seq} cannot follow frame {self._seq}")
         if not 0 <= time_us <= TIME_MAX:
@@ -192,8 +252,12 @@ class Machine:
         for index, first_place in zip(known["command"].tolist(), known["a"].tolist(), strict=True):
             first_seq, first_index = place_parts(first_place)
             first = body(first_index) if first_seq == seq else self._bodies(first_place)
-            _check_first(first, commands[index], first_place)
-            if reuse(first, body(index), self):
+            asked = body(index)
+            if first.row.tobytes() == asked.row.tobytes() and first.texts == asked.texts:
+                # The same in every byte: who sends a whole batch again waits for nobody.
+                continue
+            _check_first(first, asked.row, first_place)
+            if reuse(first, asked, self):
                 codes[index] = Code.REUSED
 
 

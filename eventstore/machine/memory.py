@@ -1,10 +1,14 @@
 """Memory that is asked for in advance and taken only where it is written to."""
 
 import mmap
+from collections.abc import Callable
 from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
+
+# Puts the next bytes of a dump into memory, all of them, or raises what keeps it from that.
+Fill = Callable[[memoryview], None]
 
 # Linux, and not in Python's mmap: no room in the swap is set aside for it.
 _MAP_NORESERVE = 0x4000

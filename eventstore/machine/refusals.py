@@ -40,16 +40,13 @@ def refusal(code: Code, body: Body, detail: np.void | None, directory: Directory
     Raises Bug for an outcome that is no refusal of the ledger: DONE, REPLAYED, EXISTS, NO_ACCOUNT;
     and for REUSED, which two commands are needed for: see `reuse`.
     """
-    numbers = _numbers(detail)
-    if code in _TRANSFERS and body.row["kind"] == Kind.TRANSFER:
-        found = _refuse_transfer(code, body, numbers, directory)
-    elif code == Code.NOT_EMPTY and body.row["kind"] == Kind.STATUS:
-        found = _refuse_closing(body, numbers, directory)
-    else:
-        raise Bug(f"{code!r} of the command {body.row} is no refusal of the ledger")
-    if found is None:
-        raise Bug(f"{code!r} of the command {body.row} with {numbers} is no refusal any more")
-    return found
+    kind = body.row["kind"]
+    if kind == Kind.TRANSFER:
+        transfer = transfer_of(body, lambda number: directory.terms(number).id)
+        return transfer_refusal(code, transfer, detail)
+    if code == Code.NOT_EMPTY and kind == Kind.STATUS:
+        return closing_refusal(*directory.terms(_closed(body, directory)), detail)
+    raise Bug(f"{code!r} of the command {body.row} is no refusal of the ledger")
 
 
 def reuse(first: Body, asked: Body, directory: Directory) -> Refusal | None:
@@ -78,14 +75,28 @@ def _numbers(detail: np.void | None) -> _Numbers:
     return _Numbers(*(int(detail[name]) for name in "abcd")) if detail is not None else _Numbers()
 
 
-def _refuse_transfer(
-    code: Code, body: Body, numbers: _Numbers, directory: Directory
-) -> Refusal | None:
-    transfer = transfer_of(body, lambda number: directory.terms(number).id)
-    source, destination = _accounts(code, transfer, numbers)
-    accounts = {account.id: account for account in (source, destination) if account}
-    (outcome,), _changed = decide(accounts, [transfer], now=0)
-    return None if isinstance(outcome, Posting) else outcome
+def transfer_refusal(code: Code, transfer: Transfer, detail: np.void | None) -> Refusal:
+    """Why the ledger refused a transfer; `code` and `detail` are its outcome. Raises Bug for an
+    outcome that is no refusal.
+    """
+    numbers = _numbers(detail)
+    if code in _TRANSFERS:
+        source, destination = _accounts(code, transfer, numbers)
+        accounts = {account.id: account for account in (source, destination) if account}
+        (outcome,), _changed = decide(accounts, [transfer], now=0)
+        if not isinstance(outcome, Posting):
+            return outcome
+    raise Bug(f"{code!r} of {transfer} with {numbers} is no refusal")
+
+
+def closing_refusal(account: str, currency: str, detail: np.void | None) -> Refusal:
+    """Why an account is not closed (NOT_EMPTY)."""
+    balance, held, expected, unfinished = numbers = _numbers(detail)
+    standing = _harmless(account, currency)._replace(balance=balance, held=held, expected=expected)
+    found = change_status(standing, Status.CLOSED, unfinished)
+    if found is None:
+        raise Bug(f"account {account} was not closed, and {numbers} are no reason")
+    return found
 
 
 def _accounts(
@@ -126,13 +137,11 @@ def _harmless(account: str, currency: str) -> Account:
     return Account(account, currency, 0, None, Status.OPEN.value, 0, 0, chain="")
 
 
-def _refuse_closing(body: Body, numbers: _Numbers, directory: Directory) -> Refusal | None:
+def _closed(body: Body, directory: Directory) -> int:
+    """The number of the account that was to be closed."""
     number: int | None = int(body.row["source"])
     if number == NOBODY:
         number = directory.number_of(account_id(body))
     if number is None:
         raise Bug(f"{body.row} was refused for an account that is not there: {account_id(body)}")
-    account = _harmless(*directory.terms(number))
-    balance, held, expected, unfinished = numbers
-    account = account._replace(balance=balance, held=held, expected=expected)
-    return change_status(account, Status.CLOSED, unfinished)
+    return number

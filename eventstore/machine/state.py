@@ -1,13 +1,16 @@
 """The accounts: their rows, their ids, and where to find them."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eventstore.machine import entries
 from eventstore.machine.currencies import Currencies
+from eventstore.machine.entries import ENTRY_BYTES
 from eventstore.machine.index import Index
-from eventstore.machine.memory import reserve_bytes, reserve_words
+from eventstore.machine.memory import Fill, reserve_bytes, reserve_words
 from eventstore.machine.rules import (
     CURRENCY_AT,
     CURRENCY_BITS,
@@ -24,6 +27,9 @@ from ledger.errors import Bug
 from ledger.model import Account, Status
 
 _ROW_WORDS = 8
+_END_BYTES = 8
+# In a dump, besides its id.
+ACCOUNT_BYTES = _ROW_WORDS * 8 + _END_BYTES + ENTRY_BYTES
 
 
 class Standing(NamedTuple):
@@ -91,6 +97,24 @@ class Accounts:
         """All ids one after the other, and where each ends."""
         ends = self._ends[: self._count]
         return self._ids[: self._end_before(self._count)].data, ends.view(np.uint8).data
+
+    def dump(self) -> Iterator[memoryview]:
+        """All that there is of them, piece by piece; each is to be used before the next."""
+        yield self.bytes_of_rows()
+        yield from self.bytes_of_ids()
+        yield self.currencies.bytes_of_all()
+        yield from entries.dump(self.index)
+
+    def load(self, count: int, id_bytes: int, currencies: int, fill: Fill) -> None:
+        """Take so many that were dumped, where there is none yet and room for them; `id_bytes`
+        is how long all ids are. Raises as `entries.load` does.
+        """
+        self._count = count
+        fill(self.bytes_of_rows())
+        fill(self._ids[:id_bytes].data)
+        fill(self._ends[:count].view(np.uint8).data)
+        self.currencies.load(currencies, fill)
+        entries.load(self.index, count, fill)
 
     def _end_before(self, number: int) -> int:
         return int(self._ends[number - 1]) if number else 0

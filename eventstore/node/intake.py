@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from eventstore.node.durable import At
 from eventstore.node.errors import Busy, NodeError, NotServing, NotTaken, OutcomeUnknown
 from eventstore.rows import COMMAND, COMMANDS_MAX, DETAIL, Commands, Details, Outcomes
 from eventstore.segments.frame import FRAME_BYTES_MAX, frame_bytes
@@ -169,15 +170,35 @@ class Look:
             self.answered.set_exception(why)
 
 
+class Barrier:
+    """Wants a frame that is made from now on, and to know which one when that is durable."""
+
+    def __init__(self) -> None:
+        self.answered: Future[At] = Future()
+
+    def answer(self, at: At) -> None:
+        """The frame is durable."""
+        with suppress(InvalidStateError):
+            self.answered.set_result(at)
+
+    def give_up(self, why: NodeError) -> None:
+        """The node has died."""
+        with suppress(InvalidStateError):
+            self.answered.set_exception(why)
+
+
 class Gathered(NamedTuple):
-    """What is decided together: a frame's commands, and the questions behind them."""
+    """What is decided together: a frame's commands, the questions behind them, and who waits for
+    the frame itself.
+    """
 
     parts: list[Part]
     looks: list[Look]
+    barriers: Sequence[Barrier] = ()
 
     @property
     def is_empty(self) -> bool:
-        return not self.parts and not self.looks
+        return not self.parts and not self.looks and not self.barriers
 
     @property
     def commands(self) -> Commands:
@@ -196,6 +217,8 @@ class Gathered(NamedTuple):
         for part in self.parts:
             part.answer(seq, index, time_us, outcomes)
             index += part.end - part.start
+        for barrier in self.barriers:
+            barrier.answer(At(seq, time_us))
 
     def refuse(self, why: NotTaken) -> None:
         """The parts, and what comes behind them, are in no frame; what comes before is durable."""
@@ -208,6 +231,11 @@ class Gathered(NamedTuple):
             part.submission.give_up(why)
         for look in self.looks:
             look.give_up(why)
+        for barrier in self.barriers:
+            barrier.give_up(why)
+
+
+Item = Submission | Look | Barrier
 
 
 class Intake:
@@ -216,12 +244,12 @@ class Intake:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._changed = threading.Condition()
-        self._queue: deque[Submission | Look] = deque()
+        self._queue: deque[Item] = deque()
         self._commands = self._bytes = 0
         # Why it takes nothing more; "": it does.
         self._closed = ""
 
-    def put(self, item: Submission | Look) -> None:
+    def put(self, item: Item) -> None:
         """Raises Busy, NotServing: nothing of it was taken then."""
         with self._changed:
             if self._closed:
@@ -256,17 +284,21 @@ class Intake:
             return self._gather() if self._queue else None
 
     def _gather(self) -> Gathered:
-        found = Gathered([], [])
+        parts: list[Part] = []
+        looks: list[Look] = []
+        barriers: list[Barrier] = []
         room_bytes, room_commands = _FRAME_ROOM, COMMANDS_MAX
         while self._queue:
             item = self._queue[0]
             if isinstance(item, Look):
-                found.looks.append(item)
+                looks.append(item)
+            elif isinstance(item, Barrier):
+                barriers.append(item)
             else:
                 part = item.part(room_bytes, room_commands)
                 count = part.end - part.start
                 if count:
-                    found.parts.append(part)
+                    parts.append(part)
                 self._commands -= count
                 self._bytes -= part.size_bytes
                 room_bytes -= part.size_bytes
@@ -274,7 +306,7 @@ class Intake:
                 if item.waiting:
                     break
             self._queue.popleft()
-        return found
+        return Gathered(parts, looks, barriers)
 
     def forget(self, submission: Submission) -> None:
         """Its rest is not to be decided."""

@@ -19,11 +19,14 @@ from queue import SimpleQueue
 from typing import NamedTuple, TypeVar
 
 from eventstore.machine.errors import LimitReached
+from eventstore.machine.machine import VERSION as MACHINE_VERSION
 from eventstore.machine.machine import Limits as MachineLimits
 from eventstore.machine.machine import Machine
+from eventstore.machine.refusals import Terms
 from eventstore.node.check import check
+from eventstore.node.durable import At, Counts, Durable, Tell
 from eventstore.node.errors import NoRoom, NotServing, OutcomeUnknown
-from eventstore.node.intake import Answer, Gathered, Intake, Limits, Look, Submission
+from eventstore.node.intake import Answer, Barrier, Gathered, Intake, Limits, Look, Submission
 from eventstore.recent import Recent
 from eventstore.rows import Commands
 from eventstore.segments.errors import ListDead
@@ -31,12 +34,13 @@ from eventstore.segments.files import DISK, Files
 from eventstore.segments.frame import FRAME_BYTES_MAX, Body, Draft, Identity
 from eventstore.segments.reader import Reader
 from eventstore.segments.writer import ROOM_BYTES_MIN, SEGMENT_BYTES, List
+from eventstore.snapshots.names import FOLDER
+from eventstore.snapshots.reader import in_list, newest
 from eventstore.verify import replay
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-MACHINE_VERSION = 1
 # So many frames may be decided and not yet durable.
 AHEAD_MAX = 16
 # After such a pause an empty frame vouches for the last one (rule E5).
@@ -84,6 +88,8 @@ class Node:
         self._draw = secrets.randbits(64)
         self._time_us = list_.last.time_us
         self._intake = Intake(settings.intake)
+        self._durable = Durable()
+        self._counts = Counts()
         self._ahead: SimpleQueue[_Decided | None] = SimpleQueue()
         self._room_ahead = threading.Semaphore(AHEAD_MAX)
         self._dead: BaseException | None = None
@@ -99,13 +105,17 @@ class Node:
         *,
         clock_us: Callable[[], int] = lambda: time.time_ns() // 1000,
         on_death: Callable[[BaseException], None] = lambda error: None,
+        snapshots: Path | None = None,
         files: Files = DISK,
     ) -> "Node":
         """Replay the list in `folder`, begin a new epoch in it, and serve.
 
+        The list is replayed from the newest snapshot that is whole and belongs to it, or else from
+        its first frame; `snapshots` is their folder, if it is not FOLDER in that of the list.
         Replaying compares every outcome with the one in the list (rule E4). `on_death` is called,
         by one of the node's threads, when it has failed and everybody was told: the process is to
-        end then. Raises what `List.open` does, and Differs.
+        end then. Raises what `List.open` does, Differs, and LimitReached for a snapshot that is
+        larger than the machine may be.
         """
         list_ = List.open(
             folder,
@@ -115,10 +125,17 @@ class Node:
             room_bytes_min=settings.room_bytes_min,
         )
         try:
-            recent = Recent(Reader(folder, identity, files=files))
-            # Drawn anew each time: it says how tables are laid out, and nothing that is decided.
-            machine = Machine(secrets.token_bytes(16), recent.command, settings.machine)
-            for frame in list_.read():
+            reader = Reader(folder, identity, files=files)
+            recent = Recent(reader)
+
+            def new_machine() -> Machine:
+                # Drawn anew: it says how tables are laid out, and nothing that is decided.
+                return Machine(secrets.token_bytes(16), recent.command, settings.machine)
+
+            kept = folder / FOLDER if snapshots is None else snapshots
+            found = newest(kept, identity, in_list(reader), new_machine, files=files)
+            machine = found.machine if found else new_machine()
+            for frame in list_.read(machine.seq + 1):
                 replay(frame, machine)
             node = cls(list_, machine, recent, settings, clock_us, on_death)
             # Whoever was there before has ended, and what this one makes is known from it.
@@ -160,20 +177,70 @@ class Node:
         self._intake.put(look)
         return look.answered
 
+    def barrier(self) -> "Future[At]":
+        """A frame that is made from now on, an empty one if nothing else waits, when it is durable:
+        all that was answered before is in frames up to it. Raises NotTaken at once.
+        """
+        self._check_room()
+        barrier = Barrier()
+        self._intake.put(barrier)
+        return barrier.answered
+
+    @property
+    def durable(self) -> At:
+        """The frame of `answerable`."""
+        return self._durable.at
+
+    def follow(self, tell: Tell, after: int = 0) -> Callable[[], None]:
+        """Have somebody told whenever `durable` is another frame, see `Durable.follow`."""
+        return self._durable.follow(tell, after)
+
+    @property
+    def decided(self) -> At:
+        """The frame that was decided last. For those alone who look: it may not be durable."""
+        return At(self._machine.seq, self._time_us)
+
+    def terms(self, number: int) -> Terms:
+        """Those of an account that stands in a durable frame: any thread may ask, since they never
+        change.
+        """
+        return self._machine.terms(number)
+
+    @property
+    def epoch(self) -> int:
+        """The number of this start."""
+        return self._epoch
+
+    @property
+    def counts(self) -> Counts:
+        """What was written since the start."""
+        return self._counts
+
+    def clock_us(self) -> int:
+        """The clock by which frames are stamped."""
+        return self._clock_us()
+
+    def room(self) -> tuple[int, int]:
+        """How many bytes are left on the disk, and below how many nothing is taken. Raises
+        ListDead.
+        """
+        least = self._settings.room_bytes_min + self._settings.intake.size_bytes
+        return self._list.room(), least + (AHEAD_MAX + 2) * FRAME_BYTES_MAX
+
     def stop(self) -> None:
         """Answer all that was taken, take no more, and let go of the list. May be repeated."""
         self._intake.close("the node is ending")
         self._decider.join()
         self._writer.join()
+        self._durable.close()
         self._list.close()
 
     def _check_room(self) -> None:
         """Well before the list would refuse to write: what waits, and what is ahead, it has to."""
-        least = self._settings.room_bytes_min + self._settings.intake.size_bytes
-        least += (AHEAD_MAX + 2) * FRAME_BYTES_MAX
         # A dead node says so itself.
         with suppress(ListDead):
-            if (room := self._list.room()) < least:
+            room, least = self.room()
+            if room < least:
                 raise NoRoom(
                     f"its disk has room for {room:,} bytes, and {least:,} have to be left; make "
                     "room on it"
@@ -189,7 +256,8 @@ class Node:
                 if gathered.is_empty and self.answerable < self._machine.seq:
                     continue
                 self._hand_on(self._decide(gathered))
-                is_vouched_for = gathered.is_empty or (is_vouched_for and not gathered.parts)
+                makes_frame = gathered.parts or gathered.barriers
+                is_vouched_for = gathered.is_empty or (is_vouched_for and not makes_frame)
             if not is_vouched_for and self._is_all_written():
                 self._hand_on(self._decide(Gathered([], [])))
         except BaseException as error:
@@ -213,14 +281,15 @@ class Node:
 
     def _decide(self, gathered: Gathered) -> Iterator[_Decided]:
         draft = None
-        if gathered.parts or gathered.is_empty:
+        if gathered.parts or gathered.barriers or gathered.is_empty:
             try:
                 draft = self._draft(gathered)
             except LimitReached as error:
                 for part in gathered.parts:
                     self._intake.forget(part.submission)
                 yield _Decided(None, Gathered(gathered.parts, []), NoRoom(str(error)))
-                gathered = Gathered([], gathered.looks)
+                gathered = gathered._replace(parts=[])
+                draft = self._draft(gathered) if gathered.barriers else None
         for look in gathered.looks:
             look.see(self._machine)
         yield _Decided(draft, gathered)
@@ -239,6 +308,7 @@ class Node:
     # --- the writer -----------------------------------------------------------------------------
 
     def _write_all(self) -> None:
+        self._durable.rise(At(self._list.last.seq, self._list.last.time_us))
         for all_ahead in self._each_ahead():
             try:
                 if not self._dead:
@@ -269,7 +339,7 @@ class Node:
         drafts = [decided.draft for decided in all_ahead if decided.draft]
         if drafts:
             self._list.append(drafts)
-            self._list.flush()
+            self._flush(drafts)
         for draft, gathered, refused in all_ahead:
             if draft:
                 gathered.answer(draft.seq, draft.time_us, draft.body.outcomes)
@@ -277,6 +347,14 @@ class Node:
                 gathered.refuse(refused)
             for look in gathered.looks:
                 look.answer()
+
+    def _flush(self, drafts: list[Draft]) -> None:
+        start = time.perf_counter()
+        self._list.flush()
+        spent_s, (frames, commands, flushes, flush_s) = time.perf_counter() - start, self._counts
+        commands += sum(len(draft.body.commands) for draft in drafts)
+        self._counts = Counts(frames + len(drafts), commands, flushes + 1, flush_s + spent_s)
+        self._durable.rise(At(drafts[-1].seq, drafts[-1].time_us))
 
     # --- the end --------------------------------------------------------------------------------
 

@@ -33,15 +33,17 @@ folder_argument = click.argument(
 
 @click.group()
 def eventstore() -> None:
-    """Look at the list of a ledger group, whether its node runs or not. Nothing is changed.
+    """Look at the list of a ledger group, whether its node runs or not. It is not changed.
 
     A list holds every command that a group has decided, in one order, with what became of it. To
     feed the commands to a new machine must give the same outcomes again: that is what `verify`
-    checks, from the first frame.
+    checks, from the first frame. A snapshot is what the machine had made of the list up to some
+    frame: to begin with it is quicker, and gives the same.
 
     \b
     Examples:
       tandem eventstore verify data/g1
+      tandem eventstore snapshot data/g1
       tandem eventstore show data/g1 42
       tandem eventstore state data/g1 --at 2026-11-30T12:00:00Z
     """
@@ -54,7 +56,8 @@ def verify(folder: Path, as_json: bool) -> None:
     """Replay the list in FOLDER from its first frame, and compare every outcome.
 
     Of each frame it checks the hashes, that it follows on the frame before, and that a new machine
-    decides each of its commands as it was decided. What is written while it runs is not looked at.
+    decides each of its commands as it was decided. Each snapshot has to be whole, and what that
+    machine is after the same frame. What is written while it runs is not looked at.
 
     \b
     Exit codes:
@@ -64,18 +67,27 @@ def verify(folder: Path, as_json: bool) -> None:
     """
     with _told(), shown() as report:
         view = _view(folder)
+        from eventstore.snapshots.audit import Audit
         from eventstore.verify import verify as run
+
+        snapshots = Audit(view.snapshots, view.identity)
 
         def tell(seq: int) -> None:
             if seq % _REPORT_EVERY == 0:
                 report(f"Replaying: frame {seq:,} of {view.until:,}")
 
-        found = run(folder, view.identity, view.new_machine, tell, until=view.until)
+        what = (folder, view.identity, view.new_machine, tell)
+        found = run(*what, until=view.until, after=snapshots.after)
+        if not view.is_held:
+            snapshots.end(found.last)
+    if snapshots.violations:
+        raise CommandError("\n".join(snapshots.violations))
     if as_json:
         print_json(
             {
                 "frames": found.frames,
                 "commands": found.commands,
+                "snapshots": snapshots.compared,
                 "last_hash": found.last.hash.hex(),
                 "last_time": time_text(found.last.time_us),
                 "state_digest": found.digest.hex(),
@@ -84,8 +96,9 @@ def verify(folder: Path, as_json: bool) -> None:
         return
     click.echo(
         f"The list holds: {found.frames:,} frames with {found.commands:,} commands, each decided "
-        f"again as it was.\nLast frame: {time_text(found.last.time_us)}, hash "
-        f"{found.last.hash.hex()}\nState after it: {found.digest.hex()}"
+        f"again as it was.\nSnapshots that hold: {snapshots.compared}\n"
+        f"Last frame: {time_text(found.last.time_us)}, hash {found.last.hash.hex()}\n"
+        f"State after it: {found.digest.hex()}"
     )
 
 
@@ -131,11 +144,12 @@ def show(folder: Path, seq: int, as_json: bool) -> None:
 def state(folder: Path, at: int | None, accounts: tuple[str, ...], as_json: bool) -> None:
     """Rebuild the accounts of FOLDER from the list, as they were at any moment.
 
-    A frame belongs to a moment if it is stamped with it, or before.
+    A frame belongs to a moment if it is stamped with it, or before. What comes behind the newest
+    snapshot of that time is replayed; without one, all of it is.
     """
     with _told(), shown() as report:
         view = _view(folder)
-        report(f"Replaying up to {view.until:,} frames")
+        report(f"Replaying up to frame {view.until:,}")
         machine, last = view.replayed(at_us=at)
         numbers = (
             [machine.number_of(each) for each in accounts] if accounts else range(len(machine))
@@ -173,6 +187,32 @@ def state(folder: Path, at: int | None, accounts: tuple[str, ...], as_json: bool
     console().print(made)
     if last:
         click.echo(f"After frame {machine.seq:,}, of {time_text(last.header.time_us)}.")
+
+
+@eventstore.command()
+@folder_argument
+@json_option
+def snapshot(folder: Path, as_json: bool) -> None:
+    """Make a snapshot of the state after the last frame of FOLDER, in FOLDER/snapshots.
+
+    It replays what comes behind the newest snapshot; the node may run meanwhile. The two newest are
+    kept. A node that starts begins with the newest that is whole; one that is damaged, or not of
+    this list, is passed over.
+
+    \b
+    Exit codes:
+      0  it is there
+      1  the list does not hold
+      3  there is no list, or it cannot be read, or the snapshot not be written
+    """
+    with _told(), shown() as report:
+        view = _view(folder)
+        report(f"Replaying up to frame {view.until:,}")
+        path = view.make_snapshot()
+    if as_json:
+        print_json({"file": str(path), "seq": view.until})
+        return
+    click.echo(f"{path}\nThe state after frame {view.until:,}.")
 
 
 def _view(folder: Path) -> "ListView":

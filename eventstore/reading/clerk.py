@@ -1,0 +1,108 @@
+"""Enters frames: what each command that was done has changed of accounts, and its entries."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eventstore.machine.texts import Body, account_id, transfer_texts
+from eventstore.machine.words import as_words
+from eventstore.reading.block import Block
+from eventstore.reading.entering import ROOM_BYTES, Decided, Place, enter
+from eventstore.reading.heads import Heads
+from eventstore.reading.sha256 import new_room
+from eventstore.rows import NOBODY, Code, Kind, StatusCode
+from eventstore.segments.frame import Frame
+from ledger.errors import Bug
+
+# Names whose numbers are kept: whoever sends by name does so again and again.
+_NAMES_KEPT = 2**16
+_NONE_NAMED = np.zeros((0, 2), np.int64)
+
+
+class StatusChange(NamedTuple):
+    """An account's status, as it was before a frame has changed it."""
+
+    account: int
+    before: StatusCode
+
+
+class Clerk:
+    """For one thread. `number_of` gives the number of an id."""
+
+    def __init__(self, heads: Heads, number_of: Callable[[str], int | None]) -> None:
+        self._heads, self._number_of = heads, number_of
+        self._room = new_room(ROOM_BYTES)
+        self._numbers: dict[str, int] = {}
+
+    def enter(self, frame: Frame, block: Block, *, is_kept: bool) -> list[StatusChange]:
+        """Enter a frame; its entries go into the block if they are to be kept. Gives the changes of
+        status in their order.
+        """
+        header, (commands, outcomes, _) = frame.header, frame.body
+        codes = outcomes.codes.view()
+        codes.flags.writeable = False
+        done, is_transfer = codes == Code.DONE, commands["kind"] == Kind.TRANSFER
+        changes = self._change_accounts(frame, np.flatnonzero(done & ~is_transfer))
+        named = self._names(frame, np.flatnonzero(done & is_transfer & _is_named(commands)))
+        decided = Decided(as_words(commands), codes, named, header.seq, header.time_us)
+        place = Place(block.words, block.accounts, block.filled, int(is_kept))
+        block.filled = int(enter(decided, self._heads.rows, self._heads.names, place, self._room))
+        return changes
+
+    def _change_accounts(self, frame: Frame, at: NDArray[np.int64]) -> list[StatusChange]:
+        """Openings and changes of status: whatever their order with transfers is, the entries are
+        the same.
+        """
+        changes = []
+        for body in _bodies(frame, at):
+            if body.row["kind"] == Kind.OPEN:
+                currency = body.row["currency"].tobytes().rstrip(b"\0").decode("ascii")
+                self._heads.open(account_id(body), currency, frame.header.time_us)
+                continue
+            source = int(body.row["source"])
+            account = self._number(account_id(body)) if source == NOBODY else source
+            status = StatusCode(int(body.row["amount"]))
+            before = self._heads.set_status(account, status, frame.header.time_us)
+            if before is not None:
+                changes.append(StatusChange(account, before))
+        return changes
+
+    def _names(self, frame: Frame, at: NDArray[np.int64]) -> NDArray[np.int64]:
+        """See `Decided.named`; `at` has the commands that name an account by its id."""
+        if not len(at):
+            return _NONE_NAMED
+        named = np.full((len(frame.body.commands), 2), -1, np.int64)
+        for index, body in zip(at.tolist(), _bodies(frame, at), strict=True):
+            texts = transfer_texts(body)
+            for side, account in enumerate((texts.source, texts.destination)):
+                if account:
+                    named[index, side] = self._number(account)
+        return named
+
+    def _number(self, account: str) -> int:
+        number = self._numbers.get(account)
+        if number is None:
+            number = self._number_of(account)
+            if number is None:
+                raise Bug(f"a command was done on {account!r}, and there is no such account")
+            if len(self._numbers) >= _NAMES_KEPT:
+                self._numbers.clear()
+            self._numbers[account] = number
+        return number
+
+
+def _is_named(commands: NDArray[np.void]) -> NDArray[np.bool_]:
+    found: NDArray[np.bool_] = (commands["source"] == NOBODY) | (commands["destination"] == NOBODY)
+    return found
+
+
+def _bodies(frame: Frame, at: NDArray[np.int64]) -> list[Body]:
+    """The commands that stand there, with their texts."""
+    if not len(at):
+        return []
+    commands, _, texts = frame.body
+    ends = np.cumsum(commands["text"], dtype=np.int64)
+    starts = ends - commands["text"]
+    return [Body(commands[i], texts[starts[i] : ends[i]]) for i in at.tolist()]
