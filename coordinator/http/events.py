@@ -152,14 +152,14 @@ def views(process: WorkerProcess) -> dict[str, View]:
                 "shutting down; nothing has happened, ask again later"
             )
             raise Refuse(503, "overloaded", detail) from None
-        _give_up_when_unheard()
+        give_up_when_unheard()
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return Response(viewer, headers=headers, content_type="text/event-stream")
 
     return by_name(watch_cluster)
 
 
-def _give_up_when_unheard() -> None:
+def give_up_when_unheard() -> None:
     """Let the kernel end the connection if what is sent is not acknowledged."""
     connection = request.environ.get("gunicorn.socket")
     if connection and hasattr(socket, "TCP_USER_TIMEOUT"):

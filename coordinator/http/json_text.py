@@ -9,7 +9,7 @@ through item by item, and what comes with it costs no more than its pieces, what
 import codecs
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 # A value in a list is this long at most, in characters: metadata of 4 KiB, all of it escaped, has
@@ -30,7 +30,7 @@ Value = tuple[Any, str | None]
 
 
 class TooLong(ValueError):
-    """A value in a list is longer than VALUE_MAX."""
+    """A value among many is longer than VALUE_MAX, or what is read is larger than it may be."""
 
 
 def read(data: bytes) -> Value:
@@ -68,6 +68,36 @@ def read_list(data: bytes, name: str, pause: Callable[[], None]) -> Iterator[Val
     text.expect("}", f"the end of the object, which has {name} alone,")
     if text.peek():
         raise ValueError("something follows the object")
+
+
+def read_lines(data: bytes, pause: Callable[[], None]) -> Iterator[Value]:
+    """The values of lines that hold one each, one by one. A line that holds anything else has a
+    fault; behind the last line end there need be none.
+
+    A text that is not UTF-8 raises ValueError, and a line that is too long TooLong, as late as at
+    its end. `pause` is called now and then.
+    """
+    is_plain, at = True, 0
+    while at < len(data):
+        end = data.rfind(b"\n", at, at + _PIECE_BYTES) + 1
+        # Within a character of several bytes there is no line end.
+        end = end or data.find(b"\n", at) + 1 or len(data)
+        text = data[at:end].decode().removesuffix("\n")
+        lines = [line.strip(" \t\r") for line in text.split("\n")]
+        found = _plain_lines(lines) if is_plain else None
+        is_plain = found is not None
+        yield from found or read_each(lines)
+        at = end
+        pause()
+
+
+def read_each(texts: Iterable[str]) -> Iterator[Value]:
+    """The one value that each text is; a text that is anything else has a fault. Raises TooLong."""
+    decoder = _Decoder()
+    for text in texts:
+        if len(text) > VALUE_MAX:
+            raise TooLong(f"an item has {len(text)} characters, more than {VALUE_MAX}")
+        yield _value_of(decoder, text)
 
 
 def shown(value: object) -> str:
@@ -155,6 +185,29 @@ def _plain(text: str) -> list[Value] | None:
     if not _PLAIN_TYPES.issuperset(types) or text.count('"') != 2 * (len(types) + texts):
         return None
     return [(value, None) for value in found]
+
+
+def _plain_lines(lines: list[str]) -> list[Value] | None:
+    """The values of lines, if all are plain: each then begins an object, in which no other is, and
+    no text goes over a line end. So as many objects as lines are one on each.
+    """
+    if not all(line[:1] == "{" and line[-1:] == "}" for line in lines):
+        return None
+    text = ",\n".join(lines)
+    found = _plain(text) if len(text) <= VALUE_MAX else None
+    return found if found and len(found) == len(lines) else None
+
+
+def _value_of(decoder: _Decoder, text: str) -> Value:
+    """The value that is the text."""
+    if not text:
+        return None, "the text is empty"
+    decoder.fault = None
+    try:
+        value = decoder.decode(text)
+        return value, decoder.fault or _fault_of_text(value, text, 0, len(text))
+    except (ValueError, RecursionError) as error:
+        return None, str(error)
 
 
 class _Text:

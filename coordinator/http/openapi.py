@@ -1,6 +1,7 @@
 """The OpenAPI 3.1 document, made from the table of routes and the types that validate requests."""
 
 import re
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
 from types import UnionType
@@ -9,6 +10,7 @@ from typing import Any, get_args
 import msgspec
 
 from coordinator.http import schemas
+from coordinator.http.reading import JSON
 from coordinator.http.routes import PATH, ROUTES, Answer, Batch, Parameter, Route
 
 _Schema = dict[str, Any]
@@ -24,7 +26,7 @@ _REASONS = {
     404: "Not found.",
     408: "The request did not come in time; nothing has happened.",
     413: "The request is too large; nothing has happened.",
-    415: "The body is not JSON; nothing has happened.",
+    415: "The body is of another content type than is taken; nothing has happened.",
     422: "Refused for good, and so is every retry with this key.",
     429: "Too many requests; nothing has happened. The same key may be sent again.",
     500: "Internal error; send the same request again, with the same key.",
@@ -98,7 +100,7 @@ def _answer(answer: Answer) -> _Schema:
         schema = _event(schema)
     described: _Schema = {
         "description": answer.text,
-        "content": {answer.media: {"schema": schema}},
+        "content": {answer.media: {"schema": schema}} | _others(answer.others),
     }
     if answer.headers:
         described["headers"] = {
@@ -108,17 +110,28 @@ def _answer(answer: Answer) -> _Schema:
     return described
 
 
+def _others(kinds: Mapping[str, str]) -> _Schema:
+    """What comes or goes by content types that are no JSON."""
+    return {
+        media: {"schema": {"type": "string", "contentMediaType": media, "description": text}}
+        for media, text in kinds.items()
+    }
+
+
 def _event(schema: _Schema) -> _Schema:
     data = {
         "type": "string",
-        "contentMediaType": "application/json",
+        "contentMediaType": JSON,
         "contentSchema": schema,
     }
     return {
         "type": "object",
-        "description": "one event; `id` is when it was made, in milliseconds since the epoch",
+        "description": (
+            "one event; `id` is where it stands in a list or, where there is none, when it was "
+            "made, in milliseconds since the epoch; `event` is its kind, if there are several"
+        ),
         "required": ["id", "data"],
-        "properties": {"id": {"type": "string"}, "data": data},
+        "properties": {"id": {"type": "string"}, "event": {"type": "string"}, "data": data},
     }
 
 
@@ -139,7 +152,9 @@ def _operation(route: Route, *, needs_token: bool) -> _Schema:
     if parameters := _parameters(route):
         operation["parameters"] = parameters
     if route.body is not None:
-        content = {"application/json": {"schema": _body(route.body)}}
+        content = {JSON: {"schema": _body(route.body)}}
+        if isinstance(route.body, Batch):
+            content |= _others(route.body.others)
         operation["requestBody"] = {"required": True, "content": content}
     if is_guarded:
         operation["security"] = [{"token": [route.scope]}]

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeVar
 from urllib.parse import unquote_plus
 
@@ -18,6 +18,11 @@ from coordinator.http.turns import Turns
 from ledger.ids import ACCOUNT_ID_PATTERN
 
 T = TypeVar("T")
+
+JSON = "application/json"
+# What finds the values of a batch in its body, one by one: it raises TooLong, ValueError or
+# RecursionError, as late as behind the last, and calls the function now and then.
+Reader = Callable[[bytes, Callable[[], None]], Iterator[json_text.Value]]
 
 _ACCOUNT_ID = re.compile(ACCOUNT_ID_PATTERN)
 _KEY = re.compile(KEY_PATTERN)
@@ -46,7 +51,7 @@ class Malformed(NamedTuple):
 
 def body(kind: type[T]) -> T:
     """The request's body as `kind`. Raises Refuse."""
-    _check_media()
+    media(JSON)
     data = _data(current_app.config["REQUEST_MAX_BYTES"])
     try:
         return _convert(json_text.read(data), kind)
@@ -55,13 +60,20 @@ def body(kind: type[T]) -> T:
 
 
 def batch(name: str, kind: type[T]) -> Iterator[T | Malformed]:
-    """The items of a batch, the list that is the only member of its body, one by one: so that
-    others have their turn in between. Raises Refuse, perhaps after the last one.
+    """The items of a batch in JSON, the list that is the only member of its body, one by one.
+    Raises Refuse, perhaps after the last one.
     """
-    _check_media()
-    data, turns, count = _data(current_app.config["MAX_CONTENT_LENGTH"]), Turns(), 0
+    media(JSON)
+    return items(lambda data, pause: json_text.read_list(data, name, pause), name, kind)
+
+
+def items(read: Reader, name: str, kind: type[T]) -> Iterator[T | Malformed]:
+    """The items of a batch, however it is written, one by one: so that others have their turn in
+    between. Raises Refuse, perhaps after the last one.
+    """
+    data, turns, count = _data(batch_bytes_max()), Turns(), 0
     try:
-        for found in json_text.read_list(data, name, turns.pause):
+        for found in read(data, turns.pause):
             count += 1
             if count > BATCH_MAX:
                 detail = f"there are {count} {name} or more, {BATCH_MAX} at most are taken"
@@ -80,6 +92,12 @@ def batch(name: str, kind: type[T]) -> Iterator[T | Malformed]:
         turns.end()
 
 
+def batch_bytes_max() -> int:
+    """How large a batch may be."""
+    most: int = current_app.config["MAX_CONTENT_LENGTH"]
+    return most
+
+
 def pause() -> None:
     """Let others of this process have their turn."""
     time.sleep(0)
@@ -92,20 +110,23 @@ def no_body() -> None:
         raise Refuse(400, "malformed", detail)
 
 
-def _check_media() -> None:
-    """Refuse a body that is not JSON in UTF-8, as it is. Raises Refuse."""
+def media(*taken: str) -> str:
+    """The content type of a body, which is one of these; text is UTF-8, and as it is. Raises
+    Refuse.
+    """
     found = request.mimetype or "none"
-    if found != "application/json":
-        detail = f"the content type is {found}, not application/json; nothing has happened"
+    if found not in taken:
+        detail = f"the content type is {found}, not {' or '.join(taken)}; nothing has happened"
         raise Refuse(415, "content-type", detail)
     charset = request.mimetype_params.get("charset", "utf-8")
     if charset.lower() not in ("utf-8", "us-ascii"):
-        detail = f"the charset is {shown(charset)}, and JSON is UTF-8; nothing has happened"
+        detail = f"the charset is {shown(charset)}, and only UTF-8 is taken; nothing has happened"
         raise Refuse(415, "content-type", detail)
     coding = request.headers.get("Content-Encoding", "identity")
     if coding.lower() != "identity":
         detail = f"the content encoding is {shown(coding)}, and none is taken; nothing has happened"
         raise Refuse(415, "content-type", detail)
+    return found
 
 
 def _data(most: int) -> bytes:
@@ -241,4 +262,4 @@ def integer(name: str, default: int | None, least: int, most: int) -> int | None
 
 def json(value: object, status: int = 200) -> Response:
     """A JSON answer."""
-    return Response(msgspec.json.encode(value), status, content_type="application/json")
+    return Response(msgspec.json.encode(value), status, content_type=JSON)

@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 from flask import Flask, Response, request
 
 from coordinator.http import schemas
+from coordinator.http.batches.kinds import ARROW, NDJSON
+from coordinator.http.event_views import POSITION_PATTERN, EventData
+from coordinator.http.reading import JSON
 from coordinator.operations import answers
 from coordinator.security.tokens import Scope
 from ledger.ids import ACCOUNT_ID_PATTERN
@@ -34,20 +37,24 @@ class Parameter(NamedTuple):
 
 class Answer(NamedTuple):
     """An answer that is no problem. `kind` is the type of its body, `headers` are names with what
-    they say.
+    they say; `others` are other content types that it may have, with what it is then.
     """
 
     text: str
     kind: type | UnionType
-    media: str = "application/json"
+    media: str = JSON
     headers: Mapping[str, str] = {}
+    others: Mapping[str, str] = {}
 
 
 class Batch(NamedTuple):
-    """A body with one member, a list whose items are checked one by one."""
+    """A body with one member, a list whose items are checked one by one; `others` are other content
+    types that it may have, with what it is then.
+    """
 
     member: str
     item: type
+    others: Mapping[str, str] = {}
 
 
 class Route(NamedTuple):
@@ -114,12 +121,35 @@ _AT = Parameter(
     {"type": "string", "format": "date-time"},
     "a time that has passed; now, if it is missing",
 )
+_POSITION = {"type": "string", "pattern": POSITION_PATTERN}
+_AFTER_EVENT = Parameter(
+    "after", _POSITION, "the `id` of an event, or the number of a frame; 0, if it is missing"
+)
+_LAST_EVENT_ID = Parameter(
+    "Last-Event-ID", _POSITION, "the `id` of the last event that came; it goes before `after`"
+)
 _ACCOUNTS = Parameter(
     "account",
     {"type": "array", "minItems": 1, "maxItems": schemas.BALANCES_MAX, "items": _ACCOUNT_ID},
     "an account; repeat it for more",
     True,
 )
+
+# --- batches that are no JSON ---------------------------------------------------------------
+
+_ITEMS = {
+    NDJSON: "each line a TransferItem; one that is not is refused by itself",
+    ARROW: (
+        "an Arrow IPC stream: each row a TransferItem, its columns named as its members (utf8, "
+        "`metadata` as JSON text, and `amount` an integer); null is a member that is missing"
+    ),
+}
+_RESULTS = {
+    NDJSON: "each line a TransferResult, in order",
+    ARROW: (
+        "an Arrow IPC stream: each row a TransferResult, in order; null is a member that is missing"
+    ),
+}
 
 # --- the table ------------------------------------------------------------------------------
 
@@ -256,10 +286,32 @@ _TRANSFER_ROUTES = (
         Scope.TRANSFER,
         "transfers",
         "Move money up to 10,000 times; each item by itself, in order",
-        {200: Answer("A result for each, in order.", schemas.TransferResults)},
+        {200: Answer("A result for each, in order.", schemas.TransferResults, others=_RESULTS)},
         (*_WRITE_ERRORS, 429),
         headers=(_PREFER,),
-        body=Batch("transfers", schemas.TransferItem),
+        body=Batch("transfers", schemas.TransferItem, _ITEMS),
+    ),
+)
+
+_EVENT_ROUTES = (
+    Route(
+        "stream_events",
+        "GET",
+        "/v1/events",
+        Scope.READ,
+        "transfers",
+        "Follow what becomes durable in a ledger group, as server-sent events",
+        {
+            200: Answer(
+                "All events behind a position, in the order of the group's list. `event` is "
+                "account-opened, account-status-set, transfer-committed or transfer-rejected.",
+                EventData,
+                "text/event-stream",
+            )
+        },
+        (404, 409, 503),
+        headers=(_LAST_EVENT_ID,),
+        query=(_AFTER_EVENT,),
     ),
 )
 
@@ -370,7 +422,7 @@ _PAGES = (
     Route("show_console_file", "GET", "/console/<name>", None),
 )
 
-ROUTES = (*_ACCOUNT_ROUTES, *_TRANSFER_ROUTES, *_OPERATION_ROUTES, *_PAGES)
+ROUTES = (*_ACCOUNT_ROUTES, *_TRANSFER_ROUTES, *_EVENT_ROUTES, *_OPERATION_ROUTES, *_PAGES)
 _BY_NAME = {route.name: route for route in ROUTES}
 
 

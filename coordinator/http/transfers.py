@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -18,6 +19,7 @@ from coordinator.engine.tickets import (
     in_use,
 )
 from coordinator.http import access, reading, schemas
+from coordinator.http.batches import kinds
 from coordinator.http.problems import Refuse, problem
 from coordinator.http.request_log import note
 from coordinator.http.routes import View, by_name
@@ -32,7 +34,11 @@ from shard_client.records import StoredTransfer
 _POLL_S = 0.05
 # After so many answers of a batch others of the process have their turn.
 _TURN = 1000
-_STATUS = {NotExecutedReason.INTERNAL_ERROR: 500, NotExecutedReason.KEY_IN_USE: 409}
+_STATUS = {
+    NotExecutedReason.INTERNAL_ERROR: 500,
+    NotExecutedReason.KEY_IN_USE: 409,
+    NotExecutedReason.PROTOCOL: 400,
+}
 
 
 def views(transfers: Transfers, engine: Engine) -> dict[str, View]:
@@ -65,7 +71,8 @@ def views(transfers: Transfers, engine: Engine) -> dict[str, View]:
         return reading.json(schemas.transfer_view(found))
 
     def make_transfers() -> Response:
-        return reading.json(schemas.TransferResults(_batch(transfers, engine)))
+        patience_s, kind = reading.wait_preference(), kinds.requested()
+        return kind.answer(_batch(transfers, engine, kind.items(), patience_s))
 
     return by_name(make_transfer, show_transfer, make_transfers)
 
@@ -162,13 +169,18 @@ def _gtrid_of(ticket: Ticket, answer: Answer | Pending) -> str | None:
     return answer.stored.gtrid if isinstance(answer, Settled) else ticket.gtrid or None
 
 
-def _batch(transfers: Transfers, engine: Engine) -> list[schemas.TransferResult]:
-    patience_s = reading.wait_preference()
+def _batch(
+    transfers: Transfers,
+    engine: Engine,
+    items: Iterable[schemas.TransferItem | reading.Malformed],
+    patience_s: float,
+) -> list[schemas.TransferResult]:
+    """Carry out a batch, in whichever kind it has come. Raises Refuse, and what `submit` raises."""
     results: list[schemas.TransferResult | None] = []
     places: list[int] = []
     asked: list[Transfer] = []
     now = time.time_ns() // 1000
-    for item in reading.batch("transfers", schemas.TransferItem):
+    for item in items:
         try:
             if isinstance(item, reading.Malformed):
                 results.append(_malformed(item.why))
@@ -214,5 +226,9 @@ def _result(transfer: str, answer: Answer | Pending) -> schemas.TransferResult:
         reason, detail, _ = answer.refusal
         return schemas.TransferResult(transfer, "rejected", reason, detail)
     if isinstance(answer, NotExecuted):
-        return schemas.TransferResult(transfer, "failed", answer.reason.value, answer.detail)
+        # The same again would be refused again.
+        is_for_good = answer.reason is NotExecutedReason.PROTOCOL
+        return schemas.TransferResult(
+            transfer, "rejected" if is_for_good else "failed", answer.reason.value, answer.detail
+        )
     return schemas.TransferResult(transfer, "pending")

@@ -143,7 +143,7 @@ const SHARDS = [
   { name: "prepared", text: (item) => count(item.in_doubt), mood: () => "number" },
   { name: "unfinished", text: (item) => count(item.unfinished), mood: () => "number" },
   { name: "slots", text: (item) => number(item.slots), mood: () => "number" },
-  { name: "server", text: (item) => item.server_version ?? "?" },
+  { name: "runs on", text: (item) => item.server_version ?? "?" },
 ];
 
 function showCluster(cluster) {

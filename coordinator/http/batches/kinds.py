@@ -1,0 +1,69 @@
+"""The kinds in which a batch of transfers comes; it is answered in the same one."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib.util import find_spec
+from typing import NamedTuple
+
+import msgspec
+from flask import Response
+
+from coordinator.http import json_text, reading
+from coordinator.http.problems import Refuse
+from coordinator.http.reading import JSON, Malformed, Reader
+from coordinator.http.schemas import TransferItem, TransferResult, TransferResults
+
+NDJSON = "application/x-ndjson"
+ARROW = "application/vnd.apache.arrow.stream"
+
+_NAME = "transfers"
+
+
+class Kind(NamedTuple):
+    """How a batch is read, and how its results are written."""
+
+    media: str
+    read: Reader
+    write: Callable[[list[TransferResult]], bytes]
+
+    def items(self) -> Iterator[TransferItem | Malformed]:
+        """The items of the request's body. Raises Refuse, perhaps after the last one."""
+        return reading.items(self.read, _NAME, TransferItem)
+
+    def answer(self, results: list[TransferResult]) -> Response:
+        return Response(self.write(results), content_type=self.media)
+
+
+def requested() -> Kind:
+    """The kind of the request's body. Raises Refuse."""
+    media = reading.media(JSON, NDJSON, ARROW)
+    return _arrow() if media == ARROW else _TEXT[media]
+
+
+def _read_json(data: bytes, pause: Callable[[], None]) -> Iterator[json_text.Value]:
+    return json_text.read_list(data, _NAME, pause)
+
+
+def _write_json(results: list[TransferResult]) -> bytes:
+    return msgspec.json.encode(TransferResults(results))
+
+
+_TEXT = {
+    JSON: Kind(JSON, _read_json, _write_json),
+    NDJSON: Kind(NDJSON, json_text.read_lines, msgspec.json.Encoder().encode_lines),
+}
+
+
+def _arrow() -> Kind:
+    """Raises Refuse if there is nothing to read Arrow with."""
+    if not (find_spec("pyarrow") and find_spec("numpy")):
+        detail = (
+            "Arrow streams need the packages pyarrow and numpy, which this coordinator has not: "
+            "`pip install 'tandem[arrow]'`; nothing has happened"
+        )
+        raise Refuse(415, "content-type", detail)
+    # It takes half a second, and most coordinators never need it.
+    from coordinator.http.batches import arrow_stream
+
+    read = partial(arrow_stream.read, bytes_max=reading.batch_bytes_max())
+    return Kind(ARROW, read, arrow_stream.write)
