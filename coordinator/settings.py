@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import msgspec
 from msgspec import Meta
 
-from shard_client.shard_map import ADDRESS_PATTERN, HOST_PATTERN
+from shard_client.shard_map import ADDRESS_PATTERN, GROUP_PATTERN, HOST_PATTERN
 
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9_-]{1,10}\Z")]
 Milliseconds = Annotated[int, Meta(ge=1, le=3_600_000)]
@@ -20,7 +20,7 @@ _LISTENER = rf"{HOST_PATTERN}:\d{{1,5}}"
 Address = Annotated[str, Meta(pattern=rf"^{_LISTENER}\Z")]
 Hosts = Annotated[str, Meta(pattern=rf"^{_LISTENER}(,{_LISTENER})*(/\S*)?\Z")]
 Endpoint = Annotated[str, Meta(pattern=r"^(https?://\S+)?\Z")]
-ShardAddress = Annotated[str, Meta(pattern=ADDRESS_PATTERN)]
+ShardAddress = Annotated[str, Meta(pattern=f"{ADDRESS_PATTERN}|{GROUP_PATTERN}")]
 
 
 class SettingsError(Exception):
@@ -79,6 +79,10 @@ class MySQL(Section, frozen=True):
     idle_timeout_s: Annotated[int, Meta(ge=2, le=3600)] = 10
 
 
+class EventStore(Section, frozen=True):
+    secret: str = ""
+
+
 class Engine(Section, frozen=True):
     protocol: Literal["xa", "tcc", "saga"] = "xa"
     group_max: Annotated[int, Meta(ge=1, le=10_000)] = 2000
@@ -115,6 +119,7 @@ class Settings(Section, frozen=True):
     access: Access = Access()
     zookeeper: ZooKeeper = ZooKeeper()
     mysql: MySQL = MySQL()
+    eventstore: EventStore = EventStore()
     engine: Engine = Engine()
     log: Log = Log()
     tracing: Tracing = Tracing()
@@ -127,6 +132,7 @@ SECTIONS: dict[str, type[Section]] = {
     "access": Access,
     "zookeeper": ZooKeeper,
     "mysql": MySQL,
+    "eventstore": EventStore,
     "engine": Engine,
     "log": Log,
     "tracing": Tracing,
@@ -285,7 +291,7 @@ def _value(
         from_text = not sources.get(f"{section}.{key}", "").endswith(".toml")
         return msgspec.convert(value, allowed, strict=not from_text)
     except msgspec.ValidationError as error:
-        shown = "(not shown)" if "password" in key else repr(value)
+        shown = "(not shown)" if "password" in key or key == "secret" else repr(value)
         where = sources.get(f"{section}.{key}", "")
         raise SettingsError(
             f"{section}.{key} = {shown} cannot be used"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from coordinator.cluster.election import Member
 from coordinator.cluster.session import ClusterSession
+from coordinator.engine.commands import Commands
 from coordinator.engine.local_transactions import LocalRunner
 from coordinator.engine.lock_waiter import LockWaiter
 from coordinator.engine.phased_run import PhasedRun
@@ -88,6 +89,12 @@ class WorkerProcess:
             slow_shards=self.shards.slow,
             slow_max=max(engine.executors // 2, 1),
         )
+        self.commands = Commands(
+            self.shards,
+            room=engine.queue_max,
+            patience_s=_SHARD_PATIENCE_S,
+            default=engine.protocol,
+        )
         self.branch_resolver = BranchResolver(self.shards, self.metrics, self.tracer)
         interval_s = engine.sweep_interval_ms / 1000
         self._timeouts = Timeouts(engine.lock_timeout_ms / 1000, engine.write_timeout_ms / 1000)
@@ -124,8 +131,10 @@ class WorkerProcess:
         self._was_ready = False
         self.accounts = Accounts(self.shards)
         self.snapshot_reads = SnapshotReads(self.shards)
-        self.transfers = Transfers(self.shards, self.queue, self.metrics, engine.protocol)
-        self.transfer_traces = TransferTraces(self.shards, self.queue)
+        self.transfers = Transfers(
+            self.shards, self.queue, self.commands, self.metrics, engine.protocol
+        )
+        self.transfer_traces = TransferTraces(self.shards, self.queue, self.commands)
         # Called when no new connections are taken any more, before the requests have ended.
         self.when_stopping: list[Callable[[], None]] = []
         unfinished = UnfinishedTransfers(self.shards, self.phased_resolver, interval_s)
@@ -144,6 +153,7 @@ class WorkerProcess:
             cluster=self.cluster,
             shards=self.shards,
             queue=self.queue,
+            commands=self.commands,
             branch_resolver=self.branch_resolver,
             in_doubt_scanner=self.in_doubt_scanner,
         )
@@ -212,6 +222,7 @@ class WorkerProcess:
         self.shards.start()
         self.in_doubt_scanner.start()
         self.purge.start()
+        self.commands.start()
         self.executors.start()
         self.lock_waiter.start()
         self._gauges.start()
@@ -235,8 +246,9 @@ class WorkerProcess:
         self.begin_to_stop()
         extra: dict[str, object] = {"event": "process.stopping", "member": self.cluster.me.name}
         log.info("%s takes no more requests and ends", self.cluster.me.name, extra=extra)
-        if not self.queue.close(time.monotonic() + patience_s):
-            left = self.queue.unsettled
+        give_up = time.monotonic() + patience_s
+        if not all([self.queue.close(give_up), self.commands.close(give_up)]):
+            left = self.queue.unsettled + self.commands.unsettled
             extra = {"event": "process.left_undone", "count": left}
             log.warning("%d transfers are left to recovery", left, extra=extra)
         self.in_doubt_scanner.stop()

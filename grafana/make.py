@@ -504,12 +504,106 @@ SHARDS = [
     ),
 ]
 
+
+def of_group(expression: str) -> list[Query]:
+    """What all coordinators that see a ledger group say of it, in one line for each group."""
+    return [(f"max by (shard) ({expression})", "{{shard}}")]
+
+
+def group_rate(count: str) -> str:
+    """Per second, of what a node counts from its start on."""
+    return f"rate(coordinator_ledger_{count}[1m])"
+
+
+LEDGER_GROUPS = [
+    lines(
+        "How much does each group decide?",
+        "Commands per second: transfers, openings of accounts, changes of status.",
+        "ops",
+        *of_group(group_rate("commands")),
+    ),
+    lines(
+        "How long does a flush take?",
+        "Mean. Every answer waits for one, and all that waits shares it.",
+        "s",
+        *of_group(f"{group_rate('flush_seconds')} / {group_rate('flushes')}"),
+    ),
+    lines(
+        "How many frames are made?",
+        "Per second. An idle group makes some, too: coordinators look whether it can.",
+        "ops",
+        *of_group(group_rate("frames")),
+    ),
+    lines(
+        "How many commands share a frame?",
+        "Mean. One when little comes in; some thousands under load.",
+        "short",
+        *of_group(f"{group_rate('commands')} / {group_rate('frames')}"),
+    ),
+    lines(
+        "How far is the read side behind?",
+        "Seconds by the times of frames. Reads wait for it. Beyond 5 s for a minute it is an "
+        "alert.",
+        "s",
+        *of_group("coordinator_ledger_reads_lag_seconds"),
+    ),
+    lines(
+        "How many frames has the read side not seen?",
+        "Frames that are answerable.",
+        "short",
+        *of_group("coordinator_ledger_reads_lag_frames"),
+    ),
+    lines(
+        "Does each read side answer?",
+        "1 if it answers every worker of every coordinator. 0: reads are answered 503, and "
+        "transfers go on.",
+        "none",
+        ("min by (shard) (coordinator_ledger_reads_up)", "{{shard}}"),
+        stairs=True,
+    ),
+    lines(
+        "How much room is left on the node's disk?",
+        "Below the least no command is taken. Below twice the least it is an alert.",
+        "bytes",
+        ("min by (shard) (coordinator_ledger_room_bytes)", "{{shard}}"),
+        ("max by (shard) (coordinator_ledger_room_bytes_min)", "{{shard}} least"),
+    ),
+    lines(
+        "How old is the last snapshot?",
+        "Seconds by the times of frames, up to the list's last one; nothing if there is none yet.",
+        "s",
+        *of_group("coordinator_ledger_snapshot_age_seconds >= 0"),
+    ),
+    lines(
+        "How much would a start replay?",
+        "Transfers behind the last snapshot, about. Beyond 20 million, and half of all accounts "
+        "and transfers, it is an alert.",
+        "short",
+        *of_group("coordinator_ledger_replay_transfers"),
+    ),
+    lines(
+        "How large is the list?",
+        "Bytes of its files.",
+        "bytes",
+        *of_group("coordinator_ledger_list_bytes"),
+    ),
+    lines(
+        "How much is in it?",
+        "Accounts, transfers with an outcome, and the entries that the read side keeps.",
+        "short",
+        ("max by (shard) (coordinator_ledger_accounts)", "{{shard}} accounts"),
+        ("max by (shard) (coordinator_ledger_transfers)", "{{shard}} transfers"),
+        ("max by (shard) (coordinator_ledger_reads_entries)", "{{shard}} entries"),
+    ),
+]
+
 DASHBOARDS: dict[str, tuple[str, list[Panel]]] = {
     "overview": ("Tandem: is money moving?", OVERVIEW),
     "two-phase-commit": ("Tandem: how do groups commit?", TWO_PHASE_COMMIT),
     "phases": ("Tandem: how do TC/C and Saga go?", PHASES),
     "recovery": ("Tandem: who leads, and what is recovered?", RECOVERY),
     "shards": ("Tandem: how are the shards?", SHARDS),
+    "ledger-groups": ("Tandem: how are ledger groups?", LEDGER_GROUPS),
 }
 
 

@@ -1,4 +1,4 @@
-"""One shard at one moment, read in pages or streams: what audit and export read.
+"""A MySQL shard's books at one moment, read in pages or streams.
 
 Large tables are read in pages, in the order of their primary keys. A page travels as one JSON text
 that the server has made: the driver would take longer to decode its rows one by one than the server
@@ -7,14 +7,14 @@ to read them.
 
 from collections.abc import Collection, Iterable, Iterator
 from itertools import chain, groupby
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import pymysql
 from pymysql.cursors import Cursor, SSCursor
 
 from ledger.model import Account, Entry
-from ledger.transfer_audit import RESERVING, Line, PhaseLine, Record, StepLine, Traces
+from ledger.transfer_audit import Line, PhaseLine, Record, StepLine, Traces
 from shard_client.address import Address
 from shard_client.audit_statements import (
     ACCOUNTS,
@@ -32,6 +32,7 @@ from shard_client.audit_statements import (
     STEPS,
     TRANSFERS,
 )
+from shard_client.books import Books, GroupRow, PhaseOf, StepOf, Terms, TransferRow
 from shard_client.connection import Row
 from shard_client.errors import ShardUnavailable, translate
 from shard_client.plain import PlainConnection
@@ -47,70 +48,8 @@ T = TypeVar("T")
 _PAGE = 2000
 
 
-class TransferRow(NamedTuple):
-    """A transfer as the audit of a shard needs it; `stamp` is when it was decided. `gtrid` is ""
-    for one by two-phase commit.
-    """
-
-    id: str
-    status: str
-    source: str
-    destination: str
-    amount: int
-    currency: str
-    stamp: int
-    protocol: str
-    gtrid: str
-
-
-class PhaseOf(NamedTuple):
-    """A row of the phase table as the audit of a shard needs it."""
-
-    transfer: str
-    gtrid: str
-    protocol: str
-    phase: str
-    source: str
-    amount: int
-
-    @property
-    def is_reserving(self) -> bool:
-        """Whether its amount is held on the source."""
-        return (self.protocol, self.phase) == RESERVING
-
-
-class StepOf(NamedTuple):
-    """A step as the audit of a shard needs it."""
-
-    transfer: str
-    gtrid: str
-    account: str
-    amount: int
-    state: str
-
-
-class Terms(NamedTuple):
-    """What a transfer says that it moves."""
-
-    source: str
-    destination: str
-    amount: int
-    currency: str
-
-
-class GroupRow(NamedTuple):
-    """On the home: a committed decision and the shards of its branches. Elsewhere: a marker."""
-
-    gtrid: str
-    is_decision: bool
-    shards: tuple[str, ...]
-    found_on: str
-
-
-class Snapshot:
-    """A shard as it is at the moment in which this is made. One stream at a time; pages go
-    together. Everything here raises ShardError.
-    """
+class Snapshot(Books):
+    """See Books. Streams come one at a time; pages go together."""
 
     def __init__(self, address: Address) -> None:
         self.shard = address.shard
@@ -143,7 +82,6 @@ class Snapshot:
     # --- pages ------------------------------------------------------------------------------
 
     def accounts(self) -> Iterator[Account]:
-        """Every account, in the order of their ids."""
         return self._paged("accounts", ACCOUNTS, ["id"], Account)
 
     def account(self, id_: str) -> Account | None:
@@ -151,9 +89,6 @@ class Snapshot:
         return next(self._paged("accounts", ACCOUNTS, ["id"], Account, here), None)
 
     def entries(self, account: str | None = None, stamps: range | None = None) -> Iterator[Entry]:
-        """Every entry, in the order of accounts and numbers; those of one account; those stamped
-        within a range. The table has no index by time: the others are passed over.
-        """
         where = ["TRUE"]
         if account is not None:
             where.append(f"account_id = {self._connection.escape(account)}")
@@ -162,39 +97,15 @@ class Snapshot:
         key = ["account_id", "number"]
         return self._paged("entries", ENTRIES, key, Entry, " AND ".join(where))
 
-    def histories(
-        self, stamps: range | None = None
-    ) -> Iterator[tuple[Account | str, Iterator[Entry]]]:
-        """Every account with its entries, or those stamped within a range; and the id alone of what
-        has entries and is no account. Entries are to be read before the next account is.
-        """
-        groups = groupby(self.entries(stamps=stamps), key=lambda entry: entry.account)
-        group = next(groups, None)
-        for account in self.accounts():
-            while group and group[0] < account.id:
-                yield group
-                group = next(groups, None)
-            if group and group[0] == account.id:
-                yield account, group[1]
-                group = next(groups, None)
-            else:
-                yield account, iter(())
-        if group:
-            yield from chain([group], groups)
-
     def transfers(self) -> Iterator[TransferRow]:
-        """Every transfer's row, in the order of their ids."""
         return self._paged("transfers", TRANSFERS, ["id"], TransferRow)
 
     def phases(self, source: str | None = None) -> Iterator[PhaseOf]:
-        """Every row of the phase table, in the order of its key; or those of one source."""
         here = "TRUE" if source is None else f"source = {self._connection.escape(source)}"
         return self._paged("phases", PHASES, ["transfer_id", "gtrid"], PhaseOf, here)
 
     def steps(self, account: str | None = None, state: str = "") -> Iterator[StepOf]:
-        """Every step, in the order of its key; or those of one account in a state. The table has
-        no index by account: the others are passed over.
-        """
+        # The table has no index by account: the others are passed over.
         escape = self._connection.escape
         here = "TRUE"
         if account is not None:
@@ -270,12 +181,10 @@ class Snapshot:
     # --- streams ----------------------------------------------------------------------------
 
     def clock(self) -> int:
-        """What the server's clock says, as a stamp."""
         ((now,),) = self._rows(f"SELECT {CLOCK}")
         return int(now)
 
     def ahead(self) -> Iterator[tuple[str, int]]:
-        """The accounts that are stamped ahead of the clock, and their floors."""
         latest = self.clock() + STAMP_AHEAD_MAX_US
         yield from self._stream(AHEAD.format(latest=latest))
 
@@ -284,14 +193,10 @@ class Snapshot:
         return [(first, last) for first, last in rows]
 
     def refunded(self, transfers: Collection[str]) -> dict[str, Terms]:
-        """Those of these transfers that are rejected Sagas: they alone may have a refund."""
         rows = self._rows(REFUNDED.format(ids=self._listed(transfers)))
         return {id_: Terms(*terms) for id_, *terms in rows}
 
     def by_transfer(self, parts: Iterable[int], of: int) -> Iterator[Traces]:
-        """What this shard holds of each transfer whose id's crc32 modulo `of` is in `parts`, in
-        the order of the ids.
-        """
         listed = ",".join(map(str, parts))
         where = f"CRC32({{0}}) MOD {of} IN ({listed})"
         others = where.format("transfer_id")
@@ -300,18 +205,15 @@ class Snapshot:
     def of_transfers(
         self, transfers: Collection[str], accounts: Collection[str]
     ) -> Iterator[Traces]:
-        """What this shard holds of some transfers, as far as it is on some accounts."""
         ids, places = self._listed(transfers), self._listed(accounts)
         lines = f"account_id IN ({places}) AND transfer_id IN ({ids})"
         return self._by_transfer(lines, f"id IN ({ids})", f"transfer_id IN ({ids})")
 
     def ends_of(self, transfers: Collection[str]) -> set[str]:
-        """The accounts that transfers name in their rows and their rows of the phase table."""
         rows = self._rows(ENDS.format(ids=self._listed(transfers)))
         return {account for ends in rows for account in ends}
 
     def groups(self) -> Iterator[GroupRow]:
-        """Committed decisions and markers, in the order of their gtrids."""
         for gtrid, kind, shards in self._stream(GROUPS):
             names = tuple(shards.split(",")) if shards else ()
             yield GroupRow(gtrid, kind == "decision", names, self.shard)

@@ -3,7 +3,8 @@
 A shard holds accounts, their entries, the transfers that start on it, the decisions of groups whose
 home it is, and how far transfers by TC/C and Saga are. It takes part in a group with a
 `GroupBranch`, in TC/C and Saga with a `LocalTransaction`, in a read at one moment with a
-`ReadHold`; everything else is asked with `ShardCalls`, each call by itself.
+`ReadHold`; everything else is asked with `ShardCalls`, each call by itself. A shard that decides
+transfers itself is a `Decider` for those between its own accounts, and takes part in no groups.
 
     a call returns                what it says has happened, or is so, and stays so whatever crashes
     TryAgain, DuplicateRow        nothing of it has happened; locks or ids collided with others
@@ -18,12 +19,14 @@ where more, or less, is certain. `errors.py` has the tree. A deadline is a time 
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from typing import NamedTuple, Protocol, TypeVar
 
-from ledger.model import Account, Entry, Refusal, Status
+from ledger.model import Account, Entry, Refusal, Status, Transfer
 from shard_client.errors import ShardError
 from shard_client.records import (
     AccountState,
+    Decided,
     Decision,
     DecisionOutcome,
     Found,
@@ -224,6 +227,20 @@ class ReadHold(ABC):
     @abstractmethod
     def abandon(self) -> None:
         """As `Session.abandon`."""
+
+
+class Decider(ABC):
+    """Decides transfers between accounts of its own, by the rules of `ledger.decide`."""
+
+    @abstractmethod
+    def decide(self, transfers: Sequence[Transfer]) -> "Future[list[Decided | ShardError]]":
+        """Decide these, whose accounts are all here, in their order; each by itself, all of it or
+        nothing, and once for its id. Nothing is waited for.
+
+        The future has, for each, what became of it, once that survives any crash; or an error that
+        says that it was not taken. It raises ConnectionLost if nobody knows: to send the same again
+        gives what became of it. Whatever is raised at once, nothing has happened.
+        """
 
 
 # --- calls ----------------------------------------------------------------------------------
@@ -439,6 +456,8 @@ class ShardNode(ABC):
     is_doubted: bool
     # By how much its clock shows more than this machine's monotonic one, as last read.
     clock_offset_s: float | None
+    # None: it decides nothing itself, and its transfers go in groups.
+    decider: Decider | None = None
 
     @property
     def is_available(self) -> bool:

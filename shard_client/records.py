@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum, StrEnum
 from typing import Any, NamedTuple
 
-from ledger.model import Account, Entry, Transfer
+from ledger.model import Account, Entry, Refusal, Transfer
 from shard_client.xid import Gtrid
 
 # How far a stamp may be ahead of a shard's clock: much more than clocks that are looked after
@@ -116,6 +116,19 @@ class Decision(NamedTuple):
     outcome: DecisionOutcome
     branches: list[str]
     decided_at: int
+
+
+# --- shards that decide --------------------------------------------------------------------------
+
+
+class Decided(NamedTuple):
+    """What a shard that decides transfers itself says of one, for good: what is recorded of its id,
+    and whether that was so before; or why it was refused without a record.
+    """
+
+    stored: StoredTransfer | None
+    refusal: Refusal | None
+    was_known: bool
 
 
 # --- phases and steps (TC/C and Saga) ------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 import msgspec
@@ -17,26 +18,47 @@ ADDRESS_PATTERN = (
     r"[^\s\x00-\x1f\x7f\U00010000-\U0010ffff])\Z"
 )
 _ADDRESS = re.compile(ADDRESS_PATTERN)
+# A ledger group is named by where its node listens.
+GROUP_SCHEME = "ledger://"
+GROUP_PATTERN = rf"^{GROUP_SCHEME}({HOST_PATTERN}):(\d{{1,5}})\Z"
+_GROUP = re.compile(GROUP_PATTERN)
 
 
-class ShardAddress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where a shard is, and the uuid of the server that is known to be it ("" is any)."""
+class ShardKind(StrEnum):
+    """What a shard is."""
+
+    MYSQL = "mysql"  # or MariaDB: a database on a server
+    LEDGER = "ledger"  # a ledger group: a node of the event store
+
+
+class ShardAddress(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Where a shard is, and the uuid of the server, or of the group, that is known to be it ("" is
+    any). A ledger group has no database.
+    """
 
     host: str
     port: int
     database: str
     server_uuid: str = ""
+    kind: ShardKind = ShardKind.MYSQL
 
     @classmethod
     def parse(cls, text: str) -> "ShardAddress":
-        """From `host:port/database`; the host may be an IPv6 address in brackets."""
+        """From `host:port/database`, or `ledger://host:port` for a ledger group; the host may be an
+        IPv6 address in brackets.
+        """
+        if group := _GROUP.fullmatch(text):
+            host, port = group.groups()
+            return cls(host.strip("[]"), int(port), "", kind=ShardKind.LEDGER)
         found = _ADDRESS.fullmatch(text)
         if found is None:
-            raise ValueError(f"{text!r} is not like {ADDRESS_PATTERN}")
+            raise ValueError(f"{text!r} is like neither {ADDRESS_PATTERN} nor {GROUP_PATTERN}")
         host, port, database = found.groups()
         return cls(host.strip("[]"), int(port), database)
 
     def __str__(self) -> str:
+        if self.kind is ShardKind.LEDGER:
+            return GROUP_SCHEME + endpoint(self.host, self.port)
         return f"{endpoint(self.host, self.port)}/{self.database}"
 
 
@@ -90,6 +112,16 @@ class ShardMap:
             raise BrokenShardMap(f"the slots end at {expected - 1}, not {SLOT_COUNT - 1}")
         if self.version < 1:
             raise BrokenShardMap(f"version {self.version} is below 1")
+        if self.has_groups and len(self.shards) > 1:
+            raise BrokenShardMap(
+                f"shards {', '.join(self.shards)} are beside a ledger group, and transfers between "
+                "a group and other shards are not there yet: a group has to be the only shard"
+            )
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether ledger groups are among the shards."""
+        return any(address.kind is ShardKind.LEDGER for address in self.shards.values())
 
     def shard_of_slot(self, slot: int) -> str:
         return self._owners[slot]

@@ -88,10 +88,11 @@ class Cluster:
 
 @contextmanager
 def started(folder: Path, engine: str) -> Iterator[Cluster]:
-    """A new cluster for a block: two shards of this kind, two coordinators."""
+    """A new cluster for a block: two shards of this kind, or a ledger group, two coordinators."""
     local = LocalCluster(folder / "cluster")
+    shards = None if engine == "eventstore" else 2
     try:
-        local.up(Options(shards=2, coordinators=2, engine=engine))
+        local.up(Options(shards=shards, coordinators=2, engine=engine))
         yield Cluster(local)
     finally:
         local.down()

@@ -53,6 +53,13 @@ def mariadb_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluste
         yield cluster
 
 
+@pytest.fixture(scope="session")
+def eventstore_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """ZooKeeper, a ledger group (its node and its read side) and two coordinators."""
+    with started(tmp_path_factory.mktemp("eventstore"), "eventstore") as cluster:
+        yield cluster
+
+
 @pytest.fixture(params=["mysql", "mariadb"])
 def any_cluster(request: pytest.FixtureRequest) -> Cluster:
     """A cluster of each kind of server, one after the other."""

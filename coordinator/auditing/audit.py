@@ -23,19 +23,16 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from coordinator.auditing.anchors import Anchor, BrokenAnchors, Footer, check_anchors, write_anchors
+from coordinator.auditing.places import places_of
 from coordinator.auditing.second_look import SecondLook, merged
 from coordinator.auditing.shard_audit import Page, ShardAudit, Violation
 from coordinator.auditing.shard_process import Pages, ShardAuditor
 from coordinator.auditing.sums import Sums, united
-from coordinator.cluster import read_map
 from coordinator.settings import Settings
-from coordinator.shards.addresses import audit_address, service_address
+from coordinator.shards.addresses import service_address
 from ledger.transfer_audit import Traces, check_transfer
-from shard_client.address import Address
-from shard_client.audit import GroupRow, Snapshot
+from shard_client.books import GroupRow
 from shard_client.errors import ShardError
-from shard_client.reader import Reader
-from shard_client.shard_map import ShardMap
 
 T = TypeVar("T")
 
@@ -63,9 +60,9 @@ class _Audit:
     def __init__(self, settings: Settings, report: Callable[[str], None]) -> None:
         self._settings = settings
         self._report = report
-        self._map: ShardMap = read_map(settings)
-        addresses = {shard: self._address(shard) for shard in self._map.shards}
-        self._look = SecondLook(addresses, settings.cluster.id)
+        self._map, places = places_of(settings)
+        self._places = list(places.values())
+        self._look = SecondLook(self._places)
         self._named: list[Violation] = []
         self._unnamed: Counter[str] = Counter()
         self.summary: Counter[str] = Counter()
@@ -76,14 +73,14 @@ class _Audit:
     def checked(
         self, against: Path | None, *, anchoring: bool, apart: bool
     ) -> Iterator[list[ShardAuditor]]:
-        """Check everything; for the block, the auditors still have their snapshots."""
+        """Check everything; for the block, the auditors still have their books open."""
         key = secrets.token_bytes(16)
         with ExitStack() as stack:
             auditors = [
                 stack.enter_context(
-                    closing(ShardAuditor(self._address(s), self._map, key, against, apart=apart))
+                    closing(ShardAuditor(place, self._map, key, against, apart=apart))
                 )
-                for s in self._map.shards
+                for place in self._places
             ]
             # Once all are there, so that their moments are as close as can be.
             for ready in [auditor.call(ShardAudit.is_there) for auditor in auditors]:
@@ -108,9 +105,6 @@ class _Audit:
             for rule, count in self._unnamed.items()
         ]
         return self._named + more
-
-    def _address(self, shard: str) -> Address:
-        return audit_address(self._settings, shard, self._map.shards[shard])
 
     def _add(self, violation: Violation) -> None:
         if len(self._named) < _NAMED_MAX:
@@ -241,11 +235,8 @@ class _Audit:
     def _groups(self) -> Iterator[tuple[str, set[str]]]:
         """Every group that has left something, and the shards whose marker is missing."""
         with ExitStack() as stack:
-            snapshots = [
-                stack.enter_context(closing(Snapshot(self._address(shard))))
-                for shard in self._map.shards
-            ]
-            merged = heapq.merge(*(s.groups() for s in snapshots), key=lambda row: row.gtrid)
+            all_books = [stack.enter_context(closing(place.books())) for place in self._places]
+            merged = heapq.merge(*(b.groups() for b in all_books), key=lambda row: row.gtrid)
             for gtrid, rows in groupby(merged, key=lambda row: row.gtrid):
                 yield gtrid, _missing(list(rows))
 
@@ -253,7 +244,7 @@ class _Audit:
         """What cannot be found of these groups, and is not explained by a prepared branch."""
         if not suspects:
             return {}
-        # In this order: what is finished in between has its marker by the time of the snapshot.
+        # In this order: what is finished in between has its marker by the time of the books.
         prepared = self._look.prepared()
         found = {}
         for gtrid, parts in self._groups():
@@ -265,24 +256,25 @@ class _Audit:
     # --- anchors ----------------------------------------------------------------------------
 
     def _make_durable(self) -> None:
-        """What the snapshots show is there for good from now on.
+        """What the books show is there for good from now on.
 
         What was only seen could be lost when a shard dies; the anchors would accuse it then.
         """
-        for shard in self._map.shards:
-            with closing(Reader(self._address(shard), self._settings.cluster.id)) as reader:
-                if reader.is_durable_before_visible():
+        user = self._settings.mysql.user
+        for place in self._places:
+            with closing(place.calls()) as calls:
+                if calls.is_durable_before_visible():
                     continue
             # The auditor cannot write what makes it so.
-            address = service_address(self._settings, shard, self._map.shards[shard])
+            as_service = place._replace(as_whom=service_address)
             try:
-                with closing(Reader(address, self._settings.cluster.id)) as reader:
-                    reader.make_durable(time.monotonic() + _CALL_S)
+                with closing(as_service.calls()) as calls:
+                    calls.make_durable(time.monotonic() + _CALL_S)
             except ShardError as error:
                 raise type(error)(
-                    shard,
+                    place.shard,
                     f"anchors cannot be taken: this server shows what is not on its disk yet, and "
-                    f"the user {address.user!r} (mysql.user), who has to make it write, cannot: "
+                    f"the user {user!r} (mysql.user), who has to make it write, cannot: "
                     f"{error.text}. Nothing was checked. Give mysql.user and mysql.password to the "
                     "audit too, or audit without --anchor",
                     code=error.code,

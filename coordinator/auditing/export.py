@@ -2,7 +2,8 @@
 
 No later entry may be stamped within the range, or the same export would differ tomorrow. So, as
 for the balance at a time, each account's `stamp_floor` is raised to the end of the range first,
-which waits for groups that are at work on the account. Then each shard is read at one moment.
+which waits for groups that are at work on the account. (A ledger group makes one frame that is
+stamped later, rule E10.) Then each shard is read at one moment.
 """
 
 import heapq
@@ -11,14 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from typing import NamedTuple
 
-from coordinator.cluster import read_map
+from coordinator.auditing.places import Place, places_of
 from coordinator.settings import Settings
 from coordinator.shards.addresses import service_address
 from ledger.model import Account, Entry
-from shard_client.address import Address
-from shard_client.audit import Snapshot
+from shard_client.books import AuditCalls
 from shard_client.errors import ShardError, ShardUnavailable, TryAgain
-from shard_client.reader import Reader
 
 # An account that is opened at this moment begins with the time of its coordinator's clock, and
 # clocks may be 5 s from that of a shard. A range that ended later could still get entries from it.
@@ -59,51 +58,52 @@ def exported(
 
     Raises NotSettled, NoSuchAccount, ClusterError, ShardError.
     """
-    shard_map = read_map(settings)
-    shards = list(shard_map.shards) if account is None else [shard_map.shard_of(account)]
-    addresses = [service_address(settings, s, shard_map.shards[s]) for s in shards]
-    for address in addresses:
-        _check_settled(address, settings.cluster.id, stamps.stop)
-    for address in addresses:
-        with closing(Reader(address, settings.cluster.id)) as reader:
-            _finish_range(reader, address.shard, account, stamps.stop, report)
+    shard_map, every = places_of(settings)
+    shards = list(every) if account is None else [shard_map.shard_of(account)]
+    # To raise floors takes the coordinators' account.
+    places = [every[shard]._replace(as_whom=service_address) for shard in shards]
+    for place in places:
+        _check_settled(place, stamps.stop)
+    for place in places:
+        with closing(place.calls()) as calls:
+            _finish_range(calls, place.shard, account, stamps.stop, report)
     with ExitStack() as stack:
-        snapshots = [stack.enter_context(closing(Snapshot(address))) for address in addresses]
-        for address in addresses:
-            with closing(Reader(address, settings.cluster.id)) as reader:
-                reader.make_durable(time.monotonic() + _CALL_S)
+        all_books = [stack.enter_context(closing(place.books())) for place in places]
+        for place in places:
+            with closing(place.calls()) as calls:
+                calls.make_durable(time.monotonic() + _CALL_S)
         if account is None:
-            yield heapq.merge(*(_entries(each.histories(stamps)) for each in snapshots))
+            yield heapq.merge(*(_entries(each.histories(stamps)) for each in all_books))
             return
-        (snapshot,) = snapshots
-        owner = snapshot.account(account)
+        (books,) = all_books
+        owner = books.account(account)
         if owner is None:
             raise NoSuchAccount(account)
-        yield _entries(iter([(owner, snapshot.entries(account, stamps))]))
+        yield _entries(iter([(owner, books.entries(account, stamps))]))
 
 
-def _check_settled(address: Address, cluster: str, end: int) -> None:
+def _check_settled(place: Place, end: int) -> None:
     """A range has ended long enough ago by the shard's clock too: the entries' times are its."""
-    with closing(Reader(address, cluster)) as reader:
-        now = reader.read_clock(time.monotonic() + _CALL_S)
+    with closing(place.calls()) as calls:
+        now = calls.read_clock(time.monotonic() + _CALL_S)
     ago_s = (now - end) / 1_000_000
     if ago_s < SETTLED_S:
         when = f"ended {ago_s:.1f} s ago" if ago_s >= 0 else f"ends in {-ago_s:.1f} s"
         raise NotSettled(
-            f"by the clock of shard {address.shard} the range {when}; before {SETTLED_S} s have "
+            f"by the clock of shard {place.shard} the range {when}; before {SETTLED_S} s have "
             "passed entries can still come. Nothing was written. Wait, or set the clocks right, "
             "and export again"
         )
 
 
 def _finish_range(
-    reader: Reader, shard: str, account: str | None, end: int, report: Callable[[str], None]
+    calls: AuditCalls, shard: str, account: str | None, end: int, report: Callable[[str], None]
 ) -> None:
     """Let no account of a shard get another entry from before `end`."""
     after, tries = "", 0
     while True:
         try:
-            last = reader.raise_floors(account, after, end, time.monotonic() + _CALL_S)
+            last = calls.raise_floors(account, after, end, time.monotonic() + _CALL_S)
             if last is None:
                 return
             after, tries = last, 0

@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import NamedTuple
 
-from coordinator.cluster import read_map
+from coordinator.auditing.places import places_of
 from coordinator.settings import Settings
-from coordinator.shards.addresses import audit_address
 from ledger.audit import Checked, Violation, check_end, check_holdings, opening, recompute
 from ledger.model import Account, Entry
 from ledger.transfer_audit import TRIED
-from shard_client.audit import PhaseOf, Snapshot, StepOf
+from shard_client.books import PhaseOf, StepOf
 
 
 class History(NamedTuple):
@@ -35,19 +34,18 @@ def account_history(settings: Settings, id_: str) -> Iterator[History | None]:
 
     Raises ClusterError, ShardError.
     """
-    shard_map = read_map(settings)
+    shard_map, places = places_of(settings)
     shard = shard_map.shard_of(id_)
-    address = audit_address(settings, shard, shard_map.shards[shard])
-    with closing(Snapshot(address)) as snapshot:
-        account = snapshot.account(id_)
+    with closing(places[shard].books()) as books:
+        account = books.account(id_)
         if account is None:
             yield None
             return
-        unfinished = list(snapshot.phases(id_))
-        tried = list(snapshot.steps(id_, TRIED))
+        unfinished = list(books.phases(id_))
+        tried = list(books.steps(id_, TRIED))
         reserved = sum(phase.amount for phase in unfinished if phase.is_reserving)
         end = check_holdings(account, reserved, sum(step.amount for step in tried))
-        entries = _checked(account, snapshot.entries(id_), end)
+        entries = _checked(account, books.entries(id_), end)
         yield History(account, shard, unfinished, tried, entries, end)
 
 
@@ -57,10 +55,10 @@ def accounts_ahead(settings: Settings) -> list[tuple[str, str, int]]:
     Raises ClusterError, ShardError.
     """
     found = []
-    shard_map = read_map(settings)
-    for shard, where in shard_map.shards.items():
-        with closing(Snapshot(audit_address(settings, shard, where))) as snapshot:
-            found += [(id_, shard, floor) for id_, floor in snapshot.ahead()]
+    _, places = places_of(settings)
+    for shard, place in places.items():
+        with closing(place.books()) as books:
+            found += [(id_, shard, floor) for id_, floor in books.ahead()]
     return found
 
 

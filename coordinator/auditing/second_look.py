@@ -1,16 +1,14 @@
-"""What the shards hold now, beside the snapshots of an audit."""
+"""What the shards hold now, beside the books that an audit has open."""
 
 import heapq
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, closing
 from itertools import groupby
 
+from coordinator.auditing.places import Place
 from ledger.transfer_audit import Traces
-from shard_client.address import Address
-from shard_client.audit import Snapshot
-from shard_client.reader import Reader
 
 _CALL_S = 5.0
 # How many are looked up with one statement.
@@ -20,9 +18,8 @@ _AT_ONCE = 1000
 class SecondLook:
     """Looks at all shards again; each is at a moment of its own. Raises ShardError."""
 
-    def __init__(self, addresses: Mapping[str, Address], cluster: str) -> None:
-        self._addresses = addresses
-        self._cluster = cluster
+    def __init__(self, places: Collection[Place]) -> None:
+        self._places = places
 
     def traces(self, suspects: list[Traces]) -> Iterator[Traces]:
         """Transfers as they are now."""
@@ -31,13 +28,10 @@ class SecondLook:
             accounts = {name for suspect in some for name in _accounts(suspect)}
             ids = [suspect.id for suspect in some]
             with ExitStack() as stack:
-                snapshots = [
-                    stack.enter_context(closing(Snapshot(address)))
-                    for address in self._addresses.values()
-                ]
+                all_books = [stack.enter_context(closing(place.books())) for place in self._places]
                 # A step alone does not name the source.
-                accounts.update(*(snapshot.ends_of(ids) for snapshot in snapshots))
-                streams = [snapshot.of_transfers(ids, accounts) for snapshot in snapshots]
+                accounts.update(*(books.ends_of(ids) for books in all_books))
+                streams = [books.of_transfers(ids, accounts) for books in all_books]
                 found = {transfer.id: transfer for transfer in merged(streams)}
             for id_ in ids:
                 yield found.get(id_) or Traces(id_, [], [], [], [])
@@ -48,21 +42,21 @@ class SecondLook:
         if not transfers:
             return found
         prepared = self.prepared()
-        for address in self._addresses.values():
-            with closing(Reader(address, self._cluster)) as reader:
+        for place in self._places:
+            with closing(place.calls()) as calls:
                 for start in range(0, len(transfers), _AT_ONCE):
                     some, deadline = transfers[start : start + _AT_ONCE], time.monotonic() + _CALL_S
-                    rows = reader.glimpse(some, deadline)
+                    rows = calls.glimpse(some, deadline)
                     found |= {row.transfer.id for row in rows if row.gtrid in prepared}
         return found
 
     def prepared(self) -> dict[str, set[str]]:
         """The shards on which each group is prepared now."""
         found: dict[str, set[str]] = defaultdict(set)
-        for address in self._addresses.values():
-            with closing(Reader(address, self._cluster)) as reader:
-                for branch in reader.list_prepared(time.monotonic() + _CALL_S):
-                    found[str(branch.gtrid)].add(address.shard)
+        for place in self._places:
+            with closing(place.calls()) as calls:
+                for branch in calls.list_prepared(time.monotonic() + _CALL_S):
+                    found[str(branch.gtrid)].add(place.shard)
         return found
 
 

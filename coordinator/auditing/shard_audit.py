@@ -8,14 +8,14 @@ from typing import NamedTuple
 from zlib import crc32
 
 from coordinator.auditing.anchors import Anchor, read_anchors
+from coordinator.auditing.places import Place
 from coordinator.auditing.sums import PARTS, Adding, Sums
 from ledger.audit import check_history, check_holdings
 from ledger.chain import first_link
 from ledger.ids import slot_of, slot_of_transfer
 from ledger.model import Account, Entry
 from ledger.transfer_audit import TRIED, Traces
-from shard_client.address import Address
-from shard_client.audit import Snapshot, Terms, TransferRow
+from shard_client.books import Terms, TransferRow
 from shard_client.records import STAMP_AHEAD_MAX_US, TransferStatus
 from shard_client.shard_map import ShardMap
 
@@ -49,13 +49,11 @@ class Page(NamedTuple):
 
 
 class ShardAudit:
-    """One shard's part in an audit, on one snapshot of it; `key` is the sums' (see `sums.py`)."""
+    """One shard's part in an audit, on its books; `key` is the sums' (see `sums.py`)."""
 
-    def __init__(
-        self, address: Address, shard_map: ShardMap, key: bytes, anchors: Path | None
-    ) -> None:
-        self._address = address
-        self._shard = address.shard
+    def __init__(self, place: Place, shard_map: ShardMap, key: bytes, anchors: Path | None) -> None:
+        self._place = place
+        self._shard = place.shard
         self._map = shard_map
         self._anchors = anchors
         self._adding = Adding(key)
@@ -69,12 +67,12 @@ class ShardAudit:
         return True
 
     def begin(self) -> None:
-        """Take the snapshot."""
-        self._snapshot = Snapshot(self._address)
-        self._latest = self._snapshot.clock() + STAMP_AHEAD_MAX_US
+        """Open the books."""
+        self._books = self._place.books()
+        self._latest = self._books.clock() + STAMP_AHEAD_MAX_US
 
     def close(self) -> None:
-        self._snapshot.close()
+        self._books.close()
 
     def field(self) -> bytearray | None:
         """The transfers of which this shard has a step; once steps were checked."""
@@ -85,13 +83,13 @@ class ShardAudit:
 
     def anchors(self) -> Iterator[list[Anchor]]:
         """Where the chain of each account ends, in the order of their ids."""
-        found = (Anchor(a.id, a.entry_count, a.chain) for a in self._snapshot.accounts())
+        found = (Anchor(a.id, a.entry_count, a.chain) for a in self._books.accounts())
         while page := list(islice(found, _PAGE)):
             yield page
 
     def lines(self, parts: list[int]) -> Iterator[list[Traces]]:
         """What this shard holds of the transfers in these parts, in the order of their ids."""
-        found = self._snapshot.by_transfer(parts, PARTS)
+        found = self._books.by_transfer(parts, PARTS)
         while page := list(islice(found, _PAGE)):
             yield page
 
@@ -122,12 +120,12 @@ class ShardAudit:
 
     def _stretches(self) -> Iterator[Iterable[_Wrong]]:
         """What is wrong, stretch by stretch: each is read before the next one is."""
-        owned, mapped = self._snapshot.slots(), self._map.ranges_of(self._shard)
+        owned, mapped = self._books.slots(), self._map.ranges_of(self._shard)
         if owned != mapped:
             detail = f"it owns the slots {owned}, the shard map gives it {mapped}"
             yield [("slots-as-mapped", self._shard, detail)]
         anchors = _Anchors(self._anchors, self._map, self._shard)
-        for account, entries in self._snapshot.histories():
+        for account, entries in self._books.histories():
             if isinstance(account, str):
                 yield [("entry-has-account", account, "it has entries, but does not exist")]
             else:
@@ -136,19 +134,19 @@ class ShardAudit:
         yield self._gone(anchors.before(None))
         yield self._without_account()
         self._look_up_refunds()
-        transfers = self._snapshot.transfers()
+        transfers = self._books.transfers()
         while some := list(islice(transfers, _PAGE)):
             yield self._check_transfers(some)
 
     # --- phases and steps -------------------------------------------------------------------
 
     def _phases_and_steps(self) -> Iterator[Iterable[_Wrong]]:
-        for phase in self._snapshot.phases():
+        for phase in self._books.phases():
             self._adding.phase(phase)
             if phase.is_reserving:
                 self._reserved[phase.source] += phase.amount
             yield self._misplaced("phase-on-its-shard", phase.transfer, phase.source)
-        steps = self._snapshot.steps()
+        steps = self._books.steps()
         while some := list(islice(steps, _PAGE)):
             for step in some:
                 self._adding.step(step)
@@ -219,7 +217,7 @@ class ShardAudit:
 
     def _look_up_refunds(self) -> None:
         """Debit and refund cancel each other in the sums; so the transfer's row is looked up."""
-        allowed = self._snapshot.refunded([transfer for transfer, _ in self._refunds])
+        allowed = self._books.refunded([transfer for transfer, _ in self._refunds])
         self._adding.refunds(self._refunds, allowed)
         self._refunds.clear()
 

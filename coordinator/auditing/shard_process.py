@@ -14,8 +14,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from coordinator.auditing.places import Place
 from coordinator.auditing.shard_audit import ShardAudit
-from shard_client.address import Address
 from shard_client.shard_map import ShardMap
 
 P = ParamSpec("P")
@@ -57,15 +57,15 @@ class ShardAuditor:
 
     def __init__(
         self,
-        address: Address,
+        place: Place,
         shard_map: ShardMap,
         key: bytes,
         anchors: Path | None,
         *,
         apart: bool,
     ) -> None:
-        self.shard = address.shard
-        arguments = (address, shard_map, key, anchors)
+        self.shard = place.shard
+        arguments = (place, shard_map, key, anchors)
         self._executor: Executor = (
             ProcessPoolExecutor(1, get_context("spawn"), _make, arguments)
             if apart

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 from ledger.transfer_audit import ARRIVED, REFUSED, TRIED
-from shard_client.audit import PhaseOf, StepOf, Terms, TransferRow
+from shard_client.books import PhaseOf, StepOf, Terms, TransferRow
 
 # What is on its way makes it look at a small part of the transfers one by one.
 PARTS = 2**16

@@ -42,6 +42,7 @@ class NotExecutedReason(Enum):
     SHARD_UNAVAILABLE = "shard-unavailable"
     INTERNAL_ERROR = "internal-error"
     KEY_IN_USE = "idempotency-key-in-use"
+    PROTOCOL = "protocol-not-offered"
 
 
 class NotExecuted(NamedTuple):

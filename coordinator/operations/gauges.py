@@ -3,11 +3,14 @@
 import logging
 import threading
 from collections import Counter
+from collections.abc import Callable
 from importlib.metadata import version
 
 from coordinator.cluster.session import ClusterSession
+from coordinator.engine.commands import Commands
 from coordinator.engine.in_flight import PROTOCOLS
 from coordinator.engine.scheduler import Queue
+from coordinator.operations.ledger_gauges import LedgerGauges
 from coordinator.recovery.branches import BranchResolver
 from coordinator.recovery.scanner import InDoubtScanner, age_of
 from coordinator.settings import Settings
@@ -31,6 +34,7 @@ class Gauges:
         cluster: ClusterSession,
         shards: Shards,
         queue: Queue,
+        commands: Commands,
         branch_resolver: BranchResolver,
         in_doubt_scanner: InDoubtScanner,
     ) -> None:
@@ -40,10 +44,12 @@ class Gauges:
         self._cluster = cluster
         self._shards = shards
         self._queue = queue
+        self._commands = commands
         self._branch_resolver = branch_resolver
         self._in_doubt_scanner = in_doubt_scanner
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="gauges", daemon=True)
+        self._own = _EverySecond("gauges", self._look)
+        # A group may not answer, and the others do not wait for that.
+        self._ledger = _EverySecond("ledger gauges", LedgerGauges(shards, metrics).look)
 
     def start(self) -> None:
         settings = self._settings
@@ -52,25 +58,14 @@ class Gauges:
         self._metrics.start_time.set(self._started_ms / 1000)
         self._metrics.workers.set(1)
         self._metrics.queue_limit.set(settings.engine.queue_max)
-        self._refresh()
-        self._thread.start()
+        self._own.refresh()
+        self._own.start()
+        self._ledger.start()
 
     def stop(self) -> None:
-        self._stop.set()
-        self._thread.join(timeout=_INTERVAL_S)
+        self._own.stop()
+        self._ledger.stop()
         self._metrics.is_leader.set(0)
-
-    def _work(self) -> None:
-        while not self._stop.wait(_INTERVAL_S):
-            self._refresh()
-
-    def _refresh(self) -> None:
-        try:
-            self._look()
-        except Exception:
-            log.exception(
-                "the gauges met a bug and are refreshed again", extra={"event": "metrics.bug"}
-            )
 
     def _look(self) -> None:
         metrics, cluster = self._metrics, self._cluster
@@ -80,8 +75,10 @@ class Gauges:
         metrics.zookeeper.set(cluster.is_connected)
         current = cluster.map.current
         metrics.map_version.set(current.version if current else 0)
-        metrics.queue_length.set(self._queue.waiting)
-        metrics.callers.set(self._queue.callers)
+        for name, address in current.shards.items() if current else ():
+            metrics.shard_kind.labels(name, address.kind.value).set(1)
+        metrics.queue_length.set(self._queue.waiting + self._commands.unsettled)
+        metrics.callers.set(self._queue.callers + self._commands.callers)
         accounts, transfers = self._queue.stuck
         metrics.stuck_accounts.set(accounts)
         metrics.stuck_transfers.set(transfers)
@@ -109,3 +106,32 @@ class Gauges:
                 for phase in protocol.source_states:
                     labels = (name, protocol.name, str(phase))
                     metrics.unfinished.labels(*labels).set(counts[labels[1:]])
+
+
+class _EverySecond:
+    """A thread that looks at something once a second."""
+
+    def __init__(self, name: str, look: Callable[[], None]) -> None:
+        self._look = look
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+
+    def refresh(self) -> None:
+        """Look now; a bug is logged."""
+        try:
+            self._look()
+        except Exception:
+            log.exception(
+                "the gauges met a bug and are refreshed again", extra={"event": "metrics.bug"}
+            )
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join(timeout=_INTERVAL_S)
+
+    def _work(self) -> None:
+        while not self._stop.wait(_INTERVAL_S):
+            self.refresh()

@@ -6,6 +6,7 @@ Nothing here waits for a row that is locked, and nothing decides anything.
 import time
 from typing import NamedTuple
 
+from coordinator.engine.commands import Commands
 from coordinator.engine.scheduler import Queue
 from coordinator.operations.phased_trace import PhasedTraces
 from coordinator.operations.trace_values import Decision, Outcome, Part, Stage, TransferTrace
@@ -39,9 +40,10 @@ class Known(NamedTuple):
 class TransferTraces:
     """See the module."""
 
-    def __init__(self, shards: Shards, queue: Queue) -> None:
+    def __init__(self, shards: Shards, queue: Queue, commands: Commands) -> None:
         self._shards = shards
         self._queue = queue
+        self._commands = commands
         self._phased = PhasedTraces(shards, _CALL_TIMEOUT_S)
 
     def trace_of(self, transfer: str) -> TransferTrace | None:
@@ -64,7 +66,7 @@ class TransferTraces:
         return trace
 
     def _queued(self, transfer: str) -> TransferTrace | None:
-        ticket = self._queue.find(transfer)
+        ticket = self._queue.find(transfer) or self._commands.find(transfer)
         return (
             TransferTrace(ticket.transfer, Outcome.PENDING, None, None, None, [])
             if ticket

@@ -5,6 +5,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+from coordinator.engine.commands import Commands
 from coordinator.engine.known import known_answer
 from coordinator.engine.scheduler import Closed, Overloaded, Queue
 from coordinator.engine.tickets import (
@@ -48,15 +49,23 @@ PENDING = Pending()
 
 
 class Transfers:
-    """Hands transfers in and finds out about them; `default` is the protocol of those that name
-    none.
+    """Hands transfers in and finds out about them. Those of shards that decide transfers themselves
+    go by `commands`, others by the `queue`; `default` is the protocol of those that name none.
     """
 
-    def __init__(self, shards: Shards, queue: Queue, metrics: Metrics, default: str) -> None:
+    def __init__(
+        self, shards: Shards, queue: Queue, commands: Commands, metrics: Metrics, default: str
+    ) -> None:
         self._default = default
         self._shards = shards
         self._queue = queue
+        self._commands = commands
         self._metrics = metrics
+
+    @property
+    def _engine(self) -> Queue | Commands:
+        """What takes transfers to the shards of the map. Raises NoShardMap."""
+        return self._commands if self._shards.map.has_groups else self._queue
 
     def submit(
         self, transfers: Sequence[Transfer], timeout_s: float, caller: str, *, is_batch: bool
@@ -65,7 +74,7 @@ class Transfers:
 
         Raises Overloaded, Closed, NoShardMap, and for one that is no batch InUse.
         """
-        _ = self._shards.map
+        engine = self._engine
         latch = Latch(len(transfers))
         deadline = time.monotonic() + timeout_s
         batch = latch if is_batch else None
@@ -80,7 +89,7 @@ class Transfers:
                 for t in transfers[first : first + _AT_ONCE]
             ]
         try:
-            self._queue.put(tickets, alone=not is_batch)
+            engine.put(tickets, alone=not is_batch)
         except (Overloaded, Closed):
             self._metrics.not_taken(tickets[0].transfer.protocol, "overloaded", len(transfers))
             raise
@@ -109,7 +118,7 @@ class Transfers:
         latch, deadline = tickets[0].latch, tickets[0].deadline
         give_up = max(deadline, time.monotonic()) + max(_SETTLE_S, patience_s)
         if not latch.wait(deadline):
-            self._queue.withdraw(tickets)
+            self._engine.withdraw(tickets)
             latch.wait(give_up)
         answers = [ticket.answer for ticket in tickets]
         for ticket, answer in zip(tickets, answers, strict=True):
@@ -182,7 +191,7 @@ class Transfers:
         if isinstance(found, Undecided):
             return self._ask_home(found.stored, time.monotonic() + _CALL_TIMEOUT_S)
         if found is None:
-            ticket = self._queue.find(transfer)
+            ticket = self._engine.find(transfer)
             return PENDING if ticket and ticket.state is State.SENT else None
         return found
 

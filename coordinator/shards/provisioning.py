@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from itertools import groupby
 from typing import NamedTuple, TypeVar
 
@@ -14,6 +15,7 @@ from coordinator.settings import Settings, SettingsError
 from coordinator.shards.addresses import admin_address, service_address
 from coordinator.shards.clocks import judge
 from ledger.ids import SLOT_COUNT
+from shard_client.address import Address
 from shard_client.admin import Login, make_shard
 from shard_client.checks import (
     Holding,
@@ -24,7 +26,7 @@ from shard_client.checks import (
 from shard_client.errors import ShardError
 from shard_client.reader import Reader
 from shard_client.remedies import explained
-from shard_client.shard_map import ShardAddress, ShardMap, SlotRange
+from shard_client.shard_map import ShardAddress, ShardKind, ShardMap, SlotRange
 
 T = TypeVar("T")
 
@@ -66,6 +68,10 @@ def provision(settings: Settings, report: Callable[[str], None]) -> None:
     auditor = Login(mysql.audit_user, mysql.audit_password) if mysql.audit_user else None
 
     def make(shard: str) -> tuple[str, str]:
+        if wanted[shard].kind is ShardKind.LEDGER:
+            found = _check_is(settings, shard, _look(settings, shard, wanted[shard]))
+            report(f"shard {shard} is the ledger group {found.server_uuid} at {wanted[shard]}")
+            return shard, found.server_uuid
         address = admin_address(settings, shard, wanted[shard])
         uuid = make_shard(address, settings.cluster.id, plan.ranges_of(shard), service, auditor)
         report(f"shard {shard} is set up at {address.host}:{address.port}")
@@ -74,7 +80,8 @@ def provision(settings: Settings, report: Callable[[str], None]) -> None:
     with ThreadPoolExecutor(len(wanted)) as pool:
         uuids = dict(pool.map(make, wanted))
     shards = {
-        name: ShardAddress(a.host, a.port, a.database, uuids[name]) for name, a in wanted.items()
+        name: msgspec.structs.replace(address, server_uuid=uuids[name])
+        for name, address in wanted.items()
     }
     if current is None:
         publish_map(settings, ShardMap(1, shards, plan.ranges))
@@ -98,7 +105,8 @@ def _first_map(settings: Settings, wanted: Mapping[str, ShardAddress]) -> ShardM
     of them has data: whoever has some was in a map that is lost. Raises ClusterError.
     """
     plan = ShardMap.evenly(1, wanted)
-    for shard, holding in _each(wanted, lambda s, a: look(admin_address(settings, s, a))).items():
+    as_admin = partial(_look, settings, as_whom=admin_address)
+    for shard, holding in _each(wanted, as_admin).items():
         if holding.identity is None:
             continue
         _check_is(settings, shard, holding)
@@ -125,7 +133,7 @@ def restore_map(settings: Settings, report: Callable[[str], None]) -> ShardMap:
         raise ClusterError(
             f"shard map version {current.version} is published; there is nothing to restore"
         )
-    holdings = _each(wanted, lambda s, a: look(service_address(settings, s, a)))
+    holdings = _each(wanted, partial(_look, settings))
     known = {shard: _check_is(settings, shard, holding) for shard, holding in holdings.items()}
     ranges = whole({shard: holding.ranges for shard, holding in holdings.items()})
     shards = {
@@ -139,6 +147,20 @@ def restore_map(settings: Settings, report: Callable[[str], None]) -> ShardMap:
     if protect(settings, report):
         report(f"what is in ZooKeeper belongs to the user {settings.zookeeper.user} alone")
     return made
+
+
+def _look(
+    settings: Settings,
+    shard: str,
+    address: ShardAddress,
+    as_whom: Callable[[Settings, str, ShardAddress], Address] = service_address,
+) -> Holding:
+    """What a shard is and owns. Raises ShardError."""
+    if address.kind is ShardKind.LEDGER:
+        from coordinator.shards.group.look import look as look_at_group
+
+        return look_at_group(settings, shard, address)
+    return look(as_whom(settings, shard, address))
 
 
 def whole(owned: Mapping[str, list[tuple[int, int]]]) -> list[SlotRange]:
@@ -234,6 +256,8 @@ def _check(
 ) -> tuple[ShardCheck, float | None]:
     """The state of a shard, and by how much its clock shows more than the monotonic one."""
     where, refuses = str(address), settings.mysql.weak_durability == "refuse"
+    if address.kind is ShardKind.LEDGER:
+        return _check_group(settings, shard, address)
     found: ServerCheck | None = None
     problems, notes = [], []
     with closing(Reader(service_address(settings, shard, address), settings.cluster.id)) as reader:
@@ -261,3 +285,16 @@ def _check(
             problems.append(explained(error))
     offset_s = found.clock_offset_s if found else None
     return ShardCheck(shard, where, True, version, problems, notes), offset_s
+
+
+def _check_group(
+    settings: Settings, shard: str, address: ShardAddress
+) -> tuple[ShardCheck, float | None]:
+    """The same of a ledger group."""
+    from coordinator.shards.group.look import check
+
+    try:
+        version, problems, offset_s = check(settings, shard, address)
+    except ShardError as error:
+        return ShardCheck(shard, str(address), False, "", [error.text], []), None
+    return ShardCheck(shard, str(address), True, version, problems, []), offset_s

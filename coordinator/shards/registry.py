@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import TYPE_CHECKING
 
 from coordinator.settings import Settings
 from coordinator.shards.addresses import service_address
@@ -21,7 +22,10 @@ from shard_client.errors import (
 )
 from shard_client.node import ShardNode
 from shard_client.shard import Limits, Shard
-from shard_client.shard_map import ShardMap
+from shard_client.shard_map import ShardAddress, ShardKind, ShardMap
+
+if TYPE_CHECKING:
+    from coordinator.shards.group.node import LedgerGroup
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +53,7 @@ class Shards:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._map: ShardMap | None = None
-        self._shards: dict[str, Shard] = {}
+        self._shards: dict[str, Shard | LedgerGroup] = {}
         self._probes: dict[str, Probe] = {}
         self._lock = threading.Lock()
         self._is_probing = False
@@ -86,7 +90,28 @@ class Shards:
 
     def use_map(self, new: ShardMap) -> None:
         """Put a new map in force; shards that have not changed keep their connections."""
+        shards: dict[str, Shard | LedgerGroup] = {
+            name: self._group(name, where)
+            if where.kind is ShardKind.LEDGER
+            else self._server(name, where)
+            for name, where in new.shards.items()
+        }
+        retired = [shard for name, shard in self._shards.items() if shards.get(name) is not shard]
+        self._shards, self._map = shards, new
+        for shard in retired:
+            shard.close()
+        with self._lock:
+            self._look_after()
+
+    def _server(self, name: str, where: ShardAddress) -> Shard:
+        """The shard on a server; the one that there is, if nothing of it has changed."""
         settings = self._settings
+        address, known = service_address(settings, name, where), self._shards.get(name)
+        if isinstance(known, Shard) and (known.address, known.server_uuid) == (
+            address,
+            where.server_uuid,
+        ):
+            return known
         limits = Limits(
             connect_timeout_s=settings.mysql.connect_timeout_ms / 1000,
             idle_timeout_s=settings.mysql.idle_timeout_s,
@@ -96,28 +121,33 @@ class Shards:
             reading_connections=_READ_CONNECTIONS,
             recovering_connections=_RECOVERY_CONNECTIONS,
         )
-        shards = {}
-        for name, where in new.shards.items():
-            address = service_address(settings, name, where)
-            known = self._shards.get(name)
-            if known and (known.address, known.server_uuid) == (address, where.server_uuid):
-                shards[name] = known
-                continue
-            shards[name] = Shard(
-                address,
-                settings.cluster.id,
-                where.server_uuid,
-                limits,
-                refuse_weak_durability=settings.mysql.weak_durability == "refuse",
-                clock_problem=partial(self.clocks.problem_of, name),
-                note=self.note,
-            )
-        retired = [shard for name, shard in self._shards.items() if shards.get(name) is not shard]
-        self._shards, self._map = shards, new
-        for shard in retired:
-            shard.close()
-        with self._lock:
-            self._look_after()
+        return Shard(
+            address,
+            settings.cluster.id,
+            where.server_uuid,
+            limits,
+            refuse_weak_durability=settings.mysql.weak_durability == "refuse",
+            clock_problem=partial(self.clocks.problem_of, name),
+            note=self.note,
+        )
+
+    def _group(self, name: str, where: ShardAddress) -> "LedgerGroup":
+        """The same for a ledger group."""
+        # Takes an extra that others need not have.
+        from coordinator.shards.group.node import LedgerGroup
+
+        settings, known = self._settings, self._shards.get(name)
+        if isinstance(known, LedgerGroup) and known.address == where:
+            return known
+        return LedgerGroup(
+            name,
+            where,
+            settings.cluster.id,
+            settings.eventstore.secret,
+            settings.mysql.connect_timeout_ms / 1000,
+            clock_problem=partial(self.clocks.problem_of, name),
+            note=self.note,
+        )
 
     def shard_of(self, account: str) -> str:
         return self.map.shard_of(account)
@@ -189,7 +219,7 @@ class Shards:
             with ThreadPoolExecutor(len(waiting)) as pool:
                 list(pool.map(self._admit, waiting))
 
-    def _admit(self, shard: Shard) -> None:
+    def _admit(self, shard: ShardNode) -> None:
         try:
             shard.admit()
         except ShardError as error:

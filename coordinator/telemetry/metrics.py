@@ -173,6 +173,37 @@ class Metrics:
             "1 if the shard is used though it is less durable than required",
             *("livemax", "shard"),
         )
+        self.shard_kind = self._gauge(
+            "shard_kind", "Always 1, for what each shard is", "livemax", "shard", "kind"
+        )
+        # Ledger groups: what a node and its read side say, as the worker that asked last has it.
+        self.ledger_answerable = self._ledger("answerable_seq", "The last frame that is answerable")
+        self.ledger_frames = self._ledger("frames", "Frames that the node has made")
+        self.ledger_commands = self._ledger("commands", "Commands in these frames")
+        self.ledger_flushes = self._ledger("flushes", "Flushes of the list")
+        self.ledger_flush_seconds = self._ledger("flush_seconds", "Time that these have taken")
+        self.ledger_list_bytes = self._ledger("list_bytes", "Size of the list")
+        self.ledger_room = self._ledger("room_bytes", "What is left on the node's disk")
+        self.ledger_room_min = self._ledger("room_bytes_min", "What has to be left there")
+        self.ledger_accounts = self._ledger("accounts", "Accounts")
+        self.ledger_transfers = self._ledger("transfers", "Transfers that have an outcome")
+        self.ledger_reads_up = self._ledger(
+            "reads_up", "1 if the read side answers every worker", "livemin"
+        )
+        self.ledger_lag_frames = self._ledger(
+            "reads_lag_frames", "Answerable frames that the read side has not seen"
+        )
+        self.ledger_lag_seconds = self._ledger(
+            "reads_lag_seconds", "How much older than the last frame is the last one that it saw"
+        )
+        self.ledger_entries = self._ledger("reads_entries", "Entries that the read side keeps")
+        self.ledger_snapshot_age = self._ledger(
+            "snapshot_age_seconds", "The same for the last snapshot; -1 if there is none"
+        )
+        # Workers estimate it, and one that was started later knows less.
+        self.ledger_replay = self._ledger(
+            "replay_transfers", "Transfers behind the last snapshot, about", "livemax"
+        )
         # The process.
         # Each worker has a queue, and refuses what is beyond it: the fullest one says how it is.
         self.queue_length = self._gauge(
@@ -229,6 +260,10 @@ class Metrics:
             registry=self._registry,
             multiprocess_mode=mode,
         )
+
+    def _ledger(self, name: str, text: str, mode: Mode = "livemostrecent") -> Gauge:
+        # What a node counts is no counter here: each worker would count it again.
+        return self._gauge(f"ledger_{name}", text, mode, "shard")
 
     def _begin_at_zero(self) -> None:
         """A rate is seen from the first event on only if the series was there before it."""

@@ -71,10 +71,11 @@ def export(
 
     The range is half open: --to 2026-12-01T00:00:00Z is all of November. It must have ended 15
     seconds ago. What is exported is final: the same range gives the same bytes for ever. So this
-    writes to the shards: it raises the earliest time that accounts take further entries for.
+    writes to the shards: it raises the earliest time that accounts take further entries for. A
+    ledger group gets one empty frame.
 
     Rows are ordered by account and number. Amounts are in the currency's minor unit, times are UTC.
-    The entries' tables have no index by time: each export reads all of them.
+    Entries have no index by time: each export reads all of them.
 
     \b
     Examples:

@@ -85,7 +85,7 @@ def cluster_options(command: Command) -> Command:
         ),
         click.option(
             "--engine",
-            type=click.Choice(["mysql", "mariadb"]),
+            type=click.Choice(["mysql", "mariadb", "eventstore"]),
             help="What a shard runs on.  [default: mysql, or what the folder holds]",
         ),
         data_dir_option,

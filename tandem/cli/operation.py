@@ -66,7 +66,7 @@ def _print_coordinators(screen: Console, state: dict[str, Any]) -> None:
 
 def _print_shards(screen: Console, state: dict[str, Any]) -> None:
     counts = ("slots", "in doubt", "unfinished")
-    rows = table("shard", "state", "server", *counts, right=counts)
+    rows = table("shard", "state", "runs on", *counts, right=counts)
     for item in state["shards"]:
         found = (item["in_doubt"], item["unfinished"])
         how = "good" if item["reachable"] else f"NOT USED: {item['trouble']}"

@@ -8,7 +8,7 @@ import click
 from coordinator.cluster import read_map
 from coordinator.shards.provisioning import ShardCheck, check_shards, provision
 from coordinator.shards.provisioning import restore_map as restore
-from shard_client.shard_map import ShardMap
+from shard_client.shard_map import GROUP_SCHEME, ShardMap
 from tandem.cli.configuration import load_settings, named_errors, settings_options
 from tandem.cli.terminal import CommandError, console, json_option, print_json, table
 from tandem.local.progress import shown
@@ -136,7 +136,8 @@ def check(as_json: bool, config: Path | None, data_dir: Path) -> None:
 def _print_checks(checks: list[ShardCheck]) -> None:
     for item in checks:
         state = "good" if item.reachable and not item.problems else "NOT GOOD"
-        version = f", server {item.version}" if item.version else ""
+        what = "" if item.address.startswith(GROUP_SCHEME) else "server "
+        version = f", {what}{item.version}" if item.version else ""
         reachable = "" if item.reachable else ", not reachable"
         click.echo(f"{item.shard} at {item.address}: {state}{version}{reachable}")
         for problem in item.problems:

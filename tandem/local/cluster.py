@@ -12,7 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tandem.local import coordinators, mysql, ports, processes, prometheus, state, zookeeper
+from tandem.local import (
+    coordinators,
+    group,
+    mysql,
+    ports,
+    processes,
+    prometheus,
+    state,
+    zookeeper,
+)
 from tandem.local.errors import LocalError
 from tandem.local.progress import Report, silent
 from tandem.local.servers import (
@@ -29,6 +38,8 @@ COORDINATORS = 2
 SERVICE_USER = "tandem"
 READY = {
     "mysql": (mysql.START_TIMEOUT_S, mysql.STOP_GRACE_S),
+    "node": (group.START_TIMEOUT_S, group.STOP_GRACE_S),
+    "reads": (group.START_TIMEOUT_S, group.STOP_GRACE_S),
     "zookeeper": (zookeeper.START_TIMEOUT_S, zookeeper.STOP_GRACE_S),
     "coordinator": (coordinators.START_TIMEOUT_S, coordinators.STOP_GRACE_S),
     "prometheus": (prometheus.START_TIMEOUT_S, prometheus.STOP_GRACE_S),
@@ -151,6 +162,10 @@ class LocalCluster:
             f"{s.name}={ports.HOST}:{self._shard_door(s.name, s.port)}/{mysql.DATABASE}"
             for s in cluster.of_kind("mysql")
         )
+        groups = (
+            f"{node.name}=ledger://{ports.HOST}:{self._shard_door(node.name, node.port)}"
+            for node in cluster.of_kind("node")
+        )
         return {
             "TANDEM_CLUSTER_ID": cluster.cluster_id,
             "TANDEM_ZOOKEEPER_HOSTS": f"{ports.HOST}:{keeper.port}",
@@ -161,7 +176,8 @@ class LocalCluster:
             "TANDEM_MYSQL_PASSWORD": cluster.service_password,
             "TANDEM_MYSQL_ADMIN_USER": mysql.ADMIN,
             "TANDEM_MYSQL_ADMIN_PASSWORD": cluster.admin_password,
-            "TANDEM_SHARDS": ",".join(shards),
+            "TANDEM_EVENTSTORE_SECRET": cluster.service_password,
+            "TANDEM_SHARDS": ",".join([*shards, *groups]),
             "TANDEM_URL": ",".join(self.urls()),
         }
 
@@ -186,6 +202,8 @@ class LocalCluster:
             "coordinator": {"url": coordinators.url(process.port)},
             "prometheus": {"url": prometheus.url(process.port)},
             "zookeeper": {"url": f"zookeeper://{place}"},
+            "node": {"url": f"ledger://{place}"},
+            "reads": {"url": f"ledger://{place}"},
             "mysql": {
                 "dsn": f"mysql://{mysql.ADMIN}:{cluster.admin_password}@{place}/{mysql.DATABASE}"
             },
@@ -205,9 +223,17 @@ class LocalCluster:
         cluster = state.load(self.data_dir)
         with ExitStack() as stack:
             if cluster is None:
-                shards, count = options.shards or SHARDS, options.coordinators or COORDINATORS
-                free = stack.enter_context(ports.reserved(shards + count + 1, options.port))
-                cluster = state.new(options.engine or "mysql", shards, count, free)
+                engine, count = options.engine or "mysql", options.coordinators or COORDINATORS
+                shards = options.shards or _shards_of(engine)
+                if engine == "eventstore" and shards != 1:
+                    raise LocalError(
+                        f"--shards {shards} does not fit --engine eventstore: a ledger group is a "
+                        "cluster's only shard; leave the option out"
+                    )
+                # A group's node has its read side beside it.
+                more = 1 if engine == "eventstore" else 0
+                free = stack.enter_context(ports.reserved(shards + count + 1 + more, options.port))
+                cluster = state.new(engine, shards, count, free)
             else:
                 _check_same(self.data_dir, cluster, options)
                 more = (options.coordinators or 0) - len(cluster.of_kind("coordinator"))
@@ -226,7 +252,8 @@ class LocalCluster:
 
     def _start_servers(self, options: Options, started: list[Process], report: Report) -> State:
         with self._described_by(options) as cluster:
-            servers = [*cluster.of_kind("zookeeper"), *cluster.of_kind("mysql")]
+            kinds: tuple[Kind, ...] = ("zookeeper", "mysql", "node", "reads")
+            servers = [process for kind in kinds for process in cluster.of_kind(kind)]
             found = self._start(cluster, servers, started, report)
             self._await_ready(cluster, found, report)
         return cluster
@@ -296,15 +323,28 @@ class LocalCluster:
                 prometheus.configure(folder)
                 line = prometheus.command(find_prometheus(report), folder, process.port)
                 commands[process.name] = line, plain
+            elif process.kind in ("node", "reads"):
+                commands[process.name] = self._group_command(cluster, process), plain
         shards = [process for process in wanted if process.kind == "mysql"]
         if shards:
             lines = self._shard_commands(cluster, shards, report)
             commands |= {name: (line, plain) for name, line in lines.items()}
         return commands
 
+    def _group_command(self, cluster: State, process: Process) -> list[str]:
+        (node,), (reads,) = cluster.of_kind("node"), cluster.of_kind("reads")
+        secret = group.write_secret(self.data_dir, cluster.service_password)
+        door = self._shard_door(node.name, node.port)
+        place = group.Place(self.data_dir / node.name, cluster.cluster_id, secret, door, reads.port)
+        if process.kind == "reads":
+            return group.reads_command(place, self.data_dir / reads.name)
+        return group.node_command(place, node.port)
+
     def _shard_commands(
         self, cluster: State, wanted: Sequence[Process], report: Report
     ) -> dict[str, list[str]]:
+        if cluster.engine == "eventstore":
+            raise LocalError("a ledger group runs on no database server")
         database = find_database(cluster.engine, report)
         folders = {process.name: self.data_dir / process.name for process in wanted}
         new = {name: folder for name, folder in folders.items() if not folder.exists()}
@@ -340,6 +380,8 @@ class LocalCluster:
             return why
         if process.kind == "zookeeper":
             return zookeeper.is_ready(process.port)
+        if process.kind in ("node", "reads"):
+            return group.is_ready(process.port, cluster.cluster_id, cluster.service_password)
         if process.kind == "prometheus":
             return prometheus.is_ready(process.port)
         return coordinators.is_ready(process.port)
@@ -355,7 +397,14 @@ class LocalCluster:
         self, cluster: State, wanted: Sequence[Process], report: Report, *, kill: bool = False
     ) -> None:
         """Stop coordinators first, ZooKeeper last, so that nobody misses what it needs."""
-        order: tuple[Kind, ...] = ("prometheus", "coordinator", "mysql", "zookeeper")
+        order: tuple[Kind, ...] = (
+            "prometheus",
+            "coordinator",
+            "reads",
+            "node",
+            "mysql",
+            "zookeeper",
+        )
         for kind in order:
             ending = [p for p in wanted if p.kind == kind and p.pid is not None]
             if ending:
@@ -414,9 +463,15 @@ class LocalCluster:
             raise
 
 
+def _shards_of(engine: Engine) -> int:
+    """How many shards a new cluster has, if nobody says."""
+    return 1 if engine == "eventstore" else SHARDS
+
+
 def _check_same(folder: Path, cluster: State, options: Options) -> None:
     """Raise LocalError if `options` want another cluster than the folder holds."""
-    shards, count = len(cluster.of_kind("mysql")), len(cluster.of_kind("coordinator"))
+    shards = len([*cluster.of_kind("mysql"), *cluster.of_kind("node")])
+    count = len(cluster.of_kind("coordinator"))
     first = cluster.of_kind("coordinator")[0].port
     holds = (
         f"{folder} holds a cluster of {TITLES[cluster.engine]}: shards {shards}, "

@@ -13,8 +13,10 @@ from tandem.local import debian
 from tandem.local.errors import LocalError
 from tandem.local.progress import Report
 
-Engine = Literal["mysql", "mariadb"]
-TITLES = {"mysql": "MySQL", "mariadb": "MariaDB"}
+# What a shard is: a database on one of these servers, or a ledger group.
+DatabaseEngine = Literal["mysql", "mariadb"]
+Engine = Literal["mysql", "mariadb", "eventstore"]
+TITLES = {"mysql": "MySQL", "mariadb": "MariaDB", "eventstore": "a ledger group"}
 OLDEST = {"mysql": (8, 0, 30), "mariadb": (10, 6, 0)}
 PROGRAMS = {"mysql": ("mysqld",), "mariadb": ("mariadbd", "mysqld")}
 # The first with `keep_firing_for`, which the alert rules use.
@@ -30,7 +32,7 @@ VERSION_TIMEOUT_S = 20
 class Database:
     """A MySQL or MariaDB server program and how to call it."""
 
-    engine: Engine
+    engine: DatabaseEngine
     version: str
     # The program, after its own loader if it came with a C library of its own.
     program: tuple[str, ...]
@@ -67,7 +69,7 @@ def download_folder() -> Path:
     return cache / "tandem" / "servers"
 
 
-def find_database(engine: Engine, report: Report) -> Database:
+def find_database(engine: DatabaseEngine, report: Report) -> Database:
     """The server to run shards with. Raises LocalError if there is none and none can be fetched."""
     wrong: list[str] = []
     for prefix in named_prefixes(engine):
@@ -145,7 +147,7 @@ def _prometheus_at(program: Path, wrong: list[str]) -> Prometheus | None:
     return Prometheus(str(program), str(promtool))
 
 
-def _database_in(prefix: Path, engine: Engine, wrong: list[str]) -> Database | None:
+def _database_in(prefix: Path, engine: DatabaseEngine, wrong: list[str]) -> Database | None:
     """The server below `prefix`, which is an installation or the unpacked packages of one."""
     for root in (prefix, prefix / "usr"):
         for name in PROGRAMS[engine]:
@@ -191,7 +193,9 @@ def _share(root: Path) -> Path | None:
     return next((f for f in folders if (f / "mysql_system_tables.sql").exists()), None)
 
 
-def _right_version(engine: Engine, command: tuple[str, ...], wrong: list[str]) -> str | None:
+def _right_version(
+    engine: DatabaseEngine, command: tuple[str, ...], wrong: list[str]
+) -> str | None:
     """The server's version if it is of this engine and new enough; else `wrong` says why not."""
     try:
         answer = subprocess.run(

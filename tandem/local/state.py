@@ -12,7 +12,7 @@ from tandem.local.servers import Engine
 
 FILE = "cluster.json"
 FORMAT = 1
-Kind = Literal["mysql", "zookeeper", "coordinator", "prometheus"]
+Kind = Literal["mysql", "node", "reads", "zookeeper", "coordinator", "prometheus"]
 
 
 class Process(msgspec.Struct):
@@ -52,8 +52,14 @@ class State(msgspec.Struct):
 
 
 def new(engine: Engine, shards: int, coordinators: int, ports: list[int]) -> State:
-    """A cluster whose ports are `ports`: coordinators first, then ZooKeeper, then shards."""
+    """A cluster whose ports are `ports`: coordinators first, then ZooKeeper, then shards; for a
+    ledger group its node and its read side.
+    """
     first, zookeeper, rest = ports[:coordinators], ports[coordinators], ports[coordinators + 1 :]
+    if engine == "eventstore":
+        parts = [Process("s1", "node", rest[0]), Process("s1-reads", "reads", rest[1])]
+    else:
+        parts = [Process(f"s{i}", "mysql", port) for i, port in enumerate(rest[:shards], start=1)]
     return State(
         format=FORMAT,
         engine=engine,
@@ -63,7 +69,7 @@ def new(engine: Engine, shards: int, coordinators: int, ports: list[int]) -> Sta
         zookeeper_password=secrets.token_urlsafe(18),
         processes=[
             Process("zk", "zookeeper", zookeeper),
-            *(Process(f"s{i}", "mysql", port) for i, port in enumerate(rest[:shards], start=1)),
+            *parts,
             *(Process(f"c{i}", "coordinator", port) for i, port in enumerate(first, start=1)),
         ],
     )

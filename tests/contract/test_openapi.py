@@ -57,6 +57,7 @@ def test_every_part_of_the_contract_is_in_the_document() -> None:
         ("POST", "/v1/admin/in-doubt/{gtrid}/resolve"),
         ("GET", "/v1/admin/transfers/{id}"),
         ("GET", "/v1/admin/events"),
+        ("GET", "/v1/events"),
         ("POST", "/v1/admin/leader/step-down"),
     }
 

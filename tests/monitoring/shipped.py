@@ -45,6 +45,11 @@ def metrics(expression: str) -> set[str]:
     return found
 
 
+def is_of_groups(asked: str) -> bool:
+    """Whether a metric, or a selector, is there only where a ledger group is."""
+    return asked.startswith("coordinator_ledger_") or 'kind="ledger"' in asked
+
+
 def panels(board: Path) -> list[dict[str, Any]]:
     """The panels of a dashboard's file."""
     found: list[dict[str, Any]] = json.loads(board.read_text())["panels"]

@@ -8,7 +8,16 @@ import pytest
 import yaml
 
 from tandem.local.servers import find_prometheus
-from tests.monitoring.shipped import ALERTS, CASES, PROJECT, PROMETHEUS, RULES, Alert, metrics
+from tests.monitoring.shipped import (
+    ALERTS,
+    CASES,
+    PROJECT,
+    PROMETHEUS,
+    RULES,
+    Alert,
+    is_of_groups,
+    metrics,
+)
 
 KINDS = ("fires", "just below", "series missing")
 every_alert = pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert.name)
@@ -96,11 +105,15 @@ def test_summary_uses_labels_that_the_alert_has(alert: Alert) -> None:
 
 def test_metrics_missing_watches_what_the_others_read() -> None:
     (watch,) = [alert for alert in ALERTS if alert.name == "MetricsMissing"]
-    (names,) = re.findall(r"coordinator_\(([\w|]+)\)", watch.expression)
-    watched = {f"coordinator_{name}" for name in names.split("|")}
+    lists = re.findall(r"coordinator_\(([\w|]+)\)", watch.expression)
+    of_all, of_groups = ({f"coordinator_{name}" for name in names.split("|")} for names in lists)
     others = [alert for alert in ALERTS if alert is not watch]
     read = set().union(*(metrics(alert.expression) for alert in others))
     # Buckets and counts of a histogram come together.
-    assert watched == {name.replace("_bucket", "_count") for name in read}
-    assert f"< {len(watched)}\n" in watch.expression
-    assert f"of the {len(watched)} metrics" in watch.annotations["summary"]
+    read = {name.replace("_bucket", "_count") for name in read}
+    # By the kind it knows whether there have to be those of ledger groups.
+    assert of_all == {name for name in read if not is_of_groups(name)} | {"coordinator_shard_kind"}
+    assert of_groups == {name for name in read if is_of_groups(name)}
+    for watched in (of_all, of_groups):
+        assert f"< {len(watched)}\n" in watch.expression
+        assert f"the {len(watched)} metrics" in watch.annotations["summary"]

@@ -10,7 +10,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 PROJECT = Path(__file__).parents[2]
-EXTRAS = ["tandem", "test", "bench", "lab"]
+EXTRAS = ["tandem", "test", "bench", "lab", "eventstore"]
 # The Pythons and machines that scripts/lib/venv.sh says.
 ENVIRONMENTS = [
     {

@@ -133,7 +133,10 @@ def test_an_unknown_key(tmp_path: Path) -> None:
 def test_an_unknown_section(tmp_path: Path) -> None:
     text = complaint(tmp_path, "[engines]\ngroup_max = 5\n")
     assert "[engines] is no section" in text
-    assert "cluster, coordinator, access, zookeeper, mysql, engine, log, tracing, shards" in text
+    assert (
+        "cluster, coordinator, access, zookeeper, mysql, eventstore, engine, log, tracing, shards"
+        in text
+    )
 
 
 def test_a_section_that_is_no_table(tmp_path: Path) -> None:

@@ -9,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger.ids import SLOT_COUNT, slot_of
-from shard_client.shard_map import BrokenShardMap, ShardAddress, ShardMap, SlotRange
+from shard_client.shard_map import (
+    BrokenShardMap,
+    ShardAddress,
+    ShardKind,
+    ShardMap,
+    SlotRange,
+)
 
 
 def addresses(*names: str) -> dict[str, ShardAddress]:
@@ -40,6 +46,34 @@ def test_the_bounds_of_ranges() -> None:
     shard_map = ShardMap.evenly(1, addresses("s1", "s2"))
     found = [shard_map.shard_of_slot(slot) for slot in (0, 2047, 2048, 4095)]
     assert found == ["s1", "s1", "s2", "s2"]
+
+
+def test_a_ledger_group_has_no_database() -> None:
+    group = ShardAddress.parse("ledger://[::1]:7800")
+    assert group == ShardAddress("::1", 7800, "", kind=ShardKind.LEDGER)
+    assert str(group) == "ledger://[::1]:7800"
+    alone = ShardMap.evenly(1, {"s1": group})
+    assert alone.has_groups
+    assert ShardMap.from_json(alone.to_json()).shards == {"s1": group}
+
+
+@pytest.mark.parametrize(
+    "text", ["ledger://db", "ledger://db:1/x", "mysql://db:1/x", "ledger://:1"]
+)
+def test_what_is_no_address_of_a_shard(text: str) -> None:
+    with pytest.raises(ValueError, match="is like neither"):
+        ShardAddress.parse(text)
+
+
+def test_maps_without_groups_are_as_they_were() -> None:
+    """Coordinators of the version before, which know no kinds, read them too."""
+    assert b"kind" not in ShardMap.evenly(1, addresses("s1", "s2")).to_json()
+
+
+def test_a_ledger_group_is_the_only_shard() -> None:
+    both = addresses("s1") | {"s2": ShardAddress.parse("ledger://db:7800")}
+    with pytest.raises(BrokenShardMap, match="a group has to be the only shard"):
+        ShardMap.evenly(1, both)
 
 
 def test_an_account_is_where_its_slot_is() -> None:

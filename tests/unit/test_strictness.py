@@ -16,10 +16,13 @@ from coordinator.http.strictness import keep_repeated_apart
 from coordinator.settings import Settings
 from coordinator.shards.registry import Shards
 from coordinator.wiring import WorkerProcess
+from shard_client.shard_map import ShardAddress, ShardMap
 from tests.routes import routes
 
 HERE = "http://127.0.0.1"
 JSON = {"Content-Type": "application/json"}
+
+_MAP = ShardMap.evenly(1, {"s1": ShardAddress("127.0.0.1", 1, "tandem")})
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +34,7 @@ def app() -> Flask:
 @pytest.fixture
 def api(app: Flask, monkeypatch: pytest.MonkeyPatch) -> FlaskClient:
     # Without one not even a batch with nothing to do is taken.
-    monkeypatch.setattr(Shards, "map", None)
+    monkeypatch.setattr(Shards, "map", _MAP)
     return app.test_client()
 
 
@@ -128,6 +131,7 @@ def test_routes_take_the_parameters_that_the_document_names(api: FlaskClient) ->
     assert taken == {
         ("/v1/accounts/x/entries", "limit"),
         ("/v1/accounts/x/entries", "after"),
+        ("/v1/events", "after"),
         ("/v1/accounts/x/entries", "order"),
         ("/v1/accounts/x/balance", "at"),
         ("/v1/balances", "account"),

@@ -1,0 +1,332 @@
+"""Transfers on their way to shards that decide them: no lock is taken, and no group formed.
+
+What waits is sent at once, all of it together, and answered when the shard has answered. What was
+sent and not answered is sent again, with the same ids, until there is an outcome (rule E6): its
+client may be told that it is pending, never that nothing has happened.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
+from functools import partial
+from typing import NamedTuple
+
+from coordinator.engine.fairness import Callers
+from coordinator.engine.known import known_answer
+from coordinator.engine.scheduler import Closed, InUse, Overloaded
+from coordinator.engine.tickets import (
+    XA,
+    Answer,
+    NotExecuted,
+    NotExecutedReason,
+    Refused,
+    Settled,
+    State,
+    Ticket,
+    too_late,
+)
+from coordinator.shards.registry import Shards
+from ledger.errors import Bug
+from ledger.model import Transfer
+from shard_client.errors import ConnectionLost, ShardError, StatementRefused
+from shard_client.records import Decided, StoredTransfer, Undecided
+
+log = logging.getLogger(__name__)
+
+# What a shard that decides keeps of a transfer for which no protocol was named.
+_DEFAULT = "tcc"
+# After an error a shard is left alone for so long.
+_PAUSE_S = 0.02
+_IDLE_S = 1.0
+_LOOK_TIMEOUT_S = 3.0
+
+
+class _Parcel(NamedTuple):
+    """Tickets for one shard that keep their order: those of one batch, or a single one."""
+
+    shard: str
+    tickets: list[Ticket]
+
+
+class Commands:
+    """See the module. `room` is for how many tickets may be here without an answer; a shard that
+    cannot be used is waited for, for `patience_s`.
+    """
+
+    def __init__(self, shards: Shards, *, room: int, patience_s: float, default: str) -> None:
+        self._shards = shards
+        self._callers = Callers(room)
+        self._patience_s = patience_s
+        self._default = _DEFAULT if default == XA else default
+        self._changed = threading.Condition()
+        self._waiting: deque[_Parcel] = deque()
+        self._by_id: dict[str, list[Ticket]] = {}
+        self._unsettled = 0
+        # Shard -> when it is tried again.
+        self._not_before: dict[str, float] = {}
+        self._is_closed = False
+        self._thread = threading.Thread(target=self._send_all, name="commands", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    # --- in -------------------------------------------------------------------------------------
+
+    def put(self, tickets: Sequence[Ticket], *, alone: bool = False) -> None:
+        """Take tickets, all or none. Raises Overloaded, Closed, and with `alone` InUse if one of
+        their transfers is here already.
+        """
+        parcels: dict[str, _Parcel] = {}
+        for ticket in tickets:
+            shard = self._shards.shard_of(ticket.transfer.source)
+            parcels.setdefault(shard, _Parcel(shard, [])).tickets.append(ticket)
+            ticket.shards = (shard, shard)
+            ticket.transfer = ticket.asked._replace(protocol=ticket.asked.protocol or self._default)
+        with self._changed:
+            if self._is_closed:
+                raise Closed
+            if not tickets:
+                return
+            caller, count = tickets[0].caller, len(tickets)
+            if why := self._callers.no_room(caller, count, self._unsettled, 0):
+                raise Overloaded(why)
+            for ticket in tickets if alone else ():
+                if at_work := self.find(ticket.transfer.id):
+                    raise InUse(at_work)
+            self._callers.turns(caller, count, is_batch=not alone)
+            for ticket in tickets:
+                self._by_id.setdefault(ticket.transfer.id, []).append(ticket)
+            self._unsettled += count
+            self._waiting.extend(parcels.values())
+            self._changed.notify_all()
+
+    def find(self, transfer: str) -> Ticket | None:
+        """As `Queue.find`."""
+        tickets = self._by_id.get(transfer, [])
+        return next((t for t in tickets if t.state is State.SENT), next(iter(tickets), None))
+
+    def withdraw(self, tickets: Iterable[Ticket]) -> None:
+        """Answer those that were not sent that they are too late; the others stay on their way."""
+        with self._changed:
+            for ticket in tickets:
+                if ticket.state is State.OPEN:
+                    self._settle(ticket, too_late(ticket))
+
+    @property
+    def unsettled(self) -> int:
+        """How many tickets have no answer yet."""
+        return self._unsettled
+
+    @property
+    def callers(self) -> int:
+        """How many callers have tickets without an answer."""
+        return self._callers.count
+
+    def close(self, deadline: float) -> bool:
+        """Take nothing more and wait until all is answered, or the deadline; says whether it is."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+            return self._changed.wait_for(
+                lambda: not self._unsettled, max(deadline - time.monotonic(), 0)
+            )
+
+    # --- out ------------------------------------------------------------------------------------
+
+    def _send_all(self) -> None:
+        while (due := self._take()) is not None:
+            by_shard: dict[str, list[_Parcel]] = {}
+            for parcel in due:
+                by_shard.setdefault(parcel.shard, []).append(parcel)
+            for shard, parcels in by_shard.items():
+                try:
+                    self._send(shard, parcels)
+                except Exception:
+                    log.exception("commands met a bug and go on", extra={"event": "commands.bug"})
+                    self._put_back(parcels)
+
+    def _take(self) -> list[_Parcel] | None:
+        """Wait for what can be sent now; None when this is closed and empty."""
+        with self._changed:
+            while not (self._is_closed and not self._unsettled):
+                now = time.monotonic()
+                resting = {s: at for s, at in self._not_before.items() if at > now}
+                self._not_before = resting
+                due = [parcel for parcel in self._waiting if parcel.shard not in resting]
+                if due:
+                    self._waiting = deque(p for p in self._waiting if p.shard in resting)
+                    return due
+                self._changed.wait(min(resting.values()) - now if resting else _IDLE_S)
+            return None
+
+    def _send(self, shard: str, parcels: list[_Parcel]) -> None:
+        """Send what may be sent; one message for all of it."""
+        if trouble := self._shards.trouble_with(shard):
+            self._wait_out(parcels, *trouble)
+            return
+        node = self._shards[shard]
+        if node.decider is None:
+            raise Bug(f"shard {shard} decides nothing, and {len(parcels)} parcels are for it")
+        fresh = self._claim(parcels)
+        self._look_up(shard, [t for p in parcels for t in p.tickets if _is_by_xa(t)])
+        tickets = [t for p in parcels for t in p.tickets if t.state is State.SENT]
+        if not tickets:
+            return
+        try:
+            answered = node.decider.decide([ticket.transfer for ticket in tickets])
+        except ShardError as error:
+            self._not_taken(shard, parcels, fresh, error)
+            return
+        answered.add_done_callback(partial(self._answered, shard, parcels, tickets, fresh))
+
+    def _claim(self, parcels: Iterable[_Parcel]) -> list[Ticket]:
+        """From here on these may happen, and their clients are not told otherwise. Gives those of
+        which that was not so before.
+        """
+        now, fresh = time.monotonic(), []
+        with self._changed:
+            for ticket in (ticket for parcel in parcels for ticket in parcel.tickets):
+                if ticket.state is State.OPEN and ticket.deadline <= now:
+                    self._settle(ticket, too_late(ticket))
+                elif ticket.state is State.OPEN:
+                    ticket.state = State.SENT
+                    fresh.append(ticket)
+        return fresh
+
+    def _look_up(self, shard: str, tickets: list[Ticket]) -> None:
+        """Answer those that name a protocol which does not reach here by what is recorded of their
+        ids, or refuse them; none of them is sent.
+        """
+        if not tickets:
+            return
+        deadline = time.monotonic() + _LOOK_TIMEOUT_S
+        ids = [ticket.transfer.id for ticket in tickets]
+        found: dict[str, StoredTransfer | Undecided] | ShardError
+        try:
+            found = self._shards[shard].reads.find_transfers(ids, deadline)
+        except ShardError as error:
+            found = error
+        with self._changed:
+            for ticket in tickets:
+                self._settle(ticket, _looked_up(shard, ticket.asked, found))
+
+    # --- answers --------------------------------------------------------------------------------
+
+    def _answered(
+        self,
+        shard: str,
+        parcels: list[_Parcel],
+        tickets: list[Ticket],
+        fresh: list[Ticket],
+        future: "Future[list[Decided | ShardError]]",
+    ) -> None:
+        try:
+            decided = future.result()
+        except ConnectionLost as error:
+            # It may have happened: the same again gives what became of it.
+            self._shards.note(error)
+            self._put_back(parcels)
+            return
+        except ShardError as error:
+            self._not_taken(shard, parcels, fresh, error)
+            return
+        except Exception:
+            log.exception("commands met a bug and go on", extra={"event": "commands.bug"})
+            self._put_back(parcels)
+            return
+        left: ShardError | None = None
+        sent_before = {id(ticket) for ticket in tickets} - {id(ticket) for ticket in fresh}
+        with self._changed:
+            for ticket, one in zip(tickets, decided, strict=True):
+                if isinstance(one, ShardError):
+                    left = one
+                else:
+                    self._settle(ticket, _answer(ticket, one, id(ticket) in sent_before))
+        if left:
+            self._not_taken(shard, parcels, [t for t in fresh if t.state is State.SENT], left)
+
+    def _not_taken(
+        self, shard: str, parcels: list[_Parcel], fresh: list[Ticket], error: ShardError
+    ) -> None:
+        """Nothing has happened by this attempt; those that were not sent before are open again."""
+        self._shards.note(error)
+        why = NotExecuted(NotExecutedReason.SHARD_UNAVAILABLE, error.text)
+        with self._changed:
+            for ticket in fresh:
+                ticket.state, ticket.blocked_by = State.OPEN, why
+                # The same again would be refused again.
+                if isinstance(error, StatementRefused):
+                    self._settle(ticket, why)
+        self._put_back(parcels)
+
+    def _wait_out(self, parcels: list[_Parcel], reason: str, since_s: float) -> None:
+        """The shard cannot be used: after some patience those that were not sent are told so."""
+        if since_s > self._patience_s:
+            detail = f"shard {parcels[0].shard} takes no transfers now: {reason}"
+            why = NotExecuted(NotExecutedReason.SHARD_UNAVAILABLE, detail)
+            with self._changed:
+                for ticket in (ticket for parcel in parcels for ticket in parcel.tickets):
+                    if ticket.state is State.OPEN:
+                        self._settle(ticket, why)
+        self._put_back(parcels)
+
+    def _put_back(self, parcels: list[_Parcel]) -> None:
+        """What of these has no answer waits again, in front of all else, and a moment."""
+        left = [
+            _Parcel(shard, waiting)
+            for shard, tickets in parcels
+            if (waiting := [ticket for ticket in tickets if ticket.state is not State.DONE])
+        ]
+        with self._changed:
+            self._waiting.extendleft(reversed(left))
+            for parcel in left:
+                self._not_before[parcel.shard] = time.monotonic() + _PAUSE_S
+            self._changed.notify_all()
+
+    def _settle(self, ticket: Ticket, answer: Answer) -> None:
+        if ticket.state is State.DONE:
+            return
+        ticket.state, ticket.answer = State.DONE, answer
+        self._callers.answered(ticket.caller)
+        self._unsettled -= 1
+        likes = self._by_id[ticket.transfer.id]
+        likes.remove(ticket)
+        if not likes:
+            del self._by_id[ticket.transfer.id]
+        if not self._unsettled:
+            self._changed.notify_all()
+        ticket.latch.count_down()
+
+
+def _is_by_xa(ticket: Ticket) -> bool:
+    return ticket.asked.protocol == XA and ticket.state is State.SENT
+
+
+def _looked_up(
+    shard: str, asked: Transfer, found: dict[str, StoredTransfer | Undecided] | ShardError
+) -> Answer:
+    if isinstance(found, ShardError):
+        return NotExecuted(NotExecutedReason.SHARD_UNAVAILABLE, found.text)
+    stored = found.get(asked.id)
+    if isinstance(stored, StoredTransfer):
+        return known_answer(asked, stored, is_replay=True)
+    detail = (
+        f"protocol 'xa' was asked for, and shard {shard} is a ledger group, which takes part in no "
+        "two-phase commit: leave the protocol out, or name 'tcc' or 'saga'; the key is not used"
+    )
+    return NotExecuted(NotExecutedReason.PROTOCOL, detail)
+
+
+def _answer(ticket: Ticket, decided: Decided, was_sent_before: bool) -> Answer:
+    stored, refusal, was_known = decided
+    if stored is None:
+        if refusal is None:
+            raise Bug(f"{ticket.transfer} was answered with neither an outcome nor a refusal")
+        return Refused(refusal)
+    if was_known:
+        # What this request itself has brought about, and was not told of, is no replay.
+        return known_answer(ticket.asked, stored, is_replay=not was_sent_before)
+    return Settled(stored, is_replay=False)
