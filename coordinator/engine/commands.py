@@ -8,8 +8,8 @@ client may be told that it is pending, never that nothing has happened.
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import NamedTuple
@@ -20,6 +20,7 @@ from coordinator.engine.scheduler import Closed, InUse, Overloaded
 from coordinator.engine.tickets import (
     XA,
     Answer,
+    Latch,
     NotExecuted,
     NotExecutedReason,
     Refused,
@@ -42,6 +43,12 @@ _DEFAULT = "tcc"
 _PAUSE_S = 0.02
 _IDLE_S = 1.0
 _LOOK_TIMEOUT_S = 3.0
+# After a mistake of our own that would only be met again.
+_BUG_PAUSE_S = 1.0
+# What is sent at once: so many transfers, and so many characters of their metadata.
+_LOAD_MAX = 20_000
+_LOAD_METADATA_MAX = 4 << 20
+_BUG = NotExecuted(NotExecutedReason.INTERNAL_ERROR, "a fault of the service; see its log")
 
 
 class _Parcel(NamedTuple):
@@ -60,7 +67,8 @@ class Commands:
         self._shards = shards
         self._callers = Callers(room)
         self._patience_s = patience_s
-        self._default = _DEFAULT if default == XA else default
+        # The protocol of those that name none.
+        self.default = _DEFAULT if default == XA else default
         self._changed = threading.Condition()
         self._waiting: deque[_Parcel] = deque()
         self._by_id: dict[str, list[Ticket]] = {}
@@ -84,7 +92,6 @@ class Commands:
             shard = self._shards.shard_of(ticket.transfer.source)
             parcels.setdefault(shard, _Parcel(shard, [])).tickets.append(ticket)
             ticket.shards = (shard, shard)
-            ticket.transfer = ticket.asked._replace(protocol=ticket.asked.protocol or self._default)
         with self._changed:
             if self._is_closed:
                 raise Closed
@@ -142,11 +149,8 @@ class Commands:
             for parcel in due:
                 by_shard.setdefault(parcel.shard, []).append(parcel)
             for shard, parcels in by_shard.items():
-                try:
-                    self._send(shard, parcels)
-                except Exception:
-                    log.exception("commands met a bug and go on", extra={"event": "commands.bug"})
-                    self._put_back(parcels)
+                for load in _loads(parcels):
+                    self._send(shard, load)
 
     def _take(self) -> list[_Parcel] | None:
         """Wait for what can be sent now; None when this is closed and empty."""
@@ -179,6 +183,9 @@ class Commands:
             answered = node.decider.decide([ticket.transfer for ticket in tickets])
         except ShardError as error:
             self._not_taken(shard, parcels, fresh, error)
+            return
+        except Exception:
+            self._not_sent(shard, parcels, fresh)
             return
         answered.add_done_callback(partial(self._answered, shard, parcels, tickets, fresh))
 
@@ -235,16 +242,18 @@ class Commands:
             return
         except Exception:
             log.exception("commands met a bug and go on", extra={"event": "commands.bug"})
-            self._put_back(parcels)
+            self._put_back(parcels, _BUG_PAUSE_S)
             return
         left: ShardError | None = None
-        sent_before = {id(ticket) for ticket in tickets} - {id(ticket) for ticket in fresh}
+        sent_before = set(map(id, tickets)) - set(map(id, fresh))
+        answers = []
+        for ticket, one in zip(tickets, decided, strict=True):
+            if isinstance(one, ShardError):
+                left = one
+            else:
+                answers.append((ticket, _answer(ticket, one, id(ticket) in sent_before)))
         with self._changed:
-            for ticket, one in zip(tickets, decided, strict=True):
-                if isinstance(one, ShardError):
-                    left = one
-                else:
-                    self._settle(ticket, _answer(ticket, one, id(ticket) in sent_before))
+            self._settle_all(answers)
         if left:
             self._not_taken(shard, parcels, [t for t in fresh if t.state is State.SENT], left)
 
@@ -262,6 +271,21 @@ class Commands:
                     self._settle(ticket, why)
         self._put_back(parcels)
 
+    def _not_sent(self, shard: str, parcels: list[_Parcel], fresh: list[Ticket]) -> None:
+        """A mistake of our own in what was to be sent: whoever has none goes on."""
+        log.exception("commands met a bug and go on", extra={"event": "commands.bug"})
+        is_one = len(parcels) == 1
+        with self._changed:
+            for ticket in fresh:
+                ticket.state = State.OPEN
+                if is_one:
+                    self._settle(ticket, _BUG)
+        if is_one:
+            self._put_back(parcels, _BUG_PAUSE_S)
+        else:
+            for parcel in parcels:
+                self._send(shard, [parcel])
+
     def _wait_out(self, parcels: list[_Parcel], reason: str, since_s: float) -> None:
         """The shard cannot be used: after some patience those that were not sent are told so."""
         if since_s > self._patience_s:
@@ -273,8 +297,8 @@ class Commands:
                         self._settle(ticket, why)
         self._put_back(parcels)
 
-    def _put_back(self, parcels: list[_Parcel]) -> None:
-        """What of these has no answer waits again, in front of all else, and a moment."""
+    def _put_back(self, parcels: list[_Parcel], pause_s: float = _PAUSE_S) -> None:
+        """What of these has no answer waits again, in front of all else, and for so long."""
         left = [
             _Parcel(shard, waiting)
             for shard, tickets in parcels
@@ -283,22 +307,49 @@ class Commands:
         with self._changed:
             self._waiting.extendleft(reversed(left))
             for parcel in left:
-                self._not_before[parcel.shard] = time.monotonic() + _PAUSE_S
+                self._not_before[parcel.shard] = time.monotonic() + pause_s
             self._changed.notify_all()
 
     def _settle(self, ticket: Ticket, answer: Answer) -> None:
-        if ticket.state is State.DONE:
-            return
-        ticket.state, ticket.answer = State.DONE, answer
-        self._callers.answered(ticket.caller)
-        self._unsettled -= 1
-        likes = self._by_id[ticket.transfer.id]
-        likes.remove(ticket)
-        if not likes:
-            del self._by_id[ticket.transfer.id]
+        self._settle_all([(ticket, answer)])
+
+    def _settle_all(self, answers: Iterable[tuple[Ticket, Answer]]) -> None:
+        """Give tickets their answers. The first one of each holds."""
+        callers: Counter[str] = Counter()
+        latches: Counter[Latch] = Counter()
+        for ticket, answer in answers:
+            if ticket.state is State.DONE:
+                continue
+            ticket.state, ticket.answer = State.DONE, answer
+            callers[ticket.caller] += 1
+            latches[ticket.latch] += 1
+            likes = self._by_id[ticket.transfer.id]
+            likes.remove(ticket)
+            if not likes:
+                del self._by_id[ticket.transfer.id]
+        for caller, count in callers.items():
+            self._callers.answered(caller, count)
+        self._unsettled -= callers.total()
         if not self._unsettled:
             self._changed.notify_all()
-        ticket.latch.count_down()
+        for latch, count in latches.items():
+            latch.count_down(count)
+
+
+def _loads(parcels: Iterable[_Parcel]) -> Iterator[list[_Parcel]]:
+    """Parcels that go in one message each. One that is large goes alone."""
+    load: list[_Parcel] = []
+    count = size = 0
+    for parcel in parcels:
+        own = sum(len(ticket.transfer.metadata or "") for ticket in parcel.tickets)
+        is_full = count + len(parcel.tickets) > _LOAD_MAX or size + own > _LOAD_METADATA_MAX
+        if load and is_full:
+            yield load
+            load, count, size = [], 0, 0
+        load.append(parcel)
+        count, size = count + len(parcel.tickets), size + own
+    if load:
+        yield load
 
 
 def _is_by_xa(ticket: Ticket) -> bool:
@@ -312,7 +363,8 @@ def _looked_up(
         return NotExecuted(NotExecutedReason.SHARD_UNAVAILABLE, found.text)
     stored = found.get(asked.id)
     if isinstance(stored, StoredTransfer):
-        return known_answer(asked, stored, is_replay=True)
+        # A recorded outcome is answered whatever protocol is named now.
+        return known_answer(asked._replace(protocol=""), stored, is_replay=True)
     detail = (
         f"protocol 'xa' was asked for, and shard {shard} is a ledger group, which takes part in no "
         "two-phase commit: leave the protocol out, or name 'tcc' or 'saga'; the key is not used"

@@ -62,9 +62,9 @@ class Callers:
         """The transfers up to this turn are under way, as far as they can be."""
         self._taken = max(self._taken, turn)
 
-    def answered(self, caller: str) -> None:
-        """A transfer of a caller has its answer."""
-        left = self._at_hand[caller] - 1
+    def answered(self, caller: str, count: int = 1) -> None:
+        """So many transfers of a caller have their answers."""
+        left = self._at_hand[caller] - count
         self._at_hand[caller] = left
         if not left:
             del self._at_hand[caller]

@@ -83,9 +83,9 @@ class Latch:
         if count == 0:
             self._opened.set()
 
-    def count_down(self) -> None:
+    def count_down(self, count: int = 1) -> None:
         with self._lock:
-            self._left -= 1
+            self._left -= count
             if self._left == 0:
                 self._opened.set()
 

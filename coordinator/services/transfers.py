@@ -75,6 +75,7 @@ class Transfers:
         Raises Overloaded, Closed, NoShardMap, and for one that is no batch InUse.
         """
         engine = self._engine
+        default = engine.default if isinstance(engine, Commands) else self._default
         latch = Latch(len(transfers))
         deadline = time.monotonic() + timeout_s
         batch = latch if is_batch else None
@@ -85,7 +86,7 @@ class Transfers:
             if first:
                 time.sleep(0)
             tickets += [
-                Ticket(t, deadline, latch, batch, request, origin, self._default, caller)
+                Ticket(t, deadline, latch, batch, request, origin, default, caller)
                 for t in transfers[first : first + _AT_ONCE]
             ]
         try:

@@ -25,7 +25,7 @@ from tandem.local.progress import shown
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
 ACCOUNTS, TRANSFERS = "accounts.csv", "transfers.jsonl"
 TRY_AMOUNT = 1250
-# So many sample accounts are asked for two with money on different shards.
+# So many sample accounts are asked for two, one with money, on different shards.
 CANDIDATES = 60
 
 
@@ -78,7 +78,7 @@ def _is_second_run(result: ImportResult) -> bool:
 def _print_what_to_try(screen: Console, urls: Sequence[str]) -> None:
     screen.print("\nTry it", style="bold")
     with Client(urls) as client:
-        pair = _pair_on_two_shards(client)
+        pair = _pair(client)
     lines = [f"Coordinators:  {'  '.join(urls)}", f"API, described: {urls[0]}/docs"]
     if pair:
         source, destination = pair
@@ -99,17 +99,21 @@ def _print_what_to_try(screen: Console, urls: Sequence[str]) -> None:
         screen.print(line, soft_wrap=True)
 
 
-def _pair_on_two_shards(client: Client) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """Two wallets of one currency on different shards, of which the first can pay."""
+def _pair(client: Client) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Two wallets of one currency, of which the first can pay; on different shards, if there are
+    such.
+    """
     payers: dict[str, dict[str, Any]] = {}
+    on_one_shard = None
     for account_id in _wallets():
         account = ask(client, "GET", account_path(account_id))
         for payer in payers.values():
             if payer["shard"] != account["shard"]:
                 return payer, account
+            on_one_shard = on_one_shard or (payer, account)
         if account["available"] >= TRY_AMOUNT:
             payers.setdefault(account["shard"], account)
-    return None
+    return on_one_shard
 
 
 def _wallets() -> Iterator[str]:

@@ -6,7 +6,8 @@ from concurrent.futures import Future
 
 import pytest
 
-from coordinator.engine.commands import Commands
+from coordinator.engine import commands as engine
+from coordinator.engine.commands import Commands, _loads, _Parcel
 from coordinator.engine.scheduler import Closed, InUse, Overloaded
 from coordinator.engine.tickets import (
     Latch,
@@ -17,6 +18,7 @@ from coordinator.engine.tickets import (
     State,
     Ticket,
 )
+from ledger.errors import Bug
 from ledger.ids import transfer_id
 from ledger.model import Reason, Refusal, Transfer
 from shard_client.errors import ConnectionLost, ShardError, ShardUnavailable, TryAgain
@@ -34,11 +36,14 @@ class Group(Decider):
         self.decider = self.reads = self
         self.asked: list[tuple[list[Transfer], Future]] = []
         self.refuses: ShardError | None = None
+        self.poison = ""
         self.found: dict[str, StoredTransfer] = {}
 
     def decide(self, transfers: Sequence[Transfer]) -> Future:
         if self.refuses:
             raise self.refuses
+        if self.poison in {transfer.key for transfer in transfers}:
+            raise Bug("it cannot be packed")
         future: Future = Future()
         self.asked.append((list(transfers), future))
         return future
@@ -83,7 +88,8 @@ def committed(transfer: Transfer, *, was_known: bool = False) -> Decided:
 
 def ticket(key: str, *, protocol: str = "", latch: Latch | None = None) -> Ticket:
     wish = Transfer(transfer_id("a", key), key, "a", "b", 5, "EUR", None, protocol, 0)
-    return Ticket(wish, time.monotonic() + 30, latch or Latch(1), None, caller="me")
+    latch = latch or Latch(1)
+    return Ticket(wish, time.monotonic() + 30, latch, None, default="tcc", caller="me")
 
 
 @pytest.fixture
@@ -231,7 +237,8 @@ def test_two_phase_commit_is_refused_by_name(commands: Commands, shards: Shards)
 
 def test_a_recorded_outcome_comes_before_the_protocol(commands: Commands, shards: Shards) -> None:
     one = ticket("k", protocol="xa")
-    stored = StoredTransfer(one.asked, "", "committed", None, None, 7)
+    first = one.asked._replace(protocol="tcc")
+    stored = StoredTransfer(first, "", "committed", None, None, 7)
     shards.group.found = {one.asked.id: stored}
     commands.put([one], alone=True)
     assert done(one) == Settled(stored, is_replay=True)
@@ -251,6 +258,31 @@ def test_there_is_a_limit(commands: Commands, shards: Shards) -> None:
         commands.put([ticket(key) for key in "defghij"])
     shards.group.answer(1)
     assert latch.wait(time.monotonic() + 5)
+
+
+def test_a_bug_in_one_keeps_nobody_else(commands: Commands, shards: Shards) -> None:
+    shards.group.poison = "bad"
+    shards.trouble = "it is not there yet", 0.0
+    commands._patience_s = 60.0
+    good, bad = ticket("good"), ticket("bad")
+    commands.put([good], alone=True)
+    commands.put([bad], alone=True)
+    shards.trouble = None
+    answer = done(bad)
+    assert isinstance(answer, NotExecuted)
+    assert answer.reason is NotExecutedReason.INTERNAL_ERROR
+    shards.group.wait_for(1)
+    shards.group.answer(1)
+    assert isinstance(done(good), Settled)
+
+
+def test_what_is_too_much_at_once_goes_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "_LOAD_MAX", 20)
+    parcels = [_Parcel(SHARD, [ticket(f"{n}.{i}") for i in range(9)]) for n in range(5)]
+    assert [len(load) for load in _loads(parcels)] == [2, 2, 1]
+    long = ticket("long")
+    long.transfer = long.transfer._replace(metadata="m" * (5 << 20))
+    assert [len(load) for load in _loads([_Parcel(SHARD, [long])] * 2)] == [1, 1]
 
 
 def test_closing_waits_for_answers(commands: Commands, shards: Shards) -> None:

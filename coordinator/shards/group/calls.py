@@ -90,10 +90,11 @@ class GroupCalls(ShardCalls):
         code = int(piece.outcomes.codes[0])
         if code == Code.NO_ACCOUNT:
             return None
-        found = self._after([account], piece.seq, deadline)[account]
         if code == Code.NOT_EMPTY:
+            # Nothing has happened, whether it can be said in which currency or not.
+            found = self._accounts([account], piece.seq, deadline)[account]
             return closing_refusal(account, found.account.currency, piece.outcomes.details[0])
-        return _state(found)
+        return _state(self._after([account], piece.seq, deadline)[account])
 
     def read_accounts(self, names: Sequence[str], deadline: float) -> dict[str, AccountState]:
         found = self._accounts(names, self._now(deadline).seq, deadline)
@@ -203,15 +204,14 @@ class GroupCalls(ShardCalls):
         return {dated.account.id: dated for dated in found.accounts if dated}
 
     def _after(self, names: Sequence[str], seq: int, deadline: float) -> dict[str, Dated]:
-        """Accounts after a frame that has changed them: what it did has happened, whether they can
-        be shown or not.
+        """Accounts after a frame that may have changed them: what it did has happened, whether they
+        can be shown or not.
         """
         try:
             return self._accounts(names, seq, deadline)
-        except StatementRefused as error:
-            raise ConnectionLost(
-                self._link.shard, f"{error.text}; what was asked is done"
-            ) from error
+        except ShardError as error:
+            text = f"what was asked is decided, and cannot be shown: {error.text}"
+            raise ConnectionLost(self._link.shard, text) from error
 
     def _decide(self, packer: Packer, deadline: float) -> Answered:
         """Have commands decided, all of them."""
@@ -219,6 +219,9 @@ class GroupCalls(ShardCalls):
             lambda: self._link.result(self._link.submit(*packer.packed), deadline)
         )
         if answered.rest is not None:
+            if answered.pieces:
+                text = f"only the first of what was asked is decided: {answered.rest}"
+                raise ConnectionLost(self._link.shard, text)
             raise TryAgain(self._link.shard, answered.rest)
         return answered
 

@@ -8,12 +8,14 @@ from eventstore.client import Answered
 from eventstore.commands import Packer
 from eventstore.machine.refusals import transfer_refusal
 from eventstore.rows import Code
-from eventstore.wire.questions import First
+from eventstore.wire.questions import First, Known
 from ledger.errors import Bug
-from ledger.model import Transfer
+from ledger.model import Refusal, Transfer
 from shard_client.errors import ShardError, TryAgain
 from shard_client.node import Decider
 from shard_client.records import Decided, StoredTransfer, TransferStatus
+
+_DONE = int(Code.DONE)
 
 
 class GroupDecider(Decider):
@@ -59,24 +61,16 @@ def decided(
     for piece in answered.pieces:
         codes, details = piece.outcomes
         by_command = dict(zip(details["command"].tolist(), details, strict=True))
-        for index, code in enumerate(codes.tolist()):
-            transfer, detail = transfers[piece.first + index], by_command.get(index)
-            match code:
-                case Code.DONE:
-                    found.append(_stored(transfer, piece.time_us, None, None))
-                case Code.REPLAYED | Code.REUSED:
-                    known = answered.firsts[piece.first + index]
-                    # What was asked then stands as it was asked now, if it was the same.
-                    asked = known.other or transfer._replace(created_at=known.at.time_us)
-                    stored = stored_transfer(First(asked, known.reason, known.detail, known.at))
-                    found.append(Decided(stored, None, was_known=True))
-                case _:
-                    refusal = transfer_refusal(Code(code), transfer, detail)
-                    if refusal.is_recorded:
-                        reason = refusal.reason.value
-                        found.append(_stored(transfer, piece.time_us, reason, refusal.detail))
-                    else:
-                        found.append(Decided(None, refusal, was_known=False))
+        for index, code in enumerate(codes.tolist(), start=piece.first):
+            if code == _DONE:
+                found.append(_recorded(transfers[index], piece.time_us, None, None))
+            elif known := answered.firsts.get(index):
+                found.append(_known(transfers[index], known))
+            else:
+                refusal = transfer_refusal(
+                    Code(code), transfers[index], by_command.get(index - piece.first)
+                )
+                found.append(_refused(transfers[index], piece.time_us, refusal))
     left = len(transfers) - len(found)
     if left and answered.rest is None:
         raise Bug(f"of {len(transfers)} commands {left} have no outcome, and no reason is told")
@@ -90,9 +84,22 @@ def stored_transfer(first: First) -> StoredTransfer:
     return StoredTransfer(first.transfer, "", status, first.reason, first.detail, time_us)
 
 
-def _stored(transfer: Transfer, time_us: int, reason: str | None, detail: str | None) -> Decided:
+def _known(asked: Transfer, known: Known) -> Decided:
+    # What was asked then stands as it was asked now, if it was the same.
+    first = known.other or asked._replace(created_at=known.at.time_us)
+    stored = stored_transfer(First(first, known.reason, known.detail, known.at))
+    return Decided(stored, None, was_known=True)
+
+
+def _refused(transfer: Transfer, time_us: int, refusal: Refusal) -> Decided:
+    if not refusal.is_recorded:
+        return Decided(None, refusal, was_known=False)
+    return _recorded(transfer, time_us, refusal.reason.value, refusal.detail)
+
+
+def _recorded(transfer: Transfer, time_us: int, reason: str | None, detail: str | None) -> Decided:
     # A group takes a transfer when it decides it.
-    taken = transfer._replace(created_at=time_us)
+    taken = Transfer(*transfer[:-1], time_us)
     status = TransferStatus.REJECTED if reason else TransferStatus.COMMITTED
     stored = StoredTransfer(taken, "", status, reason, detail, time_us)
     return Decided(stored, None, was_known=False)

@@ -45,6 +45,9 @@ T = TypeVar("T")
 # many in vain it is taken for frozen.
 _LOOK_S = 0.1
 SILENT_MAX = 10
+# So long a read side is waited for that was mute for the whole time of a question before, until
+# something is heard of it: else each reader would wait as long again, and repeat it.
+_MUTE_S = 0.1
 
 
 class Link:
@@ -64,6 +67,8 @@ class Link:
         self._node: Client | None = None
         self._hello: Hello | None = None
         self._reads: Client | None = None
+        # How many messages had come of the read side when it was found mute.
+        self._mute: tuple[Client, int] | None = None
 
     # --- the node -------------------------------------------------------------------------------
 
@@ -143,7 +148,9 @@ class Link:
         wrong with the read side says nothing of the group, whose transfers go on.
         """
         client = self.connect_to_reads()
-        left_s = self._left_s(deadline)
+        left_s, heard = self._left_s(deadline), client.heard
+        if self._mute == (client, heard):
+            left_s = min(left_s, _MUTE_S)
         try:
             return client.ask(question, kind, left_s)
         except (Lost, NotSent) as error:
@@ -153,6 +160,8 @@ class Link:
             client.close()
             raise self._cannot_read(str(error)) from error
         except TimeoutError as error:
+            if client.heard == heard:
+                self._mute = client, heard
             raise self._cannot_read(f"no answer in {left_s:.1f} s") from error
         except ClientError as error:
             raise self._cannot_read(str(error)) from error
