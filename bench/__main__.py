@@ -122,7 +122,8 @@ def main(
     misbehaves, a sick shard or a stuck account), batch-sizes (the largest batches beside those of a
     thousand), memory (a coordinator's at full load), smallbank (the benchmark of that name); the
     last three use the cluster of `--data-dir`, if there is one; event-store (a node of the
-    event-sourced ledger by itself).
+    event-sourced ledger by itself); ledger-group (a ledger group beside the MySQL engine and
+    textbook XA).
     `--all` measures everything.
     """
     plan, scale = Plan(rounds, seconds, 2.0), Scale(accounts, threads, clients, batch)

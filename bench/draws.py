@@ -1,10 +1,11 @@
 """How the accounts of a transfer are drawn: pure."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, zip_longest
 
 Pair = tuple[str, str]
+Draw = Callable[[Sequence[Sequence[str]], random.Random], Iterator[Pair]]
 
 
 def uniform(places: Sequence[Sequence[str]], chance: random.Random) -> Iterator[Pair]:

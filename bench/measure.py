@@ -12,9 +12,12 @@ from tandem.local.progress import Report
 
 @dataclass
 class Figures:
-    """What was measured of one load: transfers/s in each round, and all it has done."""
+    """What was measured of one load: what it did in each round, its transfers/s there, and all it
+    has done.
+    """
 
     title: str
+    rounds: list[Tally] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
     total: Tally = field(default_factory=Tally)
 
@@ -42,10 +45,12 @@ def measure(
                 report(f"Round {number} of {rounds}, {seconds:g} s, {found.title}")
                 done = host.run(seconds)
                 found.total.add(done)
+                found.rounds.append(done)
                 found.rates.append(done.committed / done.seconds)
     return figures
 
 
 def ratios(figures: Figures, baseline: Figures) -> list[float]:
-    """How many times as fast as the baseline, in each round."""
-    return [rate / base for rate, base in zip(figures.rates, baseline.rates, strict=True)]
+    """How many times as fast as the baseline, in each round; 0 where that has done nothing."""
+    pairs = zip(figures.rates, baseline.rates, strict=True)
+    return [rate / base if base else 0.0 for rate, base in pairs]

@@ -15,11 +15,12 @@ from pymysql.cursors import Cursor
 from coordinator.cluster import read_map
 from coordinator.settings import load
 from shard_client.plain import PlainConnection
-from shard_client.shard_map import ShardMap
+from shard_client.shard_map import ShardKind, ShardMap
 from tandem.local.cluster import LocalCluster, Options
 from tandem.local.coordinators import configuration_file
 from tandem.local.errors import LocalError
 from tandem.local.progress import Report
+from tandem.local.servers import Engine
 
 DURABLE = {"innodb_flush_log_at_trx_commit": 1, "sync_binlog": 1, "log_bin": 1}
 
@@ -57,7 +58,7 @@ class Server:
 
 @dataclass(frozen=True)
 class Place:
-    """A running cluster."""
+    """A running cluster. That of a ledger group has no `servers`, but a `list_folder`."""
 
     data_dir: str
     urls: list[str]
@@ -68,6 +69,7 @@ class Place:
     # Process ids: of the shards' servers, and of the coordinators' workers.
     shard_pids: list[int] = field(default_factory=list)
     worker_pids: list[int] = field(default_factory=list)
+    list_folder: Path | None = None
 
 
 @contextmanager
@@ -77,15 +79,16 @@ def cluster(
     workers: int,
     report: Report,
     *,
+    engine: Engine = "mysql",
     shards: int = 2,
     buffer_pool_mib: int | None = None,
     shard_door: Callable[[str, int], int] = lambda name, port: port,
 ) -> Iterator[Place]:
     """The cluster in `data_dir`, or one made for the block in a temporary folder.
 
-    `shards` is how many a new one has; `buffer_pool_mib` is that of each that is started;
-    `shard_door` is that of LocalCluster. What ran before keeps running; what this starts is stopped
-    again, whatever happens. Raises LocalError.
+    `engine` and `shards`, the number of its servers, are those of a new one; `buffer_pool_mib` is
+    that of each that is started; `shard_door` is that of LocalCluster. What ran before keeps
+    running; what this starts is stopped again, whatever happens. Raises LocalError.
     """
     folder = data_dir or Path(tempfile.mkdtemp(prefix="tandem-bench-"))
     options = [f"--innodb-buffer-pool-size={buffer_pool_mib}M"] if buffer_pool_mib else []
@@ -95,13 +98,18 @@ def cluster(
     report(f"Starting a cluster in {folder}")
     try:
         with _workers_of_coordinators(workers):
-            local.up(Options(shards, coordinators) if is_new else Options(), report)
+            local.up(_options(engine, shards, coordinators) if is_new else Options(), report)
         yield _place(local)
     finally:
         if not ran_before:
             local.down(report=report)
         if data_dir is None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _options(engine: Engine, shards: int, coordinators: int) -> Options:
+    # A ledger group is a cluster's only shard.
+    return Options(None if engine == "eventstore" else shards, coordinators, engine)
 
 
 @contextmanager
@@ -134,8 +142,10 @@ def _place(local: LocalCluster) -> Place:
             settings.mysql.admin_password,
         )
         for name, address in sorted(shard_map.shards.items())
+        if address.kind is ShardKind.MYSQL
     ]
-    if len(servers) < 2:
+    nodes = [process["name"] for process in status["processes"] if process["kind"] == "node"]
+    if len(servers) < 2 and not nodes:
         raise LocalError(
             f"{local.data_dir} holds {len(servers)} shard; transfers across shards need two. "
             "Choose another folder with --data-dir, or leave it out"
@@ -149,6 +159,7 @@ def _place(local: LocalCluster) -> Place:
         shard_map,
         _pids(status, "mysql"),
         workers,
+        local.data_dir / nodes[0] if nodes else None,
     )
 
 

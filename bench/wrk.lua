@@ -1,6 +1,6 @@
 -- One transfer for each request. Arguments: a file with a source and a destination in each line,
--- what all idempotency keys begin with, and the protocol. Prints one line of JSON: how many answers had each
--- status, and after how many microseconds the run ended.
+-- what all idempotency keys begin with, and the protocol, if one is to be named. Prints one line of JSON: how
+-- many answers had each status, and after how many microseconds the run ended.
 
 local threads = {}
 
@@ -11,10 +11,11 @@ end
 
 function init(args)
   pairs_ = {}
+  local protocol = args[3] and ',"protocol":"' .. args[3] .. '"' or ""
   for line in io.lines(args[1]) do
     local source, destination = line:match("(%S+) (%S+)")
     pairs_[#pairs_ + 1] = '{"source":"' .. source .. '","destination":"' .. destination
-      .. '","amount":1,"currency":"EUR","protocol":"' .. args[3] .. '"}'
+      .. '","amount":1,"currency":"EUR"' .. protocol .. '}'
   end
   prefix = args[2] .. "-" .. number .. "-"
   count = 0

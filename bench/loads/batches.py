@@ -1,7 +1,8 @@
 """This engine over HTTP: batches of transfers as JSON, on connections that are kept alive.
 
-Every transfer crosses shards, as in textbook XA. Each client is a thread that sends its next
-batch when the last one is answered; clients are spread evenly over the coordinators.
+Every transfer crosses shards, as in textbook XA, unless a ledger group is the only one. Each client
+is a thread that sends its next batch when the last one is answered; clients are spread evenly over
+the coordinators.
 """
 
 import random
@@ -13,8 +14,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from bench import oracles
-from bench.draws import Pair, hot, uniform
+from bench import group_oracles, oracles
+from bench.draws import Draw, Pair, hot, uniform
 from bench.loads.base import AMOUNT_MAX, FUNDS, Scale, Tally, run_together
 from bench.place import Place
 from tandem.local.progress import Report
@@ -40,7 +41,8 @@ _decode = msgspec.json.Decoder(_Results).decode
 
 class Batches:
     """The load; its accounts' ids begin with the name of the run. With `is_hot` every transfer pays
-    into one account; all run by `protocol`.
+    into one account, else accounts are drawn by `draw`; all run by `protocol`. The numbers in
+    accounts' ids have so many `digits` at least.
     """
 
     def __init__(
@@ -51,11 +53,14 @@ class Batches:
         *,
         is_hot: bool = False,
         protocol: str | None = None,
+        draw: Draw = uniform,
+        digits: int = 1,
     ) -> None:
+        self._draw: Draw = hot if is_hot else draw
+        self._digits = digits
         self.title = f"this engine, batches of {scale.batch:,}" + ", one hot account" * is_hot
         self.title += f", {protocol}" if protocol else ""
         self._protocol = protocol
-        self._is_hot = is_hot
         self._place = place
         self._scale = scale
         self._run = run
@@ -81,29 +86,39 @@ class Batches:
 
     def ids(self) -> list[str]:
         """Those of all its accounts."""
-        return [f"{self._prefix}{number}" for number in range(self._scale.accounts)]
+        numbers = range(self._scale.accounts)
+        return [f"{self._prefix}{number:0{self._digits}}" for number in numbers]
 
     def places(self) -> list[list[str]]:
-        """The accounts of each shard that has any."""
+        """The accounts of each shard that has any. Of a shard alone they are two places, so that
+        draws are the same everywhere.
+        """
         places: dict[str, list[str]] = {shard: [] for shard in self._place.shard_map.shards}
         for id_ in self.ids():
             places[self._place.shard_map.shard_of(id_)].append(id_)
-        return [ids for ids in places.values() if ids]
+        found = [ids for ids in places.values() if ids]
+        return found if len(found) > 1 else [found[0][::2], found[0][1::2]]
 
     def open(self) -> "BatchesRunner":
         urls = islice(cycle(self._place.urls), self._scale.clients)
-        draw, places = hot if self._is_hot else uniform, self.places()
+        places = self.places()
         clients = []
         for number, url in enumerate(urls):
             name = f"{self._run}-{number}"
-            pairs = draw(places, random.Random(name))
+            pairs = self._draw(places, random.Random(name))
             clients.append(Client(url, name, pairs, self._scale.batch, self._protocol))
         return BatchesRunner(clients)
 
     def violations(self, total: Tally) -> list[str]:
+        """Of a ledger group: what the API shows; transfers are counted for all loads at once."""
+        if self._place.list_folder:
+            return group_oracles.unbalanced(self._place.urls[0], [self._bank, *self.ids()])
+        return oracles.violations(self._place, self._prefix, self.acknowledged(total))
+
+    def acknowledged(self, total: Tally) -> range:
+        """How many transfers there must be, and how many there may be, after `total`."""
         least = self._funded + total.committed
-        committed = range(least, least + total.other["pending"] + 1)
-        return oracles.violations(self._place, self._prefix, committed)
+        return range(least, least + total.other["pending"] + 1)
 
 
 class BatchesRunner:

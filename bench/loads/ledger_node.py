@@ -8,18 +8,19 @@ import random
 import time
 import uuid
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
 
 from bench.loads.base import FUNDS, Tally
-from eventstore.commands import Packer
+from eventstore.commands import Packed, Packer
 from eventstore.look import ListView
 from eventstore.machine.machine import Machine
 from eventstore.node.intake import Answer
 from eventstore.node.node import Node
-from eventstore.rows import COMMAND, Code, Kind, ProtocolCode, pack_texts
+from eventstore.rows import COMMAND, Code, Codes, Commands, Kind, ProtocolCode, pack_texts
 from eventstore.segments.frame import Identity
 from eventstore.segments.writer import begin
 from tandem.local.progress import Report
@@ -45,28 +46,34 @@ class LedgerNode:
 
     def open(self) -> "NodeRunner":
         node = Node.open(self._folder, Identity(uuid.uuid4(), uuid.uuid4(), 0))
-        for first in range(0, self._accounts, _OPENINGS):
-            packer = Packer()
-            for number in range(first, min(first + _OPENINGS, self._accounts)):
-                packer.open(f"bench.{number}", "EUR", FUNDS * 1000)
-            node.submit(*packer.packed).result()
+        for packed in opening(self._accounts):
+            node.submit(*packed).result()
         return NodeRunner(node, self._accounts, self._is_hot)
 
     def violations(self, total: Tally) -> list[str]:
         """The list is replayed from its first frame, and every outcome compared."""
-        view = ListView(self._folder)
-        machine, _ = view.replayed()
-        wrong = []
-        if (all_of_it := _sum(machine)) != 0:
-            wrong.append(f"all balances add up to {all_of_it}")
-        return wrong
+        machine, _ = ListView(self._folder).replayed()
+        return miscounted(machine, total)
 
     def bytes_on_disk(self) -> int:
-        return sum(file.stat().st_size for file in self._folder.glob("*.segment"))
+        return list_bytes(self._folder)
 
 
-def _sum(machine: Machine) -> int:
-    return sum(machine.account(number).account.balance for number in range(len(machine)))
+def list_bytes(folder: Path) -> int:
+    """How many bytes the list in a folder has."""
+    return sum(file.stat().st_size for file in folder.glob("*.segment"))
+
+
+def miscounted(machine: Machine, total: Tally) -> list[str]:
+    """Whether a machine has the money and the entries that it must have after `total`."""
+    accounts = [machine.account(number).account for number in range(len(machine))]
+    wrong = []
+    if balances := sum(account.balance for account in accounts):
+        wrong.append(f"all balances add up to {balances}")
+    entries = sum(account.entry_count for account in accounts)
+    if entries != 2 * total.committed:
+        wrong.append(f"{total.committed} transfers were answered, {entries} entries are there")
+    return wrong
 
 
 class NodeRunner:
@@ -82,36 +89,53 @@ class NodeRunner:
         under_way: deque[Future[Answer]] = deque()
         while time.monotonic() < began + seconds or under_way:
             if time.monotonic() < began + seconds and len(under_way) < UNDER_WAY:
-                under_way.append(self._node.submit(*self._batch()))
+                batch = drawn(self._chance, self._accounts, is_hot=self._is_hot)
+                under_way.append(self._node.submit(*batch))
                 continue
             _count(under_way.popleft().result(), tally)
         tally.seconds = time.monotonic() - began
         return tally
 
-    def _batch(self) -> tuple[np.ndarray, bytes]:
-        commands = np.zeros(BATCH, COMMAND)
-        commands["id"] = self._chance.integers(0, 2**64, (BATCH, 2), np.uint64)
-        commands["amount"] = self._chance.integers(1, 101, BATCH)
-        sources = self._chance.integers(1, self._accounts, BATCH)
-        commands["source"] = sources
-        # Another account than the source's.
-        others = (sources + self._chance.integers(1, self._accounts, BATCH)) % self._accounts
-        commands["destination"] = 0 if self._is_hot else others
-        commands["currency"] = tuple(b"EUR\0\0\0\0\0")
-        commands["kind"] = Kind.TRANSFER
-        commands["protocol"] = ProtocolCode.UNNAMED
-        commands["text"] = len(_NO_TEXTS)
-        return commands, _NO_TEXTS * BATCH
-
     def close(self) -> None:
         self._node.stop()
 
 
+def drawn(chance: np.random.Generator, accounts: int, *, is_hot: bool) -> tuple[Commands, bytes]:
+    """A batch of transfers between account numbers; with `is_hot` all into the first one."""
+    commands = np.zeros(BATCH, COMMAND)
+    commands["id"] = chance.integers(0, 2**64, (BATCH, 2), np.uint64)
+    commands["amount"] = chance.integers(1, 101, BATCH)
+    sources = chance.integers(1, accounts, BATCH)
+    commands["source"] = sources
+    # Another account than the source's.
+    others = (sources + chance.integers(1, accounts, BATCH)) % accounts
+    commands["destination"] = 0 if is_hot else others
+    commands["currency"] = tuple(b"EUR\0\0\0\0\0")
+    commands["kind"] = Kind.TRANSFER
+    commands["protocol"] = ProtocolCode.UNNAMED
+    commands["text"] = len(_NO_TEXTS)
+    return commands, _NO_TEXTS * BATCH
+
+
+def opening(accounts: int) -> Iterator[Packed]:
+    """Commands that open so many accounts, with money."""
+    for first in range(0, accounts, _OPENINGS):
+        packer = Packer()
+        for number in range(first, min(first + _OPENINGS, accounts)):
+            packer.open(f"bench.{number}", "EUR", FUNDS * 1000)
+        yield packer.packed
+
+
 def _count(answer: Answer, tally: Tally) -> None:
     for piece in answer.pieces:
-        codes, counts = np.unique(piece.outcomes.codes, return_counts=True)
-        for code, count in zip(codes.tolist(), counts.tolist(), strict=True):
-            if code == Code.DONE:
-                tally.committed += count
-            else:
-                tally.other[Code(code).name] += count
+        count_codes(piece.outcomes.codes, tally)
+
+
+def count_codes(outcomes: Codes, tally: Tally) -> None:
+    """Take what became of commands into a tally."""
+    codes, counts = np.unique(outcomes, return_counts=True)
+    for code, count in zip(codes.tolist(), counts.tolist(), strict=True):
+        if code == Code.DONE:
+            tally.committed += count
+        else:
+            tally.other[Code(code).name] += count

@@ -4,14 +4,13 @@ import random
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from os import environ
 from pathlib import Path
 
 import msgspec
 
-from bench.draws import Pair
+from bench.draws import Draw, Pair
 from bench.loads.base import Scale, Tally
 from bench.loads.batches import Batches
 from bench.place import Place
@@ -23,8 +22,6 @@ CONNECTIONS = 64
 _PAIRS = 50_000
 _GRACE_S = 30.0
 
-Draw = Callable[[Sequence[Sequence[str]], random.Random], Iterator[Pair]]
-
 
 class _Result(msgspec.Struct):
     statuses: dict[str, int]
@@ -33,7 +30,9 @@ class _Result(msgspec.Struct):
 
 
 class Singles:
-    """The load, with its own accounts; its pairs are those of `draw`, a function of a module."""
+    """The load, with its own accounts; its pairs are those of `draw`, a function of a module. A
+    ledger group takes no protocol: None.
+    """
 
     def __init__(
         self,
@@ -44,7 +43,7 @@ class Singles:
         wrk: Wrk,
         draw: Draw,
         how: str,
-        protocol: str = "xa",
+        protocol: str | None = "xa",
     ) -> None:
         self._protocol = protocol
         self.title = f"this engine, one transfer for each request, {how}"
@@ -65,12 +64,18 @@ class Singles:
     def violations(self, total: Tally) -> list[str]:
         return self._accounts.violations(total)
 
+    def acknowledged(self, total: Tally) -> range:
+        """See `Batches`."""
+        return self._accounts.acknowledged(total)
+
 
 class SinglesRunner:
     """Runs wrk, anew each time."""
 
-    def __init__(self, wrk: Wrk, url: str, run: str, pairs: list[Pair], protocol: str) -> None:
-        self._protocol = protocol
+    def __init__(
+        self, wrk: Wrk, url: str, run: str, pairs: list[Pair], protocol: str | None
+    ) -> None:
+        self._protocol = [protocol] if protocol else []
         self._wrk = wrk
         self._url = url
         self._run = run
@@ -85,7 +90,7 @@ class SinglesRunner:
         whole = max(round(seconds), 1)
         command = [self._wrk.program, "--threads=1", f"--connections={CONNECTIONS}"]
         command += [f"--duration={whole}s", "--timeout=30s", f"--script={SCRIPT}", self._url, "--"]
-        command += [str(self._file), f"{self._run}-{self._runs}", self._protocol]
+        command += [str(self._file), f"{self._run}-{self._runs}", *self._protocol]
         done = subprocess.run(
             command,
             env={**environ, **self._wrk.environment},

@@ -6,6 +6,7 @@ from bench.parts.counts import counts
 from bench.parts.event_store import event_store
 from bench.parts.growth import growth
 from bench.parts.latency import latency
+from bench.parts.ledger_group import ledger_group
 from bench.parts.memory import memory
 from bench.parts.neighbours import neighbours
 from bench.parts.protocols import protocols
@@ -24,4 +25,5 @@ PARTS: dict[str, Part] = {
     "smallbank": smallbank,
     "neighbours": neighbours,
     "event-store": event_store,
+    "ledger-group": ledger_group,
 }

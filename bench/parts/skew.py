@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from functools import partial
 
 from bench import wrk
-from bench.draws import hot, uniform, zipf
+from bench.draws import Draw, hot, uniform, zipf
 from bench.loads.base import Load, Scale
 from bench.loads.batches import Batches
-from bench.loads.singles import CONNECTIONS, Draw, Singles
+from bench.loads.singles import CONNECTIONS, Singles
 from bench.loads.textbook import Textbook
 from bench.measure import Figures, measure, ratios
 from bench.parts.base import Finding, Outcome, Sizes

@@ -9,8 +9,7 @@ from itertools import islice
 import pytest
 
 from bench.counters import total_of
-from bench.draws import hot, uniform, zipf
-from bench.loads.singles import Draw
+from bench.draws import Draw, hot, uniform, zipf
 from bench.open_loop import latencies
 from bench.parts.base import Finding
 from bench.parts.counts import per_transfer, ratios_of

@@ -1,0 +1,110 @@
+"""What the bench makes of batches for a ledger group, and works out of what it measures there."""
+
+from collections import Counter
+
+import msgspec
+import numpy as np
+import pytest
+from pyarrow import ipc
+
+from bench.group_oracles import miscounted
+from bench.loads.base import Tally
+from bench.loads.columns import Wishes, digits, lines, stream, with_numbers
+from bench.loads.honest import HonestTally
+from bench.loads.reads import PAGE, History, balance_at, statement
+from bench.measure import Figures
+from bench.parts.ledger_group_findings import alone, kept, read, to_rate
+from coordinator.http.batches import arrow_stream
+from coordinator.http.json_text import read_lines
+
+
+class Fixed:
+    """Chance that always gives the highest."""
+
+    def randrange(self, end: int) -> int:
+        return end - 1
+
+    def randint(self, first: int, last: int) -> int:
+        return last
+
+
+def _wishes() -> Wishes:
+    ids = np.array([list(b"a.1"), list(b"a.2")], np.uint8)
+    keys = with_numbers("k-", np.array([8, 9]))
+    return Wishes(keys, ids, ids[::-1], np.array([100, 999]))
+
+
+ITEMS = [
+    {
+        "idempotency_key": f"k-{number:012}",
+        "source": source,
+        "destination": to,
+        "amount": amount,
+        "currency": "EUR",
+    }
+    for number, source, to, amount in ((8, "a.1", "a.2", 100), (9, "a.2", "a.1", 999))
+]
+
+
+def test_lines_are_what_the_api_reads() -> None:
+    assert [value for value, fault in read_lines(lines(_wishes()), lambda: None)] == ITEMS
+    assert [msgspec.json.decode(line) for line in lines(_wishes()).splitlines()] == ITEMS
+
+
+def test_a_stream_is_what_the_api_reads() -> None:
+    data = stream(_wishes())
+    assert [value for value, fault in arrow_stream.read(data, lambda: None, 10_000)] == ITEMS
+    assert ipc.open_stream(data).read_all().num_rows == 2
+
+
+def test_digits_have_zeros_in_front() -> None:
+    assert digits(np.array([7, 1234]), 3).tobytes() == b"007234"
+
+
+def test_a_page_ends_within_the_history_and_a_time_too() -> None:
+    history = History("a.1", 1000, 5, 2_000_000)
+    assert f"after={1000 - PAGE - 1}&" in statement(history, Fixed())
+    assert balance_at(history, Fixed()).endswith("at=1970-01-01T00%3A00%3A02.000000Z")
+
+
+def _timed(*seconds: float) -> HonestTally:
+    tally = HonestTally()
+    tally.latencies = list(seconds)
+    return tally
+
+
+def test_one_client_is_compared_by_the_median_of_its_latencies() -> None:
+    own = Figures("own", [_timed(0.001, 0.002, 0.009)], [500.0])
+    base = Figures("base", [_timed(0.004, 0.004, 0.004)], [250.0])
+    found = alone(own, base, 1.0)
+    assert found.ratios == pytest.approx([2.0])
+    assert found.figures == {"p50 ms": 2.0, "p99 ms": 9.0, "transfers/s": 500.0}
+    assert (found.is_met, alone(base, own, 1.0).is_met, alone(base).is_met) == (True, False, None)
+
+
+def test_reads_are_compared_with_the_goal_by_p99() -> None:
+    figures = Figures("reads", [_timed(0.001, 0.040)], [10.0], Tally(other=Counter({"503": 2})))
+    found = read(figures)
+    assert found.ratios == pytest.approx([0.5])
+    assert (found.figures["503"], found.is_met) == (2.0, False)
+
+
+def test_rates_and_bytes_are_compared_with_goals() -> None:
+    assert to_rate(Figures("x", [], [300.0, 500.0]), 400).ratios == [0.75, 1.25]
+    assert (kept(128, 1).ratio, kept(128, 4).ratio) == (0.5, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("transfers", "entries", "told"),
+    [
+        (10, 20, []),
+        (12, 24, []),
+        (13, 26, ["10 to 12 transfers were acknowledged, 13 are there"]),
+        (10, 21, ["10 transfers have 21 entries"]),
+    ],
+)
+def test_the_audit_counts_what_was_acknowledged(
+    transfers: int, entries: int, told: list[str]
+) -> None:
+    summary = {"transfers": transfers, "entries": entries}
+    assert miscounted(summary, range(10, 13)) == told
