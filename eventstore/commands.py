@@ -1,10 +1,12 @@
 """Commands as the ledger speaks of them, made into rows and texts: pure."""
 
+from functools import lru_cache
+from hashlib import blake2b
+from struct import Struct
 from typing import NamedTuple
 
 import numpy as np
 
-from eventstore.machine.texts import account_words
 from eventstore.rows import (
     COMMAND,
     CURRENCY_BYTES,
@@ -21,6 +23,11 @@ from ledger.ids import transfer_id
 from ledger.model import Status, Transfer
 
 PROTOCOLS = {"": ProtocolCode.UNNAMED} | {code.name.lower(): code for code in ProtocolCode}
+# A row of `rows.COMMAND`.
+_ROW = Struct("<16sqII8sBBHI")
+_NO_ID, _NO_CURRENCY = bytes(16), bytes(CURRENCY_BYTES)
+_CODES = {name: int(code) for name, code in PROTOCOLS.items()}
+_OPEN, _STATUS, _TRANSFER = int(Kind.OPEN), int(Kind.STATUS), int(Kind.TRANSFER)
 
 
 class Packed(NamedTuple):
@@ -34,40 +41,38 @@ class Packer:
     """Gathers commands; `packed` has them as a node takes them. Accounts are named by their ids."""
 
     def __init__(self) -> None:
-        self._rows: list[tuple[object, ...]] = []
+        self._rows: list[bytes] = []
         self._texts: list[bytes] = []
 
     def open(self, account: str, currency: str, overdraft_limit: int | None = 0) -> "Packer":
         """Open an account; a limit of None is none."""
         limit = UNLIMITED if overdraft_limit is None else overdraft_limit
-        number = currency_number(currency)
-        return self._add(Kind.OPEN, account_words(account), limit, number, [account])
+        id_ = blake2b(account.encode(), digest_size=16).digest()
+        return self._add(_OPEN, id_, limit, _currency_bytes(currency), [account])
 
     def status(self, account: str, status: Status) -> "Packer":
         """Change an account's status."""
-        return self._add(Kind.STATUS, (0, 0), StatusCode[status.name], 0, [account])
+        return self._add(_STATUS, _NO_ID, StatusCode[status.name], _NO_CURRENCY, [account])
 
     def transfer(self, wish: Transfer) -> "Packer":
         """Carry out a transfer. Its id, if it has none yet, is that of its source and key."""
         id_ = wish.id or transfer_id(wish.source, wish.key)
-        digest = bytes.fromhex(id_.partition("-")[2])
-        words = (int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little"))
         texts = [wish.key, wish.metadata or "", wish.source, wish.destination]
-        currency, protocol = currency_number(wish.currency), PROTOCOLS[wish.protocol]
-        return self._add(Kind.TRANSFER, words, wish.amount, currency, texts, protocol)
+        currency, protocol = _currency_bytes(wish.currency), _CODES[wish.protocol]
+        digest = bytes.fromhex(id_.partition("-")[2])
+        return self._add(_TRANSFER, digest, wish.amount, currency, texts, protocol)
 
     def _add(
         self,
-        kind: Kind,
-        id_: tuple[int, int],
+        kind: int,
+        id_: bytes,
         amount: int,
-        currency: int,
+        currency: bytes,
         texts: list[str],
-        protocol: ProtocolCode = ProtocolCode.UNNAMED,
+        protocol: int = 0,
     ) -> "Packer":
         packed = pack_texts(texts)
-        letters = tuple(currency.to_bytes(CURRENCY_BYTES, "little"))
-        row = (id_, amount, NOBODY, NOBODY, letters, kind, protocol, len(packed), 0)
+        row = _ROW.pack(id_, amount, NOBODY, NOBODY, currency, kind, protocol, len(packed), 0)
         self._rows.append(row)
         self._texts.append(packed)
         return self
@@ -75,4 +80,9 @@ class Packer:
     @property
     def packed(self) -> Packed:
         """All that was gathered."""
-        return Packed(np.array(self._rows, COMMAND), b"".join(self._texts))
+        return Packed(np.frombuffer(bytearray().join(self._rows), COMMAND), b"".join(self._texts))
+
+
+@lru_cache(256)
+def _currency_bytes(currency: str) -> bytes:
+    return currency_number(currency).to_bytes(CURRENCY_BYTES, "little")

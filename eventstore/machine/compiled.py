@@ -34,6 +34,8 @@ _ir = _cgutils.ir
 
 # What a frame's commands come in: bytes that may not be written to.
 WORDS = types.Array(types.uint64, 2, "C", readonly=True)
+# The texts of a frame.
+BYTES = types.Array(types.uint8, 1, "C", readonly=True)
 
 
 def hash_of_sources(folder: Path) -> str:

@@ -10,6 +10,7 @@ from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from eventstore.machine import entries
 from eventstore.machine.check import Contents, contents
@@ -18,9 +19,10 @@ from eventstore.machine.errors import LimitReached
 from eventstore.machine.index import Index
 from eventstore.machine.kernel import AHEAD, Frame, State, decide
 from eventstore.machine.memory import Fill
+from eventstore.machine.naming import names, numbers
 from eventstore.machine.refusals import Terms, reuse
 from eventstore.machine.state import ACCOUNT_BYTES, Accounts, Standing
-from eventstore.machine.texts import Body, names
+from eventstore.machine.texts import Body
 from eventstore.machine.words import Words, as_words, currencies_among
 from eventstore.rows import (
     CURRENCY_BYTES,
@@ -105,7 +107,7 @@ class Machine:
         self._check_header(time_us, seq)
         words = as_words(commands)
         found = contents(commands, words, texts, len(self._accounts))
-        named, opened = names(commands, found.named, texts)
+        named, opened = names(commands, words, found.named, texts)
         self._check_limits(found, currencies_among(words, list(opened)))
         self._accounts.index.make_room(found.openings)
         self._transfers.make_room(found.transfers)
@@ -132,6 +134,12 @@ class Machine:
     def number_of(self, account: str) -> int | None:
         """The number of the account with this id; None if there is none."""
         return self._accounts.number_of(account)
+
+    def numbers_of(
+        self, commands: Commands, named: NDArray[np.int64], texts: bytes
+    ) -> NDArray[np.int64]:
+        """The accounts that commands name: see `naming.numbers`."""
+        return numbers(commands, named, texts, self._accounts.index)
 
     def account(self, number: int) -> Standing:
         """The account with this number, as it is now. Raises Bug if there is none."""

@@ -19,7 +19,7 @@ from eventstore.machine.words import (
 from eventstore.rows import Commands, Kind
 
 _LENGTH = 2
-_TRANSFER_PARTS = 4
+_SOURCE, _DESTINATION, _TRANSFER_PARTS = 2, 3, 4
 Texts = NDArray[np.uint8]
 
 
@@ -43,17 +43,19 @@ def check_texts(commands: Commands, words: Words, texts: bytes) -> None:
 
 @inlined
 def _is_plain(words: Words, i: Number, texts: Texts, start: Number, end: Number) -> Truth:
-    """Whether all is right with a transfer between numbers, whose texts are ASCII."""
+    """Whether all is right with a transfer whose texts are ASCII."""
     if kind_of(words, i) != Kind.TRANSFER:
-        return False
-    if is_by_name(source_of(words, i)) or is_by_name(destination_of(words, i)):
         return False
     parts, at = 0, start
     while at + _LENGTH <= end:
         length = np.int64(texts[at]) | np.int64(texts[at + 1]) << 8
         at += _LENGTH
-        # The last two parts are names.
-        if at + length > end or (length > 0 and parts >= 2):
+        if at + length > end:
+            return False
+        # The last two parts are names, where there are no numbers.
+        if parts == _SOURCE and is_by_name(source_of(words, i)) != (length > 0):
+            return False
+        if parts == _DESTINATION and is_by_name(destination_of(words, i)) != (length > 0):
             return False
         for byte in range(at, at + length):
             if texts[byte] >= 0x80:

@@ -48,17 +48,13 @@ def account_words(account: str) -> tuple[int, int]:
     return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
 
 
-def names(
-    commands: Commands, named: NDArray[np.int64], texts: bytes
-) -> tuple[NDArray[np.uint64], dict[int, str]]:
-    """Of a frame: the words of all accounts that are given by name, of shape (commands, 4), or
-    (0, 4) if there are none; and the ids of those that are to be opened, by the command's index.
-
-    `named` has the index of each such command, and where its texts begin. Raises Bug if texts are
-    not what their command's kind has.
+def names_of(
+    commands: Commands, named: NDArray[np.int64], texts: bytes, words: NDArray[np.uint64]
+) -> dict[int, str]:
+    """Put the words of accounts that commands give by name into `words`, see `naming.names`; gives
+    the ids of those that are to be opened, by the command's index.
     """
     opened: dict[int, str] = {}
-    words = np.zeros((len(commands) if len(named) else 0, 4), np.uint64)
     for index, start in named.tolist():
         row = commands[index]
         body = Body(row, texts[start : start + int(row["text"])])
@@ -72,7 +68,7 @@ def names(
                 words[index, :2] = account_words(found.source)
             if row["destination"] == NOBODY:
                 words[index, 2:] = account_words(found.destination)
-    return words, opened
+    return opened
 
 
 def account_id(body: Body) -> str:

@@ -3,11 +3,13 @@
 A frame with one that is none would end the node: whoever made it is told instead.
 """
 
+import numpy as np
+
 from eventstore.machine.check import contents
 from eventstore.machine.parts import check_texts
-from eventstore.machine.texts import names
+from eventstore.machine.texts import names_of
 from eventstore.machine.words import as_words
-from eventstore.rows import Commands
+from eventstore.rows import Commands, Kind
 
 
 def check(commands: Commands, texts: bytes, accounts: int) -> None:
@@ -17,4 +19,6 @@ def check(commands: Commands, texts: bytes, accounts: int) -> None:
     words = as_words(commands)
     found = contents(commands, words, texts, accounts)
     check_texts(commands, words, texts)
-    names(commands, found.named, texts)
+    if found.openings:
+        is_opening = commands["kind"][found.named[:, 0]] == Kind.OPEN
+        names_of(commands, found.named[is_opening], texts, np.empty((0, 4), np.uint64))

@@ -1,12 +1,12 @@
 """Enters frames: what each command that was done has changed of accounts, and its entries."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eventstore.machine.texts import Body, account_id, transfer_texts
+from eventstore.machine.machine import Machine
+from eventstore.machine.texts import Body, account_id
 from eventstore.machine.words import as_words
 from eventstore.reading.block import Block
 from eventstore.reading.entering import ROOM_BYTES, Decided, Place, enter
@@ -16,8 +16,6 @@ from eventstore.rows import NOBODY, Code, Kind, StatusCode
 from eventstore.segments.frame import Frame
 from ledger.errors import Bug
 
-# Names whose numbers are kept: whoever sends by name does so again and again.
-_NAMES_KEPT = 2**16
 _NONE_NAMED = np.zeros((0, 2), np.int64)
 
 
@@ -29,12 +27,11 @@ class StatusChange(NamedTuple):
 
 
 class Clerk:
-    """For one thread. `number_of` gives the number of an id."""
+    """For one thread. The machine says what the numbers of accounts are."""
 
-    def __init__(self, heads: Heads, number_of: Callable[[str], int | None]) -> None:
-        self._heads, self._number_of = heads, number_of
+    def __init__(self, heads: Heads, machine: Machine) -> None:
+        self._heads, self._machine = heads, machine
         self._room = new_room(ROOM_BYTES)
-        self._numbers: dict[str, int] = {}
 
     def enter(self, frame: Frame, block: Block, *, is_kept: bool) -> list[StatusChange]:
         """Enter a frame; its entries go into the block if they are to be kept. Gives the changes of
@@ -73,23 +70,19 @@ class Clerk:
         """See `Decided.named`; `at` has the commands that name an account by its id."""
         if not len(at):
             return _NONE_NAMED
-        named = np.full((len(frame.body.commands), 2), -1, np.int64)
-        for index, body in zip(at.tolist(), _bodies(frame, at), strict=True):
-            texts = transfer_texts(body)
-            for side, account in enumerate((texts.source, texts.destination)):
-                if account:
-                    named[index, side] = self._number(account)
+        commands, _, texts = frame.body
+        starts = np.cumsum(commands["text"], dtype=np.int64) - commands["text"]
+        named = self._machine.numbers_of(commands, np.stack([at, starts[at]], axis=1), texts)
+        by_name = np.stack([commands[side][at] == NOBODY for side in ("source", "destination")], 1)
+        if np.any(by_name & (named[at] < 0)):
+            missing = commands[at[np.flatnonzero((by_name & (named[at] < 0)).any(axis=1))[0]]]
+            raise Bug(f"the command {missing} was done, and an account that it names is not there")
         return named
 
     def _number(self, account: str) -> int:
-        number = self._numbers.get(account)
+        number = self._machine.number_of(account)
         if number is None:
-            number = self._number_of(account)
-            if number is None:
-                raise Bug(f"a command was done on {account!r}, and there is no such account")
-            if len(self._numbers) >= _NAMES_KEPT:
-                self._numbers.clear()
-            self._numbers[account] = number
+            raise Bug(f"a command was done on {account!r}, and there is no such account")
         return number
 
 

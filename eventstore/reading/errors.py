@@ -62,7 +62,8 @@ class Ended(ReadingError):
     """It follows the list no more; the process is to end."""
 
     def __init__(self, folder: Path, why: str) -> None:
-        super().__init__(f"the read side in {folder} has failed ({why}): start it again")
+        self.why = why
+        super().__init__(f"the read side in {folder} has ended ({why}): start it again")
 
 
 class Where(NamedTuple):

@@ -8,6 +8,7 @@ So it may end at any point; whoever opens the folder next removes what is not na
 import logging
 import threading
 from collections.abc import Iterator
+from errno import ENOENT
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +30,7 @@ from eventstore.reading.sorting import gather, sorted_by_account
 from eventstore.reading.writing import whole_file
 from eventstore.rows import COMMANDS_MAX
 from eventstore.segments.chain import Link
-from eventstore.segments.errors import translated
+from eventstore.segments.errors import FileFailed, translated
 from eventstore.segments.files import Files
 from eventstore.segments.frame import Identity
 
@@ -142,7 +143,12 @@ class Keeper:
     def verify(self) -> None:
         """Read all files. Raises KeptDamaged naming what is not as it was."""
         for run in list(self._runs):
-            run.verify()
+            try:
+                run.verify()
+            except FileFailed as error:
+                # It was merged meanwhile: what was taken of it was checked then.
+                if error.errno != ENOENT or run in self._runs:
+                    raise
 
     # --- its thread ---------------------------------------------------------------------------
 
@@ -205,10 +211,15 @@ class Keeper:
         made = Manifest(self._identity, last, heads, pairs)
         manifest.write(self._files, self._folder, made)
         with self._changed:
-            self._runs, self._manifest = runs, made
+            before, self._runs, self._manifest = self._manifest, runs, made
             self._full = [each for each in self._full if each is not full]
             self._show()
-        _remove_unnamed(self._files, self._folder, made)
+        self._remove(_named(before) - _named(made))
+
+    def _remove(self, names: set[str]) -> None:
+        with translated(self._folder):
+            for name in sorted(names):
+                self._files.remove(self._folder / name)
 
     @property
     def _due(self) -> int | None:
@@ -242,11 +253,15 @@ def _sorted(block: Block) -> Iterator[Words]:
         yield into[: len(piece)]
 
 
+def _named(kept: Manifest | None) -> set[str]:
+    """The files that are believed, besides the manifest."""
+    return {heads_name(kept.heads), *(run_name(*pair) for pair in kept.runs)} if kept else set()
+
+
 def _remove_unnamed(files: Files, folder: Path, kept: Manifest | None) -> None:
-    named = [MANIFEST, heads_name(kept.heads)] if kept else []
-    named += [run_name(*pair) for pair in kept.runs] if kept else []
+    named = _named(kept) | ({MANIFEST} if kept else set())
     with translated(folder):
-        for name in sorted(files.names(folder), reverse=True):
+        for name in sorted(files.names(folder)):
             if is_own(name) and name not in named:
                 files.remove(folder / name)
 

@@ -9,7 +9,7 @@ from eventstore.reading.names import run_name
 from eventstore.reading.run import Run
 from eventstore.reading.run_format import Header
 from eventstore.reading.run_writer import RunWriter
-from eventstore.reading.shapes import ENTRY_WORDS
+from eventstore.reading.shapes import ENTRY_WORDS, Words
 from eventstore.reading.sorting import merge
 from eventstore.reading.writing import whole_file
 from eventstore.segments.files import Files
@@ -28,7 +28,15 @@ class _Sources:
         self.starts, self.ends, self.are_last = np.zeros((3, len(runs)), np.int64)
         self._read = [0] * len(runs)
 
-    def fill(self) -> None:
+    def merge_into(self, into: Words) -> int:
+        """Write the next entries, as many as there is room for; gives how many."""
+        filled = 0
+        while filled < len(into):
+            self._fill()
+            filled += merge(self.pieces, self.starts, self.ends, self.are_last, into[filled:])
+        return filled
+
+    def _fill(self) -> None:
         """Read on where a piece is used up."""
         for index, run in enumerate(self._runs):
             if self.starts[index] == self.ends[index] and not self.are_last[index]:
@@ -54,8 +62,7 @@ def merged(files: Files, folder: Path, runs: Sequence[Run]) -> Iterator[None]:
         into = np.empty((_WRITTEN, ENTRY_WORDS), np.uint64)
         written = 0
         while written < entries:
-            sources.fill()
-            count = merge(sources.pieces, sources.starts, sources.ends, sources.are_last, into)
+            count = sources.merge_into(into[: entries - written])
             writer.add(into[:count])
             written += count
             yield

@@ -1,5 +1,6 @@
 """A run that is read: whatever is used of it was checked before."""
 
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
@@ -17,23 +18,26 @@ from eventstore.reading.run_format import (
     check_tables,
     decode,
 )
-from eventstore.reading.shapes import ENTRY, SPAN, Entries
+from eventstore.reading.shapes import ENTRY, SPAN, Entries, Spans
 from eventstore.segments.errors import translated
 from eventstore.segments.files import Files
 from eventstore.segments.frame import Identity
 
 # What `verify` reads at once.
 _PAGES_AT_ONCE = 256
+# Groups of spans that a run keeps in memory, of some 14 KB: those that were used last.
+_GROUPS_KEPT = 256
 
 
 class Run:
-    """Any number of threads may read it. It keeps some 4 bytes in memory for each 16 KiB."""
+    """Any number of threads may read it. In memory are some 4 bytes of each 16 KiB, and spans."""
 
     def __init__(self, files: Files, folder: Path, header: Header, tables: bytes) -> None:
         self.path = folder / run_name(header.after, header.until)
         self.header = header
         self._files = files
         self._sums: NDArray[np.uint32] = np.frombuffer(tables, "<u4", header.pages)
+        self._spans = lru_cache(_GROUPS_KEPT)(self._read_group)
         self._groups = np.frombuffer(tables, "<u4", header.groups, 4 * header.pages)
 
     @classmethod
@@ -58,15 +62,13 @@ class Run:
         group = int(np.searchsorted(self._groups, account, side="right")) - 1
         if group < 0:
             return None
-        start = group * SPANS_IN_GROUP
-        count = min(SPANS_IN_GROUP, self.header.accounts - start)
-        offset = self.header.entry_pages * PAGE_BYTES + start * SPAN.itemsize
-        spans = np.frombuffer(self._bytes(offset, count * SPAN.itemsize), SPAN)
-        at = int(np.searchsorted(spans["account"], account))
-        if at == count or spans["account"][at] != account:
+        accounts, spans = self._spans(group)
+        at = int(np.searchsorted(accounts, account))
+        if at == len(accounts) or accounts[at] != account:
             return None
         _, length, first, number = spans[at].tolist()
-        where = Where(str(self.path), HEADER_BYTES + offset + at * SPAN.itemsize)
+        offset = self._offset_of(group) + at * SPAN.itemsize
+        where = Where(str(self.path), HEADER_BYTES + offset)
         is_inside = length > 0 and 0 <= first <= self.header.entries - length
         where.demand("whether a span is inside of the run", is_inside, True)
         return InRun(self, account, first, number, length)
@@ -81,6 +83,18 @@ class Run:
         end = self.header.pages * PAGE_BYTES
         for at in range(0, end, _PAGES_AT_ONCE * PAGE_BYTES):
             self._bytes(at, min(_PAGES_AT_ONCE * PAGE_BYTES, end - at))
+
+    def _read_group(self, group: int) -> tuple[NDArray[np.uint32], Spans]:
+        """A group of spans, and their accounts by themselves."""
+        count = min(SPANS_IN_GROUP, self.header.accounts - group * SPANS_IN_GROUP)
+        data = self._bytes(self._offset_of(group), count * SPAN.itemsize)
+        spans = np.frombuffer(bytes(data), SPAN)
+        return np.ascontiguousarray(spans["account"]), spans
+
+    def _offset_of(self, group: int) -> int:
+        """Where a group begins, behind the header."""
+        first = group * SPANS_IN_GROUP * SPAN.itemsize
+        return self.header.entry_pages * PAGE_BYTES + first
 
     def _bytes(self, offset: int, length: int) -> memoryview:
         """Some of the pages' bytes; all pages that they lie in were checked."""

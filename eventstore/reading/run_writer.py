@@ -30,22 +30,27 @@ class _Pages:
 
     def add(self, data: memoryview) -> None:
         """The next ones."""
-        self._rest += data
-        self._write(len(self._rest) // PAGE_BYTES * PAGE_BYTES)
+        whole = (len(self._rest) + len(data)) // PAGE_BYTES * PAGE_BYTES
+        if not whole:
+            self._rest += data
+            return
+        split = whole - len(self._rest)
+        if self._rest:
+            self._write(memoryview(self._rest + data[:split]))
+        else:
+            # As large pieces come, mostly.
+            self._write(data[:split])
+        self._rest = bytearray(data[split:])
 
     def end(self) -> None:
         """There are no more."""
         self._rest += bytes(-len(self._rest) % PAGE_BYTES)
-        self._write(len(self._rest))
+        self._write(memoryview(self._rest))
 
-    def _write(self, length: int) -> None:
-        if length:
-            data = bytes(memoryview(self._rest)[:length])
-            del self._rest[:length]
-            self._output.write(self._offset, data)
-            self._offset += length
-            pages = memoryview(data)
-            self.sums += [crc32(pages[at : at + PAGE_BYTES]) for at in range(0, length, PAGE_BYTES)]
+    def _write(self, pages: memoryview) -> None:
+        self._output.write(self._offset, pages)
+        self._offset += len(pages)
+        self.sums += [crc32(pages[at : at + PAGE_BYTES]) for at in range(0, len(pages), PAGE_BYTES)]
 
 
 class RunWriter:

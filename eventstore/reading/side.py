@@ -14,6 +14,7 @@ from eventstore.reading import heads_file, manifest
 from eventstore.reading.answers import Answers
 from eventstore.reading.books import Books
 from eventstore.reading.clerk import Clerk
+from eventstore.reading.errors import Ended
 from eventstore.reading.heads import Heads
 from eventstore.reading.keeper import Keeper, Sizes, Stock, remove_all
 from eventstore.reading.manifest import Manifest
@@ -52,7 +53,7 @@ class ReadSide(Answers):
         self._files, self._lock, self._keeper = files, lock, keeper
         self._new_reader = new_reader
         self._machine, self._heads = view.machine, view.heads
-        self._clerk = Clerk(view.heads, view.machine.number_of)
+        self._clerk = Clerk(view.heads, view.machine)
         # The last frame that `heads` have; the last whose entries were kept when this was opened;
         # and that whose accounts are.
         self._entered, self._kept_seq, self._kept_heads = entered, kept_seq, entered.seq
@@ -119,7 +120,7 @@ class ReadSide(Answers):
             self._keeper.check()
             self._apply(frame)
         except BaseException as error:
-            self._view.fail(str(error) or repr(error))
+            self._view.fail(error.why if isinstance(error, Ended) else str(error) or repr(error))
             raise
 
     def seal(self) -> None:

@@ -21,10 +21,10 @@ from eventstore.reading.follower import Follower
 from eventstore.reading.side import ReadSide
 from eventstore.recent import Recent
 from eventstore.segments.chain import link_of
-from eventstore.segments.errors import ListError
+from eventstore.segments.errors import ListError, NoList
 from eventstore.segments.frame import Frame, Identity
 from eventstore.segments.reader import Reader
-from eventstore.server.beginning import identity_in
+from eventstore.server.beginning import NoFrame, identity_in
 from eventstore.server.ending import End, Why
 from eventstore.server.limits import Limits
 from eventstore.server.reads_service import ReadsService
@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 _RETRY_S = 0.2
 _EXPIRE_S = 0.5
 _LAST_WORDS_S = 1.0
+# How long is waited for the list to begin.
+_BEGIN_S = 30.0
 _CONNECT_TIMEOUT_S = 5.0
 _NOTHING = At(0, 0)
 
@@ -64,7 +66,7 @@ def run_reads(options: Options) -> int:
     """Serve until the end; the exit code."""
     end = End()
     try:
-        identity = identity_in(options.folder, options.cluster, may_begin=False)
+        identity = _begun(options)
         machine, snapshot = _machine(options.folder, identity)
         options.keep.mkdir(mode=0o700, exist_ok=True)
         side = ReadSide.open(options.keep, options.folder, identity, machine)
@@ -115,6 +117,25 @@ def run_reads(options: Options) -> int:
         service.close()
     log.info("the read side has ended", extra={"event": "reads.stopped"})
     return 0
+
+
+def _begun(options: Options) -> Identity:
+    """Whose list it is. Where a node and its read side are started together for the first time, the
+    list is about to begin. Raises what `identity_in` does.
+    """
+    give_up = time.monotonic() + _BEGIN_S
+    was_told = False
+    while True:
+        try:
+            return identity_in(options.folder, options.cluster, may_begin=False)
+        except (NoList, NoFrame) as error:
+            if time.monotonic() > give_up:
+                raise
+            if not was_told:
+                extra = {"event": "reads.no_list"}
+                log.warning("the read side waits for its list to begin: %s", error, extra=extra)
+            was_told = True
+        time.sleep(_RETRY_S)
 
 
 def _machine(folder: Path, identity: Identity) -> tuple[Machine, At]:
