@@ -12,19 +12,21 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from enum import Enum
 from functools import partial, wraps
 from typing import Any, NamedTuple, cast
 
 import pymysql.err
 
+from coordinator.engine.commands import Commands
 from coordinator.engine.in_flight import Task
 from coordinator.protocols import saga
 from coordinator.protocols.recovery import Verdict
 from faults.plan import Fault, FaultsError, Mode, Plan, Traits
 from shard_client.branch import Branch, MySqlSession
 from shard_client.connection import Reply, Result, ShardConnection
-from shard_client.errors import ConnectionLost, ShardError, translate
+from shard_client.errors import ConnectionLost, ShardError, StatementRefused, translate
 from shard_client.records import LocalWrites
 
 log = logging.getLogger("faults")
@@ -69,6 +71,7 @@ class Point(NamedTuple):
 _BRANCH = "shard_client.branch:Branch"
 _COMMIT = ("shard_client.phases:MySqlLocalTransaction.commit",)
 _COMMIT_POINT = (f"{_BRANCH}.decide", f"{_BRANCH}.commit_alone")
+_COMMANDS = "coordinator.engine.commands:Commands"
 _COLLECTING = ("shard_client.collect:drop_decisions", "shard_client.collect:drop_markers")
 
 POINTS: Mapping[str, Point] = {
@@ -121,6 +124,22 @@ POINTS: Mapping[str, Point] = {
     ),
 }
 
+# What is on the way to a ledger group and from there.
+GROUP_POINTS: Mapping[str, Point] = {
+    "before-sending": Point(
+        When.BEFORE,
+        (f"{_COMMANDS}._look_up",),
+        "a group's commands may have happened from here on, and no byte of them is sent",
+        has_shard=False,
+    ),
+    "before-telling": Point(
+        When.BEFORE,
+        (f"{_COMMANDS}._answered",),
+        "a group has decided commands, or is lost, and no client is told",
+        has_shard=False,
+    ),
+}
+
 # What transactions do for transfers by TC/C and Saga: a point before each is sent, and one when it
 # is committed and nobody knows it yet.
 DEEDS: Mapping[str, str] = {
@@ -138,6 +157,7 @@ DEEDS: Mapping[str, str] = {
 }
 POINTS = {
     **POINTS,
+    **GROUP_POINTS,
     **{f"before-{d}": Point(When.BEFORE, _COMMIT, f"not yet: {DEEDS[d]}", deed=d) for d in DEEDS},
     **{f"after-{d}": Point(When.AFTER, _COMMIT, DEEDS[d], deed=d) for d in DEEDS},
 }
@@ -427,6 +447,20 @@ def _refund_unasked(real: Function) -> Function:
     return resumed
 
 
+def _lost_is_refused(real: Function) -> Function:
+    def answered(
+        commands: Commands, shard: str, parcels: Any, tickets: Any, fresh: Any, future: Future[Any]
+    ) -> None:
+        error = future.exception()
+        if not isinstance(error, ConnectionLost):
+            real(commands, shard, parcels, tickets, fresh, future)
+            return
+        refused = StatementRefused(error.shard, error.text)
+        commands._not_taken(shard, parcels, fresh, refused)
+
+    return answered
+
+
 PLANTS: Mapping[str, Plant] = {
     "commit-without-decision": Plant(
         "home commits its part of a group, but not the decision",
@@ -446,5 +480,9 @@ PLANTS: Mapping[str, Plant] = {
             "coordinator.protocols.recovery:may_collect_committed": lambda real: lambda *_: True,
             "coordinator.recovery.purge:Purge._before": lambda real: _now,
         },
+    ),
+    "lost-is-refused": Plant(
+        "commands of a ledger group whose answer is lost are told as not executed",
+        {f"{_COMMANDS}._answered": _lost_is_refused},
     ),
 }

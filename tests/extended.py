@@ -10,6 +10,7 @@ _CASES = {
     "end_to_end/test_chaos.py": (
         "test_a_planted_bug_is_caught[collect-early]",
         "test_a_lost_branch_that_is_taken_for_done_is_caught",
+        "test_a_bug_that_is_planted_before_a_ledger_group_is_caught",
     ),
     # Its parts are in others: two clients with one fault, and such commits with three.
     "model/test_phased.py": (

@@ -230,8 +230,15 @@ class Commands:
         fresh: list[Ticket],
         future: "Future[list[Decided | ShardError]]",
     ) -> None:
+        sent_before = set(map(id, tickets)) - set(map(id, fresh))
+        left: ShardError | None = None
+        answers = []
         try:
-            decided = future.result()
+            for ticket, one in zip(tickets, future.result(), strict=True):
+                if isinstance(one, ShardError):
+                    left = one
+                else:
+                    answers.append((ticket, _answer(ticket, one, id(ticket) in sent_before)))
         except ConnectionLost as error:
             # It may have happened: the same again gives what became of it.
             self._shards.note(error)
@@ -244,14 +251,6 @@ class Commands:
             log.exception("commands met a bug and go on", extra={"event": "commands.bug"})
             self._put_back(parcels, _BUG_PAUSE_S)
             return
-        left: ShardError | None = None
-        sent_before = set(map(id, tickets)) - set(map(id, fresh))
-        answers = []
-        for ticket, one in zip(tickets, decided, strict=True):
-            if isinstance(one, ShardError):
-                left = one
-            else:
-                answers.append((ticket, _answer(ticket, one, id(ticket) in sent_before)))
         with self._changed:
             self._settle_all(answers)
         if left:

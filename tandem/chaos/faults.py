@@ -3,6 +3,8 @@
 import os
 import random
 import re
+import resource
+import shutil
 import signal
 import threading
 import time
@@ -13,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from tandem.chaos.nemesis import (
+    EMPTY,
     FREEZE,
     KILL,
     KILL_WORKER,
     PAUSE_MAX_S,
     PAUSE_MIN_S,
     STOP,
+    TEAR,
     Deed,
     Disturbance,
     choose,
@@ -28,7 +32,7 @@ from tandem.chaos.nemesis import (
 from tandem.chaos.nuisances import Nuisances
 from tandem.chaos.oracles import Violation
 from tandem.chaos.tasks import Task
-from tandem.local import coordinators, mysql, processes, zookeeper
+from tandem.local import coordinators, group, mysql, processes, zookeeper
 from tandem.local.cluster import LocalCluster
 from tandem.local.errors import LocalError
 from tandem.local.state import Kind
@@ -37,6 +41,8 @@ from tandem.local.state import Kind
 COME_BACK_S = 90.0
 STOP_GRACE_S = 60.0
 POLL_S = 0.2
+# So much of a frame is written before there is no more room: a part of its header.
+_TORN_BYTES = 100
 # A coordinator that has struck itself, at a fault point, is left so for up to so long.
 LEFT_ALONE_MAX_S = 3.0
 
@@ -83,7 +89,9 @@ class Hands:
 
     def __init__(self, cluster: LocalCluster) -> None:
         self._cluster = cluster
-        self._password = cluster.environment()["TANDEM_MYSQL_ADMIN_PASSWORD"]
+        environment = cluster.environment()
+        self._password = environment["TANDEM_MYSQL_ADMIN_PASSWORD"]
+        self._group = environment["TANDEM_CLUSTER_ID"], environment["TANDEM_EVENTSTORE_SECRET"]
         # What this process knows of processes that it has started is not for two threads.
         self._turn = threading.Lock()
 
@@ -108,13 +116,35 @@ class Hands:
             with self._turn:
                 processes.kill(pid, processes.start_mark(pid) or "")
 
+    def empty(self, name: str) -> None:
+        """End it at once, and remove the files that it keeps."""
+        self.kill(name)
+        shutil.rmtree(self._cluster.data_dir / name, ignore_errors=True)
+
     def stop(self, name: str) -> None:
-        """Ask it to end, and wait until it has; one that does not is killed."""
+        """Ask it to end, and wait until it has."""
         pid = self._pid(name)
         if pid is None:
             return
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
+        self._await_end(name, pid)
+
+    def tear(self, name: str) -> None:
+        """Let a node's next frame be written in part, as on a disk that is full, and wait until it
+        has ended for that.
+        """
+        pid = self._pid(name)
+        if pid is None:
+            return
+        segments = sorted((self._cluster.data_dir / name).glob("*.segment"))
+        size = segments[-1].stat().st_size + _TORN_BYTES
+        with suppress(ProcessLookupError):
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, size))
+        self._await_end(name, pid)
+
+    def _await_end(self, name: str, pid: int) -> None:
+        """Wait until a process has ended; one that does not is killed."""
         give_up = time.monotonic() + STOP_GRACE_S
         while self._pid(name) == pid:
             if time.monotonic() > give_up:
@@ -170,6 +200,8 @@ class Hands:
             return coordinators.is_ready(part["port"])
         if part["kind"] == "zookeeper":
             return zookeeper.is_ready(part["port"])
+        if part["kind"] in ("node", "reads"):
+            return group.is_ready(part["port"], *self._group)
         return mysql.is_ready(part["port"], self._password)
 
 
@@ -314,6 +346,8 @@ class Nemesis:
             STOP: lambda: self._hands.stop(name),
             FREEZE: lambda: self._hands.freeze(name),
             KILL_WORKER: lambda: self._hands.kill_worker(name, chance),
+            EMPTY: lambda: self._hands.empty(name),
+            TEAR: lambda: self._hands.tear(name),
         }
         # It may have ended by itself just now.
         with suppress(ProcessLookupError):
@@ -387,4 +421,5 @@ class Nemesis:
 
 
 def _noun(kind: Kind) -> str:
-    return {"coordinator": "coordinator", "mysql": "shard", "zookeeper": "ZooKeeper"}[kind]
+    words = {"mysql": "shard", "reads": "read side", "zookeeper": "ZooKeeper"}
+    return words.get(kind, kind)

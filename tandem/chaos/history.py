@@ -19,7 +19,8 @@ class Order(NamedTuple):
     destination: str
     amount: int
     currency: str
-    protocol: str = "xa"
+    # "" names none: it is left to the service.
+    protocol: str = ""
 
     @property
     def id(self) -> str:
@@ -28,12 +29,13 @@ class Order(NamedTuple):
     @property
     def body(self) -> dict[str, Any]:
         """As POST /v1/transfers takes it."""
+        named = {"protocol": self.protocol} if self.protocol else {}
         return {
             "source": self.source,
             "destination": self.destination,
             "amount": self.amount,
             "currency": self.currency,
-            "protocol": self.protocol,
+            **named,
         }
 
     @property

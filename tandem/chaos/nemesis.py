@@ -4,7 +4,7 @@ import random
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from tandem.local.servers import Engine
+from tandem.local.servers import DatabaseEngine
 from tandem.local.state import Kind
 
 # What --faults may name, and what it brings by default. `losses` is for itself: see losses.py.
@@ -48,6 +48,7 @@ class Deed(NamedTuple):
 
 
 KILL, STOP, FREEZE, KILL_WORKER = "kill -9", "stop", "freeze", "kill -9 a worker of"
+EMPTY, TEAR = "kill -9, and remove the files of,", "tear a frame of"
 DRIP, LATE, STILL, CUT = "drip from", "delay to", "silence of", "cut to"
 LOCK, LOCK_TABLE, VARIABLE = "lock an account of", "lock the accounts of", "set a variable of"
 CLOCK = "turn the clock of"
@@ -62,6 +63,16 @@ DEEDS = (
     Deed(KILL, "mysql", "shards", 0.1, 3.0, 4),
     Deed(STOP, "mysql", "shards", 0.0, 3.0, 1),
     Deed(FREEZE, "mysql", "freezes", 0.3, 7.0, 3),
+    # While a group's only node is away no money moves at all.
+    Deed(KILL, "node", "shards", 0.1, 2.0, 4),
+    Deed(STOP, "node", "shards", 0.0, 1.0, 2),
+    Deed(TEAR, "node", "shards", 0.0, 1.0, 2),
+    Deed(FREEZE, "node", "freezes", 0.3, 5.0, 3),
+    Deed(KILL, "reads", "shards", 0.1, 3.0, 2),
+    Deed(STOP, "reads", "shards", 0.0, 2.0, 1),
+    # All that it keeps it makes anew from the list.
+    Deed(EMPTY, "reads", "shards", 0.0, 1.0, 1),
+    Deed(FREEZE, "reads", "freezes", 0.3, 7.0, 1),
     Deed(KILL, "zookeeper", "zookeeper", 0.5, 10.0, 2),
     Deed(STOP, "zookeeper", "zookeeper", 0.5, 5.0, 1),
     Deed(FREEZE, "zookeeper", "freezes", 0.5, 12.0, 2),
@@ -73,13 +84,17 @@ NUISANCES = (
     Deed(LATE, "mysql", "lines", 0.5, 8.0, 2),
     Deed(STILL, "mysql", "lines", 0.5, 8.0, 2),
     Deed(CUT, "mysql", "lines", 0.0, 0.0, 2),
+    Deed(DRIP, "node", "lines", 0.5, 4.0, 2),
+    Deed(LATE, "node", "lines", 0.5, 5.0, 2),
+    Deed(STILL, "node", "lines", 0.5, 4.0, 2),
+    Deed(CUT, "node", "lines", 0.0, 0.0, 4),
     Deed(LOCK, "mysql", "locks", 0.5, 12.0, 5),
     Deed(LOCK_TABLE, "mysql", "locks", 0.5, 5.0, 1),
     Deed(VARIABLE, "mysql", "variables", 1.0, 12.0, 4),
     Deed(CLOCK, "coordinator", "clocks", 0.1, 8.0, 4),
 )
 # What a DBA may set globally, each at its worst value.
-VARIABLES: Mapping[Engine, tuple[tuple[str, str], ...]] = {
+VARIABLES: Mapping[DatabaseEngine, tuple[tuple[str, str], ...]] = {
     "mysql": (
         ("sql_select_limit", "1"),
         ("max_join_size", "1"),
@@ -115,7 +130,13 @@ VARIABLES: Mapping[Engine, tuple[tuple[str, str], ...]] = {
 }
 # By how much a clock jumps, in s: an hour back, a minute, a day, a year, eighty years ahead.
 JUMPS_S = (-3600.0, 60.0, 86_400.0, 3.2e7, 2.5e9)
-_FAULT_OF_KIND = {"coordinator": "coordinators", "mysql": "shards", "zookeeper": "zookeeper"}
+_FAULT_OF_KIND = {
+    "coordinator": "coordinators",
+    "mysql": "shards",
+    "node": "shards",
+    "reads": "shards",
+    "zookeeper": "zookeeper",
+}
 
 
 class Disturbance(NamedTuple):
@@ -185,14 +206,15 @@ def choose_nuisance(
     if len(lasting) >= NUISANCES_MAX:
         return None
     taken = {(disturbance.deed.fault, disturbance.target) for disturbance in lasting}
-    possible = [
-        deed for deed in deeds if any((deed.fault, name) not in taken for name in parts[deed.kind])
-    ]
+    free = {
+        deed: [name for name in parts.get(deed.kind, ()) if (deed.fault, name) not in taken]
+        for deed in deeds
+    }
+    possible = [deed for deed in deeds if free[deed]]
     if not possible:
         return None
     deed = chance.choices(possible, weights=[deed.weight for deed in possible])[0]
-    names = [name for name in parts[deed.kind] if (deed.fault, name) not in taken]
-    return _lasting(chance, deed, names)
+    return _lasting(chance, deed, free[deed])
 
 
 def _lasting(chance: random.Random, deed: Deed, names: Sequence[str]) -> Disturbance:
@@ -235,6 +257,8 @@ _POINTS = (
     "before-step-credited",
     "after-step-credited",
     "after-step-refused",
+    "before-sending",
+    "before-telling",
 )
 # How a point strikes, and how often. Under all these faults some ten groups a second pass each of
 # them, those about locks much oftener.
@@ -247,7 +271,9 @@ _MODES = {
     "cut": 0.008,
 }
 # Where there is no shard's connection that could fail or be cut.
-_WITHOUT_SHARD = ("before-answer",)
+_WITHOUT_SHARD = ("before-answer", "before-sending", "before-telling")
+# What each lone transfer to a ledger group passes strikes so much more seldom.
+_SELDOM = {"before-sending": 0.2, "before-telling": 0.2}
 
 # For each planted bug: faults that bring a cluster to where it shows, again and again.
 PLANTS = {
@@ -260,6 +286,8 @@ PLANTS = {
     "refund-unasked": "after-step-credited=kill-worker%0.05;before-phase-over=kill-worker%0.05",
     # The decision is gone while a branch still waits for it.
     "collect-early": "before-commit=kill-worker%0.05;after-decision=cut%0.1",
+    # What a node takes from its socket when it goes on has happened behind its answer.
+    "lost-is-refused": "",
 }
 
 
@@ -284,4 +312,4 @@ def points(
 def _spec(point: str, chance: random.Random) -> str:
     barred = ("fail", "cut") if point in _WITHOUT_SHARD else ()
     mode = chance.choice([mode for mode in _MODES if mode not in barred])
-    return f"{point}={mode}%{_MODES[mode]}"
+    return f"{point}={mode}%{_MODES[mode] * _SELDOM.get(point, 1):g}"

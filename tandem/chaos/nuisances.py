@@ -48,7 +48,7 @@ class Nuisances:
         self._ports = {part["name"]: part["port"] for part in parts}
         self._folder = Path(cluster.data_dir)
         self._lines = lines
-        self.variables = nemesis.VARIABLES[engine]
+        self.variables = () if engine == "eventstore" else nemesis.VARIABLES[engine]
 
     def begin(self, chosen: Disturbance, chance: random.Random) -> tuple[str, End]:
         """Begin it; gives what it is in words, and what ends it. A shard that cannot be reached is

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+from ledger.model import Account
 from tandem.chaos.history import Attempt, Order, Told, Via
 
 # Every violation has one of these names, or "audit: " and the name of a rule of the audit.
@@ -30,6 +31,8 @@ WAYS = {
     "time-ahead": "an entry carries a time that has not come yet",
     "hostile-request-taken": "a request that is to be refused was carried out",
     "refusal-is-our-fault": "a request that is to be refused was answered as a fault of ours",
+    "list-does-not-hold": "a ledger group's list is damaged, or decided differently when replayed",
+    "read-side-differs": "a ledger group's read side does not tell what its list comes to",
     "does-not-come-back": "a part is not ready long after it was started or thawed",
     "ended-by-itself": "a process has ended that nobody had ended",
 }
@@ -250,6 +253,28 @@ def check_books(balances: Mapping[str, int], lines: Iterable[Line]) -> list[Viol
         for account, balance in balances.items()
         if balance != sums[account]
     ]
+
+
+def broken_list(shard: str, why: str) -> Violation:
+    """A ledger group's list that cannot be replayed to the same outcomes."""
+    return Violation("list-does-not-hold", shard, why)
+
+
+def check_told(
+    shard: str, wanted: Mapping[str, Account], told: Mapping[str, Account]
+) -> list[Violation]:
+    """What a read side tells of a group's accounts, beside those that its list comes to; the chains
+    are the read side's alone.
+    """
+    return [
+        Violation("read-side-differs", id_, f"on {shard}: {told.get(id_)}, not {wanted.get(id_)}")
+        for id_ in sorted({*wanted, *told})
+        if _unchained(told.get(id_)) != _unchained(wanted.get(id_))
+    ]
+
+
+def _unchained(account: Account | None) -> Account | None:
+    return account._replace(chain="") if account else None
 
 
 def check_nothing_left(

@@ -10,7 +10,9 @@ from itertools import cycle
 from typing import Any, NamedTuple
 
 from coordinator.auditing.audit import audit
+from coordinator.cluster import read_map
 from coordinator.settings import Settings, load
+from shard_client.shard_map import ShardKind
 from tandem.chaos import nemesis
 from tandem.chaos.faults import Hands, Nemesis, PointsEnvironment
 from tandem.chaos.final import Bank, Final
@@ -308,6 +310,26 @@ class Run:
         ).run()
         if self._settings:
             self._audit(self._settings)
+            self._replay(self._settings)
+
+    def _replay(self, settings: Settings) -> None:
+        """The lists of ledger groups, which are in a folder here."""
+        shards = read_map(settings).shards.items()
+        groups = {name: where for name, where in shards if where.kind is ShardKind.LEDGER}
+        local = self._target.local
+        if not groups or local is None:
+            return
+        # Takes an extra that other clusters do without.
+        from tandem.chaos.lists import look
+
+        for name, where in groups.items():
+            self._screen.tell(f"replaying the list of {name}")
+            found = look(settings, name, where, local.data_dir / name)
+            self._measured[f"replayed of {name}"] = (
+                f"{found.commands:,} commands in {found.frames:,} frames"
+            )
+            for violation in found.violations:
+                self._accuse(violation)
 
     def _audit(self, settings: Settings) -> None:
         self._screen.tell("auditing the shards")

@@ -13,6 +13,7 @@ from coordinator.shards.addresses import service_address
 from shard_client.errors import ShardError
 from shard_client.reader import Reader
 from shard_client.records import PreparedBranch, Unfinished
+from shard_client.shard_map import ShardKind
 from tandem.chaos.history import Reply
 from tandem.chaos.oracles import Violation, check_balances, check_in_view
 from tandem.chaos.tasks import Task
@@ -67,8 +68,10 @@ class Prepared:
     def __init__(self, settings: Settings) -> None:
         """Reads the shard map once. Raises ClusterError, BrokenShardMap."""
         self._cluster = settings.cluster.id
-        shards = read_map(settings).shards
-        self._addresses = {n: service_address(settings, n, shards[n]) for n in shards}
+        # On a ledger group nothing is ever prepared, nor unfinished.
+        shards = read_map(settings).shards.items()
+        servers = {name: where for name, where in shards if where.kind is ShardKind.MYSQL}
+        self._addresses = {n: service_address(settings, n, servers[n]) for n in servers}
 
     def reader(self, shard: str, timeout_s: float = _SHARD_TIMEOUT_S) -> Reader:
         """For asking a shard by a connection; to be closed."""

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from coordinator.telemetry.metrics import PROTOCOLS
-from tandem.chaos import nemesis
+from tandem.chaos import fitting, nemesis
 from tandem.chaos.faults import PointsEnvironment
 from tandem.chaos.lines import Lines
 from tandem.chaos.report import Result, Screen, clock_since, summary
@@ -23,7 +23,7 @@ from tandem.cli.client import urls_of
 from tandem.cli.configuration import named_errors
 from tandem.cli.local import guarded
 from tandem.cli.terminal import CommandError, console, json_option, print_json
-from tandem.local import coordinators
+from tandem.local import coordinators, state
 from tandem.local.cluster import LocalCluster, Options
 from tandem.local.progress import shown
 from tandem.local.servers import PROJECT, Engine
@@ -45,8 +45,12 @@ def _faults(ctx: click.Context, param: click.Parameter, value: str | None) -> fr
     return words
 
 
-def _protocols(ctx: click.Context, param: click.Parameter, value: str) -> frozenset[str]:
+def _protocols(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> frozenset[str] | None:
     """Names of protocols, separated by commas."""
+    if value is None:
+        return None
     words = frozenset(word.strip() for word in value.split(",") if word.strip())
     if not words or not words <= set(PROTOCOLS):
         allowed = ", ".join(PROTOCOLS)
@@ -71,9 +75,15 @@ def _protocols(ctx: click.Context, param: click.Parameter, value: str) -> frozen
     show_default=True,
     help="The fewer, the more they are fought over.",
 )
-@click.option("--shards", type=click.IntRange(1, 64), help="[default: 3]")
+@click.option(
+    "--shards", type=click.IntRange(1, 64), help="[default: 3; with eventstore its one group]"
+)
 @click.option("--coordinators", type=click.IntRange(1, 16), help="[default: 3]")
-@click.option("--engine", type=click.Choice(["mysql", "mariadb"]), help="[default: mysql]")
+@click.option(
+    "--engine",
+    type=click.Choice(["mysql", "mariadb", "eventstore"]),
+    help="[default: mysql; of a cluster in --data-dir, its own]",
+)
 @click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),
@@ -88,15 +98,14 @@ def _protocols(ctx: click.Context, param: click.Parameter, value: str) -> frozen
 @click.option(
     "--faults",
     callback=_faults,
-    help=f"A list out of: {', '.join(nemesis.FAULTS)}.  [default: all that can be had but "
-    f"{nemesis.LOSSES}]",
+    help=f"A list out of: {', '.join(nemesis.FAULTS)}.  [default: all that can be had and fit "
+    f"the shards but {nemesis.LOSSES}]",
 )
 @click.option(
     "--protocols",
     callback=_protocols,
-    default=",".join(PROTOCOLS),
-    show_default=True,
-    help="By which of these the transfers run, mixed at random.",
+    help=f"By which of {', '.join(PROTOCOLS)} the transfers run, mixed at random.  [default: all "
+    "that the shards can]",
 )
 @click.option(
     "--plant",
@@ -123,7 +132,12 @@ def chaos(**options: Any) -> None:
       tandem chaos                                    a minute of everything, on its own cluster
       tandem chaos --seconds 300 --seed 7
       tandem chaos --faults coordinators,workers
+      tandem chaos --engine eventstore
       tandem chaos --url http://127.0.0.1:8080 --url http://127.0.0.1:8081
+
+    With `--engine eventstore` the shard is a ledger group: its node and its read side are killed,
+    stopped and frozen, and what the read side keeps is removed. In the end its list is replayed by
+    a new machine, and compared with what the read side tells.
 
     With `losses` a hand takes decided branches away, and what is checked is that the coordinators
     name each loss; balances cannot be right then.
@@ -132,13 +146,16 @@ def chaos(**options: Any) -> None:
     violation, and names each.
     """
     as_json = options.pop("as_json")
+    engine = _engine(options)
+    options["protocols"] = protocols = _fitting_protocols(options["protocols"], engine)
+    _check_fits(options, engine)
     options["seed"] = seed = _seed(options["seed"])
     again = command_line(options)
     screen_console = console(stderr=as_json)
     clock = clock_since(time.monotonic())
     screen = Screen(screen_console, clock)
     screen_console.print(f"seed {seed}; the same again: {again}")
-    with named_errors(), _target(options) as (target, faults):
+    with named_errors(), _target(options, engine) as (target, faults):
         plan = Plan(
             seed,
             options["seconds"],
@@ -148,8 +165,8 @@ def chaos(**options: Any) -> None:
             f"chaos-{time.time_ns() // 1_000_000:x}",
             again,
             ends_when_found=options["plant"] is not None,
-            protocols=sorted(options["protocols"]),
-            engine=options["engine"] or "mysql",
+            protocols=sorted(protocols),
+            engine=engine,
         )
         try:
             result = Run(plan, target, screen, clock).result()
@@ -158,6 +175,32 @@ def chaos(**options: Any) -> None:
         _show(result, as_json)
         if result.violations:
             raise CommandError(f"{len(result.violations):,} violations were found; again: {again}")
+
+
+def _engine(options: dict[str, Any]) -> Engine:
+    """Which kind of shard it is about: that of the cluster in --data-dir, if there is one."""
+    asked: Engine | None = options["engine"]
+    folder: Path | None = options["data_dir"]
+    known = state.load(folder.absolute()) if folder and not options["url"] else None
+    return asked or (known.engine if known else "mysql")
+
+
+def _fitting_protocols(asked: frozenset[str] | None, engine: Engine) -> frozenset[str]:
+    """Those asked for, or all. Raises a UsageError for one that the shards take no part in."""
+    can = fitting.PROTOCOLS_OF[engine]
+    if asked and not asked <= can:
+        words, allowed = ", ".join(sorted(asked - can)), ", ".join(sorted(can))
+        raise click.UsageError(f"--protocols {words} does not fit {engine}; allowed: {allowed}")
+    return asked or can
+
+
+def _check_fits(options: dict[str, Any], engine: Engine) -> None:
+    """Raise a UsageError for what does not fit the kind of shard."""
+    if why := fitting.misfit(options["faults"] or (), engine):
+        raise click.UsageError(f"--faults that do not fit {engine}: {why}")
+    plant = options["plant"]
+    if plant and not fitting.plant_fits(plant, engine):
+        raise click.UsageError(f"--plant {plant} is in the way of no transfer on {engine}")
 
 
 def _seed(given: int | None) -> int:
@@ -189,7 +232,7 @@ def _show(result: Result, as_json: bool) -> None:
 
 
 @contextmanager
-def _target(options: dict[str, Any]) -> Iterator[tuple[Target, frozenset[str]]]:
+def _target(options: dict[str, Any], engine: Engine) -> Iterator[tuple[Target, frozenset[str]]]:
     """What to work on, and with which faults; what was started for it is stopped."""
     asked: frozenset[str] | None = options["faults"]
     if options["url"]:
@@ -201,23 +244,22 @@ def _target(options: dict[str, Any]) -> Iterator[tuple[Target, frozenset[str]]]:
             words = ", ".join(sorted(nemesis.OWN_CLUSTER))
             raise click.UsageError(f"{words} are only for a cluster of its own: no --data-dir")
         with _cluster_in(options["data_dir"], options) as local:
-            every = frozenset(nemesis.DEFAULT_FAULTS) - nemesis.OWN_CLUSTER
+            every = fitting.fitting(nemesis.DEFAULT_FAULTS, engine) - nemesis.OWN_CLUSTER
             faults = asked if asked is not None else every
             yield Target(local.urls(), local), faults
     else:
-        with _own_cluster(options, _with_points(asked, options["plant"])) as told:
+        with _own_cluster(options, _with_points(asked, options["plant"], engine)) as told:
             yield told
 
 
-def _with_points(asked: frozenset[str] | None, plant: str | None) -> frozenset[str]:
+def _with_points(asked: frozenset[str] | None, plant: str | None, engine: Engine) -> frozenset[str]:
     """The faults that can be had here. Raises a UsageError for those that cannot."""
     is_there = (PROJECT / TEST_BUILD / "__main__.py").exists()
-    wanted = frozenset(nemesis.DEFAULT_FAULTS) if asked is None else asked
+    wanted = fitting.fitting(nemesis.DEFAULT_FAULTS, engine) if asked is None else asked
     if plant or nemesis.LOSSES in wanted:
         # The points lead to where it shows; other faults only if they are asked for.
         wanted = frozenset({"points"}) | (asked or frozenset())
-    if plant == "unknown-is-done":
-        wanted |= {nemesis.LOSSES}
+    wanted |= fitting.PLANT_FAULTS.get(plant or "", frozenset())
     if not wanted & _TEST_BUILD_FAULTS or is_there:
         return wanted
     missing = (
@@ -249,7 +291,9 @@ def _wanted(options: dict[str, Any], is_there: bool) -> Options:
     engine: Engine | None = options["engine"]
     if is_there:
         return Options(shards, coordinators, engine)
-    return Options(shards or 3, coordinators or 3, engine)
+    # A ledger group is a cluster's only shard.
+    default = None if engine == "eventstore" else 3
+    return Options(shards or default, coordinators or 3, engine)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.cluster import Cluster
 pytestmark = pytest.mark.alone
 
 TANDEM = [sys.executable, "-c", "from tandem.cli import main; main()"]
+GROUP = ("--coordinators", "2")
 SMALL = ("--shards", "2", "--coordinators", "2")
 TIMEOUT_S = 150
 SEEDS = (1, 2, 3)
@@ -64,6 +66,26 @@ def test_a_short_run_finds_nothing(chaos: Chaos) -> None:
     assert list(chaos.folder.iterdir()) == []
 
 
+def test_a_short_run_on_a_ledger_group_finds_nothing(chaos: Chaos) -> None:
+    code, told = chaos.json("--engine", "eventstore", "--seconds", "10", "--seed", "7", *GROUP)
+    assert (code, told["violations"]) == (0, []), told
+    assert {name.rpartition(" ")[2] for name in told["tried"]} & {"node", "side"}, told
+    assert re.fullmatch(
+        r"[1-9][\d,]* commands in [\d,]+ frames", told["measured"]["replayed of s1"]
+    )
+    assert list(chaos.folder.iterdir()) == []
+
+
+def test_a_bug_that_is_planted_before_a_ledger_group_is_caught(chaos: Chaos) -> None:
+    """Commands that were sent, and whose answer is lost, may have happened: that is no refusal."""
+    for seed in SEEDS:
+        plant = ("--seconds", "8", "--seed", str(seed), *GROUP, "--plant", "lost-is-refused")
+        code, told = chaos.json("--engine", "eventstore", *plant)
+        if code == 1:
+            break
+    assert ways(told) == {"definite-error-took-effect"}, told
+
+
 @pytest.mark.parametrize("plant", ["commit-without-decision", "collect-early"])
 def test_a_planted_bug_is_caught(chaos: Chaos, plant: str) -> None:
     for seed in SEEDS:
@@ -109,6 +131,9 @@ def test_addresses_alone(chaos: Chaos, mysql_cluster: Cluster) -> None:
         (("--url", "http://127.0.0.1:1", "--faults", "shards"), "leave out --faults"),
         (("--data-dir", "somewhere", "--plant", "collect-early"), "no --data-dir"),
         (("--plant", "more-money"), "collect-early"),
+        (("--engine", "eventstore", "--faults", "locks"), "is ever locked"),
+        (("--engine", "eventstore", "--protocols", "xa"), "allowed: saga, tcc"),
+        (("--engine", "eventstore", "--plant", "collect-early"), "no transfer on eventstore"),
     ],
 )
 def test_a_wish_that_cannot_be_met(

@@ -4,11 +4,13 @@ import json
 import random
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from typing import get_args
 
 import pytest
 
 from ledger.ids import SLOT_COUNT, slot_of
-from tandem.chaos import hostile, nemesis, oracles
+from ledger.model import Account
+from tandem.chaos import fitting, hostile, nemesis, oracles
 from tandem.chaos.history import (
     Attempt,
     History,
@@ -26,6 +28,7 @@ from tandem.chaos.oracles import Line, Violation
 from tandem.chaos.report import Result, grouped, summary
 from tandem.chaos.workload import account_names
 from tandem.cli.chaos import command_line
+from tandem.local.servers import Engine
 
 ORDER = Order("k1", "a", "b", 5, "EUR")
 OTHER = Order("k2", "b", "a", 1, "EUR")
@@ -283,8 +286,12 @@ def test_what_an_item_says() -> None:
 # What is tried, and what is shown
 
 
-def test_somebody_can_always_go_on() -> None:
-    parts = {"coordinator": ["c1", "c2", "c3"], "mysql": ["s1", "s2", "s3"], "zookeeper": ["zk"]}
+SERVERS = {"coordinator": ["c1", "c2", "c3"], "mysql": ["s1", "s2", "s3"], "zookeeper": ["zk"]}
+GROUP = {"coordinator": ["c1", "c2"], "node": ["s1"], "reads": ["s1-reads"], "zookeeper": ["zk"]}
+
+
+@pytest.mark.parametrize("parts", [SERVERS, GROUP], ids=["servers", "group"])
+def test_somebody_can_always_go_on(parts: dict[str, list[str]]) -> None:
     chance = random.Random(1)
     tried = Counter()
     for _ in range(2000):
@@ -296,8 +303,8 @@ def test_somebody_can_always_go_on() -> None:
             tried[chosen.deed] += 1
         assert 0 < len(away) <= nemesis.AWAY_MAX
         assert not away.issuperset(parts["coordinator"])
-        assert not away.issuperset(parts["mysql"])
-    assert set(tried) == set(nemesis.DEEDS)
+        assert not away.issuperset(parts.get("mysql", ["a server"]))
+    assert set(tried) == {deed for deed in nemesis.DEEDS if deed.kind in parts}
 
 
 def test_the_same_seed_gives_the_same_choices() -> None:
@@ -315,13 +322,19 @@ def test_what_the_words_of_faults_bring() -> None:
         return {(deed.name, deed.kind) for deed in nemesis.deeds_of(words)}
 
     assert kinds("workers") == {("kill -9 a worker of", "coordinator")}
-    assert {kind for _, kind in kinds("freezes")} == {"coordinator", "mysql", "zookeeper"}
-    assert kinds("shards", "freezes") == {(n, "mysql") for n in ("kill -9", "stop", "freeze")}
+    shards = {"mysql", "node", "reads"}
+    assert {kind for _, kind in kinds("freezes")} == {"coordinator", "zookeeper", *shards}
+    every = {(name, kind) for name in ("kill -9", "stop", "freeze") for kind in shards}
+    assert kinds("shards", "freezes") == {
+        *every,
+        (nemesis.EMPTY, "reads"),
+        (nemesis.TEAR, "node"),
+    }
     assert nemesis.deeds_of(("points",)) == []
 
 
-def test_nuisances_leave_each_other_room() -> None:
-    parts = {"coordinator": ["c1", "c2"], "mysql": ["s1", "s2"], "zookeeper": ["zk"]}
+@pytest.mark.parametrize("parts", [SERVERS, GROUP], ids=["servers", "group"])
+def test_nuisances_leave_each_other_room(parts: dict[str, list[str]]) -> None:
     chance = random.Random(1)
     tried = Counter()
     for _ in range(2000):
@@ -333,7 +346,30 @@ def test_nuisances_leave_each_other_room() -> None:
             lasting.append(chosen)
             tried[chosen.deed] += 1
         assert 0 < len(lasting) <= nemesis.NUISANCES_MAX
-    assert set(tried) == set(nemesis.NUISANCES)
+    assert set(tried) == {deed for deed in nemesis.NUISANCES if deed.kind in parts}
+
+
+@pytest.mark.parametrize("engine", get_args(Engine))
+def test_each_fault_that_fits_a_kind_of_shard_brings_something(engine: Engine) -> None:
+    kinds = set(GROUP if engine == "eventstore" else SERVERS)
+    deeds = [*nemesis.DEEDS, *nemesis.NUISANCES]
+    brought = {deed.fault for deed in deeds if deed.kind in kinds}
+    # These bring no deeds: coordinators strike themselves, a hand and an attacker are for all.
+    others = {"points", nemesis.LOSSES, nemesis.REQUESTS}
+    fit = fitting.fitting(nemesis.FAULTS, engine)
+    assert fit - others == brought
+    assert fitting.misfit(fit, engine) == ""
+    for word in set(nemesis.FAULTS) - fit:
+        assert word in fitting.misfit([word], engine)
+
+
+def test_each_planted_bug_is_in_the_way_of_one_kind_of_shard() -> None:
+    for plant in nemesis.PLANTS:
+        assert fitting.plant_fits(plant, "mysql") == fitting.plant_fits(plant, "mariadb")
+        assert fitting.plant_fits(plant, "mysql") != fitting.plant_fits(plant, "eventstore")
+        for engine in get_args(Engine):
+            if fitting.plant_fits(plant, engine):
+                assert not fitting.misfit(fitting.PLANT_FAULTS.get(plant, ()), engine)
 
 
 def test_what_only_a_cluster_of_its_own_can_bear_is_among_the_words() -> None:
@@ -342,6 +378,23 @@ def test_what_only_a_cluster_of_its_own_can_bear_is_among_the_words() -> None:
     assert "=" not in nemesis.points(random.Random(7), faults=("clocks",)).removeprefix("seed=")
     assert {deed.name for deed in nemesis.nuisances_of(("clocks",))} == {nemesis.CLOCK}
     assert nemesis.nuisances_of(("shards", "points")) == []
+
+
+# What a read side tells
+
+
+def test_a_read_side_that_tells_something_else() -> None:
+    alice = Account("alice", "EUR", 5, 0, "open", 1, 7, "")
+    bob = alice._replace(id="bob", chain="c0ffee")
+    wanted = {"alice": alice, "bob": bob._replace(chain="")}
+    assert oracles.check_told("s1", wanted, {"alice": alice, "bob": bob}) == []
+    wrong = [
+        {"alice": alice},
+        {"alice": alice, "bob": bob._replace(balance=6)},
+        {"alice": alice, "bob": bob, "carl": bob},
+    ]
+    for told in wrong:
+        assert ways(oracles.check_told("s1", wanted, told)) == ["read-side-differs"]
 
 
 # Requests that are to be refused

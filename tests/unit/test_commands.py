@@ -276,6 +276,18 @@ def test_a_bug_in_one_keeps_nobody_else(commands: Commands, shards: Shards) -> N
     assert isinstance(done(good), Settled)
 
 
+def test_an_answer_that_cannot_be_told_is_asked_for_again(
+    commands: Commands, shards: Shards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_BUG_PAUSE_S", 0.0)
+    one = ticket("k")
+    commands.put([one], alone=True)
+    shards.group.wait_for(1)[1].set_result([Decided(None, None, was_known=False)])
+    shards.group.wait_for(2)
+    shards.group.answer(2)
+    assert isinstance(done(one), Settled)
+
+
 def test_what_is_too_much_at_once_goes_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "_LOAD_MAX", 20)
     parcels = [_Parcel(SHARD, [ticket(f"{n}.{i}") for i in range(9)]) for n in range(5)]
