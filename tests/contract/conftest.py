@@ -1,4 +1,6 @@
-"""The shard client's boundary, on both kinds of server."""
+"""Clusters of each kind for the HTTP contract, and the shard client's boundary on both kinds of
+server.
+"""
 
 from collections.abc import Iterator
 
@@ -8,6 +10,29 @@ from shard_client.branch import Branch
 from tests.cluster import Cluster
 from tests.contract.bench import Bench
 from tests.contract.lone import Lone, lone_server
+from tests.contract.on_a_group import runs_once_more
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what does not apply to a ledger group."""
+    seen: set[tuple[str, str]] = set()
+    left_out = [item for item in items if not runs_once_more(item, seen)]
+    if left_out:
+        gone = set(left_out)
+        items[:] = [item for item in items if item not in gone]
+        config.hook.pytest_deselected(items=left_out)
+
+
+@pytest.fixture(scope="module", params=["mysql", "eventstore"])
+def cluster(request: pytest.FixtureRequest) -> Cluster:
+    """A cluster of MySQL shards, and one of a ledger group."""
+    return request.getfixturevalue(f"{request.param}_cluster")
+
+
+@pytest.fixture(params=["mysql", "mariadb", "eventstore"])
+def every_cluster(request: pytest.FixtureRequest) -> Cluster:
+    """The same, and one of MariaDB shards."""
+    return request.getfixturevalue(f"{request.param}_cluster")
 
 
 @pytest.fixture

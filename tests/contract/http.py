@@ -18,13 +18,14 @@ import pymysql
 from coordinator.engine.planning import plan
 from coordinator.engine.tickets import Latch, Ticket
 from coordinator.http.openapi import document
-from ledger.ids import slot_of, transfer_id
+from ledger.ids import transfer_id
 from ledger.model import Transfer
 from shard_client.address import Address
 from shard_client.branch import Branch
 from shard_client.connection import ShardConnection
 from shard_client.xid import Gtrid
 from tests.cluster import Cluster
+from tests.contract.stores import store_of
 
 EUR = "EUR"
 # What an error says about what it has done; every one that might have done something must.
@@ -41,11 +42,7 @@ class Town:
         self.urls = cluster.urls
         self.api = client(cluster.urls[0])
         self.other = client(cluster.urls[1])
-        self._sessions = {shard: cluster.sql(shard) for shard in cluster.settings.shards}
-        self._ranges = {
-            shard: self.rows(shard, "SELECT first_slot, last_slot FROM slots")
-            for shard in self._sessions
-        }
+        self.store = store_of(cluster)
         self.renew()
 
     def renew(self) -> None:
@@ -53,34 +50,22 @@ class Town:
         self.prefix = f"t{uuid.uuid4().hex[:10]}"
         self._numbers = itertools.count()
         self._issuers: dict[str, str] = {}
+        self._names: list[str] = []
 
     def rows(self, shard: str, statement: str) -> list[tuple]:
-        try:
-            return self._ask(shard, statement)
-        except (pymysql.err.OperationalError, pymysql.err.InterfaceError):
-            # Another test has restarted the shard since.
-            self._sessions[shard] = self.cluster.sql(shard)
-            return self._ask(shard, statement)
-
-    def _ask(self, shard: str, statement: str) -> list[tuple]:
-        with self._sessions[shard].cursor() as cursor:
-            cursor.execute(statement)
-            return list(cursor.fetchall())
+        return self.store.rows(shard, statement)
 
     # --- accounts ---------------------------------------------------------------------------
 
     def shard_of(self, account: str) -> str:
-        slot = slot_of(account)
-        return next(
-            shard
-            for shard, ranges in self._ranges.items()
-            if any(first <= slot <= last for first, last in ranges)
-        )
+        return self.store.shard_of(account)
 
     def name(self, shard: str | None = None) -> str:
-        """An account id that nobody has, on this shard."""
+        """An account id that nobody has, on this shard, if the cluster has it."""
+        wanted = {shard} & self.store.shards
         names = (f"{self.prefix}-{number}" for number in self._numbers)
-        return next(name for name in names if shard in (None, self.shard_of(name)))
+        self._names.append(next(n for n in names if not wanted or self.shard_of(n) in wanted))
+        return self._names[-1]
 
     def account(
         self, shard: str | None = None, *, funds: int = 0, currency: str = EUR, **terms: Any
@@ -128,7 +113,12 @@ class Town:
             headers={"Idempotency-Key": key or uuid.uuid4().hex, **headers},
         )
 
-    # --- the databases ----------------------------------------------------------------------
+    # --- what is kept -----------------------------------------------------------------------
+
+    @property
+    def default(self) -> str:
+        """The protocol of transfers that name none."""
+        return self.store.protocols[0]
 
     @contextmanager
     def locked(self, account: str) -> Iterator[None]:
@@ -142,27 +132,17 @@ class Town:
                 session.rollback()
 
     @contextmanager
-    def unchanged(self) -> Iterator[None]:
-        """Nothing at all is written on any shard by the block."""
-        before = self.snapshot()
+    def unchanged(self, *, but_decided: bool = False) -> Iterator[None]:
+        """Nothing at all is written on any shard by the block. With `but_decided` commands may have
+        come to a ledger group, whose list keeps also those that change nothing.
+        """
+        names = tuple(self._names)
+        before = self.store.snapshot(self.prefix, names)
         yield
-        assert self.snapshot() == before
-
-    def snapshot(self) -> dict[str, list[tuple]]:
-        """This town's rows, and how many rows there are at all."""
-        mine = {
-            "accounts": "id LIKE '{0}%'",
-            "entries": "account_id LIKE '{0}%'",
-            "transfers": "source LIKE '{0}%'",
-        }
-        found: dict[str, list[tuple]] = {}
-        for shard in self._sessions:
-            for table, where in mine.items():
-                rows = where.format(self.prefix)
-                found[f"{shard} {table}"] = self.rows(
-                    shard, f"SELECT * FROM {table} WHERE {rows} ORDER BY 1, 2"
-                ) + self.rows(shard, f"SELECT COUNT(*) FROM {table}")
-        return found
+        after = self.store.snapshot(self.prefix, names)
+        if but_decided:
+            before, after = ({**kept, "commands": []} for kept in (before, after))
+        assert after == before
 
 
 @cache

@@ -79,13 +79,19 @@ class Lone:
     def paused(self) -> Iterator[None]:
         """The server frozen for a block: it answers nothing, but its connections stand."""
         process = next(p for p in self.local.status()["processes"] if p["name"] == "s1")
-        pid: int = process["pid"]
-        os.kill(pid, signal.SIGSTOP)
-        try:
-            wait_until(lambda: _is_stopped(pid), 5, "the server cannot be paused")
+        with paused(process["pid"]):
             yield
-        finally:
-            os.kill(pid, signal.SIGCONT)
+
+
+@contextmanager
+def paused(pid: int) -> Iterator[None]:
+    """A process frozen for a block."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        wait_until(lambda: _is_stopped(pid), 5, "the process cannot be paused")
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def _is_stopped(pid: int) -> bool:

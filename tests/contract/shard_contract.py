@@ -1,19 +1,20 @@
-"""What every kind of shard has to keep of the promise in `shard_client.node`.
+"""What every kind of shard that takes part in groups has to keep of the promise in
+`shard_client.node`.
 
 A kind joins by a class of its own, whose `nodes` makes two of it (see test_shard_contract.py).
 """
 
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import count
 
 import pytest
 
 from coordinator.engine.planning import Plan, plan
 from coordinator.engine.tickets import Latch, Ticket
-from ledger.ids import slot_of, transfer_id
-from ledger.model import Account, Reason, Refusal, Status, Transfer
+from ledger.ids import slot_of
+from ledger.model import Reason, Refusal, Status, Transfer
 from shard_client.errors import (
     ClockAhead,
     DuplicateRow,
@@ -44,32 +45,21 @@ from shard_client.records import (
 )
 from shard_client.xid import Gtrid
 from tests.cluster import wait_until
+from tests.contract.calls_contract import HOUR_US, CallsContract, CallsGround, Nodes, now, soon
 
 COMMITTED, ABORTED = DecisionOutcome.COMMITTED, DecisionOutcome.ABORTED
-HOUR_US = 3600 * 10**6
 NOTHING = Wanted(set(), set(), set(), set(), set())
 
-Nodes = Mapping[str, ShardNode]
 
-
-def soon() -> float:
-    """A deadline that a healthy shard keeps with ease."""
-    return time.monotonic() + 5
-
-
-def now() -> int:
-    return time.time_ns() // 1000
-
-
-class Ground:
+class Ground(CallsGround):
     """Two shards, s1 and s2, and accounts with names of their own."""
 
+    protocol = "xa"
+
     def __init__(self, nodes: Nodes, cluster: str) -> None:
-        self.nodes = nodes
+        super().__init__(nodes)
         self.cluster = cluster
-        self.s1, self.s2 = nodes["s1"], nodes["s2"]
-        self._prefix = secrets.token_hex(4)
-        self._numbers = count()
+        self.s2 = nodes["s2"]
         self._sessions: list[Session] = []
         self._gtrids: list[Gtrid] = []
         slots = {name: self.lock(name, []).slots for name in nodes}
@@ -79,23 +69,10 @@ class Ground:
         }
 
     def name(self, shard: str = "s1") -> str:
-        """The next name of an account on a shard; later names sort behind."""
-        return f"{self._prefix}.{next(self._numbers):06d}.{self._tags[shard]}"
-
-    def open(self, shard: str = "s1", limit: int | None = None) -> str:
-        name = self.name(shard)
-        self.nodes[shard].reads.open_accounts([Terms(name, "EUR", limit)], now(), soon())
-        return name
+        return f"{super().name()}.{self._tags[shard]}"
 
     def shard_of(self, account: str) -> str:
         return next(shard for shard, tag in self._tags.items() if account.endswith(tag))
-
-    def account(self, name: str) -> Account:
-        calls = self.nodes[self.shard_of(name)].reads
-        return calls.read_accounts([name], soon())[name].account
-
-    def balance(self, name: str) -> int:
-        return self.account(name).balance
 
     # --- groups -----------------------------------------------------------------------------
 
@@ -121,11 +98,6 @@ class Ground:
     def is_free(self, name: str) -> bool:
         return name in self.lock(self.shard_of(name), [name]).accounts
 
-    def transfer(self, source: str, destination: str, amount: int = 7) -> Transfer:
-        key = f"k{next(self._numbers)}"
-        id_ = transfer_id(source, key)
-        return Transfer(id_, key, source, destination, amount, "EUR", None, "xa", now())
-
     def plan(self, gtrid: Gtrid, transfers: list[Transfer], *locked: Locked) -> Plan:
         """What a group writes, by the money rules."""
         accounts = {id_: item for answer in locked for id_, item in answer.accounts.items()}
@@ -137,8 +109,8 @@ class Ground:
             tickets.append(ticket)
         return plan(tickets, accounts, now(), str(gtrid))
 
-    def commit(self, *transfers: Transfer) -> Plan:
-        """Transfers within s1, in one group."""
+    def commit(self, *transfers: Transfer) -> list[StoredTransfer]:
+        """In one group."""
         gtrid = self.gtrid()
         branch = self.branch("s1", gtrid)
         names = sorted({name for t in transfers for name in (t.source, t.destination)})
@@ -146,7 +118,7 @@ class Ground:
         made = self.plan(gtrid, list(transfers), found)
         branch.write_unprepared(made.writes["s1"], soon()).get()
         branch.commit_alone(soon()).get()
-        return made
+        return [each for each in made.results if isinstance(each, StoredTransfer)]
 
     def prepare(self) -> "Group":
         """A group of one transfer from s1, its home, to s2, up to its commit point."""
@@ -193,7 +165,7 @@ class Group:
         self.home.decide(["s2"], now(), soon()).get()
 
 
-class ShardContract:
+class ShardContract(CallsContract):
     """See the module."""
 
     @pytest.fixture
@@ -399,18 +371,6 @@ class ShardContract:
 
     # --- accounts ---------------------------------------------------------------------------
 
-    def test_accounts_are_opened_once(self, ground: Ground) -> None:
-        one, two = ground.name(), ground.name()
-        calls = ground.s1.reads
-        first, new = calls.open_accounts([Terms(one, "EUR", 5)], now(), soon())
-        assert new == {one}
-        again, new = calls.open_accounts(
-            [Terms(one, "USD", None), Terms(two, "EUR", None)], now(), soon()
-        )
-        assert new == {two}
-        assert again[one] == first[one]
-        assert calls.read_accounts([one, two, ground.name()], soon()) == again
-
     def test_a_shard_takes_only_what_is_its_own(self, ground: Ground) -> None:
         calls, elsewhere = ground.s1.reads, ground.name("s2")
         with pytest.raises(SlotMoved):
@@ -426,58 +386,21 @@ class ShardContract:
             calls.open_accounts([Terms(ground.name(), "EUR", 0)], later, soon())
         with pytest.raises(ClockAhead):
             calls.change_status(name, Status.FROZEN, later, soon())
-        with pytest.raises(ClockAhead):
-            calls.balance_at(name, later, soon())
 
-    def test_the_status_of_an_account(self, ground: Ground) -> None:
-        calls, name, other = ground.s1.reads, ground.open(), ground.open()
-        assert calls.change_status(ground.name(), Status.FROZEN, now(), soon()) is None
-        changed = calls.change_status(name, Status.FROZEN, now(), soon())
-        assert calls.change_status(name, Status.FROZEN, now(), soon()) == changed
-        assert ground.account(name).status == Status.FROZEN
-        calls.change_status(name, Status.OPEN, now(), soon())
-        ground.commit(ground.transfer(name, other))
-        assert isinstance(calls.change_status(other, Status.CLOSED, now(), soon()), Refusal)
+    def test_a_locked_account_is_busy(self, ground: Ground) -> None:
+        calls, name = ground.s1.reads, ground.open()
         ground.branch("s1").lock([name], [], soon()).get()
         with pytest.raises(TryAgain):
             calls.change_status(name, Status.FROZEN, now(), soon())
-
-    def test_entries(self, ground: Ground) -> None:
-        source, destination = ground.open(), ground.open()
-        transfers = [ground.transfer(source, destination, amount) for amount in (1, 2, 3)]
-        for transfer in transfers:
-            ground.commit(transfer)
-        calls = ground.s1.reads
-        entries = calls.entries(source, None, 9, soon(), newest_first=False)
-        assert entries is not None
-        assert [(e.number, e.amount, e.balance) for e in entries] == [
-            (1, -1, -1),
-            (2, -2, -3),
-            (3, -3, -6),
-        ]
-        assert calls.entries(source, 1, 1, soon(), newest_first=False) == entries[1:2]
-        assert calls.entries(source, 3, 9, soon(), newest_first=True) == entries[1::-1]
-        assert calls.entries(ground.name(), None, 9, soon(), newest_first=True) is None
-        id_, stamp = transfers[1].id, entries[1].stamp
-        assert calls.entry_of(source, id_, stamp, soon()) == entries[1]
-        assert calls.entry_of(source, id_, entries[0].stamp, soon()) is None
-        assert calls.entries_of(source, id_, {entries[0].stamp}, soon()) == [entries[1]]
-
-    def test_a_balance_in_the_past_is_final(self, ground: Ground) -> None:
-        source, destination = ground.open(), ground.open()
-        before = now()
-        ground.commit(ground.transfer(source, destination))
-        calls = ground.s1.reads
-        assert calls.balance_at(ground.name(), before, soon()) is None
-        assert calls.balance_at(source, before, soon()) == (ground.account(source), 0)
-        at = now()
-        found = calls.balance_at(source, at, soon())
-        assert found is not None
-        assert (found[1], found[0].stamp_floor) == (-7, at + 1)
-        assert ground.lock("s1", [source]).accounts[source].stamp_floor > at
-        ground.branch("s1").lock([source], [], soon()).get()
         with pytest.raises(TryAgain):
-            calls.balance_at(source, now(), soon())
+            calls.balance_at(name, now(), soon())
+
+    def test_a_balance_in_the_past_keeps_later_stamps_away(self, ground: Ground) -> None:
+        name, at = ground.open(), now()
+        found = ground.s1.reads.balance_at(name, at, soon())
+        assert found is not None
+        assert found[0].stamp_floor == at + 1
+        assert ground.lock("s1", [name]).accounts[name].stamp_floor > at
 
     # --- reads at one moment ----------------------------------------------------------------
 
@@ -614,16 +537,9 @@ class ShardContract:
 
     # --- whether it can be used -------------------------------------------------------------
 
-    def test_what_is_given_up_is_not_asked(self, ground: Ground) -> None:
-        name = ground.open()
-        ground.s1.give_up(ShardUnavailable("s1", "on purpose"))
-        assert (ground.s1.is_available, ground.s1.unavailable_because) == (False, "on purpose")
+    def is_closed(self, ground: CallsGround) -> None:
         with pytest.raises(ShardUnavailable):
-            ground.s1.reads.read_accounts([name], soon())
-        with pytest.raises(ShardUnavailable):
-            ground.branch("s1")
-        wait_until(lambda: admitted(ground.s1), 20, "it is not admitted", every_s=0.2)
-        assert ground.balance(name) == 0
+            ground.s1.branch("lock", soon(), is_local=True)
 
 
 def begun(transfer: Transfer, gtrid: Gtrid) -> PhaseRow:
@@ -650,11 +566,3 @@ def running(node: ShardNode) -> frozenset[tuple[int, str]]:
     while (found := node.purge.running(soon())) is None:
         time.sleep(0.15)
     return found
-
-
-def admitted(node: ShardNode) -> bool:
-    try:
-        node.admit()
-    except ShardError:
-        return False
-    return True

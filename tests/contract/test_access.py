@@ -72,7 +72,7 @@ class Guarded:
 
 
 @pytest.fixture(scope="module")
-def guarded(mysql_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+def guarded(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     folder = tmp_path_factory.mktemp("guarded")
     authority = Authority(folder, "authority")
     certificate = str(authority.sign("server"))
@@ -91,14 +91,14 @@ def guarded(mysql_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) ->
         "TANDEM_ACCESS_TLS_CERTIFICATE": certificate,
         "TANDEM_ACCESS_TLS_KEY": certificate,
     }
-    with mysql_cluster.coordinator("guarded", made.log, overrides, trust=trust) as running:
+    with cluster.coordinator("guarded", made.log, overrides, trust=trust) as running:
         made.url, made.port = running.url, running.port
         yield made
 
 
 @pytest.fixture
-def town(mysql_cluster: Cluster) -> Town:
-    return visit(mysql_cluster)
+def town(cluster: Cluster) -> Town:
+    return visit(cluster)
 
 
 # --- every route ----------------------------------------------------------------------------
@@ -467,17 +467,18 @@ def test_a_coordinator_that_would_be_open_to_others_does_not_start(mysql_cluster
 # --- where secrets are not ------------------------------------------------------------------
 
 
-def test_no_secret_can_be_read(guarded: Guarded, mysql_cluster: Cluster) -> None:
+def test_no_secret_can_be_read(guarded: Guarded, cluster: Cluster) -> None:
     """Not in a log, in a process list, in an error or in what the service tells of itself."""
-    settings = mysql_cluster.settings
+    settings = cluster.settings
     passwords = {
         settings.mysql.password,
         settings.mysql.admin_password,
         settings.zookeeper.password,
+        settings.eventstore.secret,
     }
     assert all(passwords)
     secrets = [text.encode() for text in passwords | set(guarded.secrets.values())]
-    logs = [*(mysql_cluster.local.data_dir / "logs").iterdir(), guarded.log]
+    logs = [*(cluster.local.data_dir / "logs").iterdir(), guarded.log]
     assert len(logs) >= 5
     for file in [*logs, *Path("/proc").glob("[0-9]*/cmdline")]:
         try:

@@ -10,8 +10,8 @@ from tests.contract.http import Town, is_problem, results, visit
 
 
 @pytest.fixture
-def town(mysql_cluster: Cluster) -> Town:
-    return visit(mysql_cluster)
+def town(cluster: Cluster) -> Town:
+    return visit(cluster)
 
 
 def put(town: Town, name: str, **terms: Any) -> httpx.Response:
@@ -40,7 +40,7 @@ def test_an_account_is_opened(town: Town, shard: str) -> None:
             "available": 0,
             "overdraft_limit": 50,
             "status": "open",
-            "shard": shard,
+            "shard": town.shard_of(name),
         }.items()
     )
     assert view["created_at"] == view["updated_at"]
@@ -59,7 +59,7 @@ def test_the_overdraft_limit_is_zero_unless_given(
 
 def test_opening_again_with_the_same_terms_changes_nothing(town: Town) -> None:
     name = town.account(funds=7)
-    with town.unchanged():
+    with town.unchanged(but_decided=True):
         answer = put(town, name)
         assert answer.status_code == 200
         assert answer.json() == town.other.get(f"/v1/accounts/{name}").json()
@@ -78,7 +78,7 @@ def test_opening_again_with_other_terms_is_refused(
     town: Town, terms: dict[str, Any], named: str
 ) -> None:
     name = town.account()
-    with town.unchanged():
+    with town.unchanged(but_decided=True):
         is_problem(put(town, name, **terms), 409, "account-exists", name, named)
 
 
@@ -121,7 +121,7 @@ def test_a_batch_of_accounts(town: Town) -> None:
         (None, "rejected", "malformed"),
     ]
     assert "no id" in found[3]["detail"]
-    with town.unchanged():
+    with town.unchanged(but_decided=True):
         again = results(town.api.post("/v1/accounts/batch", json={"accounts": batch}))
     assert [result["status"] for result in again[:2]] == ["exists", "exists"]
 
@@ -156,12 +156,12 @@ def test_a_status_is_changed(town: Town, status: str) -> None:
 
 def test_only_an_empty_account_is_closed(town: Town) -> None:
     name = town.account(funds=3)
-    with town.unchanged():
+    with town.unchanged(but_decided=True):
         is_problem(patch(town, name, "closed"), 409, "account-not-empty", "3 EUR")
 
 
 def test_an_unknown_account_cannot_be_changed(town: Town) -> None:
-    with town.unchanged():
+    with town.unchanged(but_decided=True):
         is_problem(patch(town, town.name(), "frozen"), 404, "account-not-found")
 
 

@@ -11,8 +11,8 @@ from tests.contract.http import Town, is_problem, item, results, visit, wish
 
 
 @pytest.fixture
-def town(mysql_cluster: Cluster) -> Town:
-    return visit(mysql_cluster)
+def town(cluster: Cluster) -> Town:
+    return visit(cluster)
 
 
 JSON = {"Content-Type": "application/json"}

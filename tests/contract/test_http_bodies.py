@@ -13,8 +13,8 @@ KEY = {"Idempotency-Key": "k"}
 
 
 @pytest.fixture
-def town(mysql_cluster: Cluster) -> Town:
-    return visit(mysql_cluster)
+def town(cluster: Cluster) -> Town:
+    return visit(cluster)
 
 
 @pytest.fixture

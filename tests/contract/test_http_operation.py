@@ -13,8 +13,8 @@ from tests.contract.http import Town, client, is_problem, visit
 
 
 @pytest.fixture
-def town(mysql_cluster: Cluster) -> Town:
-    return visit(mysql_cluster)
+def town(cluster: Cluster) -> Town:
+    return visit(cluster)
 
 
 def test_healthz(town: Town) -> None:
@@ -113,14 +113,14 @@ def test_a_request_id_that_cannot_be_used_is_replaced(town: Town, given: str) ->
     assert re.fullmatch("[0-9a-f]{32}", answer.headers["X-Request-Id"])
 
 
-def test_the_log_carries_the_request_id(town: Town, mysql_cluster: Cluster, tmp_path: Path) -> None:
+def test_the_log_carries_the_request_id(town: Town, cluster: Cluster, tmp_path: Path) -> None:
     log = tmp_path / "log"
     overrides = {
         "TANDEM_ENGINE_REQUEST_DEADLINE_MS": "50",
         "TANDEM_COORDINATOR_WORKERS": "1",
     }
     alice, bob = town.pair(funds=1)
-    with mysql_cluster.coordinator("logged", log, overrides) as running, client(running.url) as api:
+    with cluster.coordinator("logged", log, overrides) as running, client(running.url) as api:
         with town.locked(alice):
             headers = {"X-Request-Id": "find-me-503"}
             answer = town.transfer(alice, bob, 1, api=api, headers=headers)

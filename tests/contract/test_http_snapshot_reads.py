@@ -20,8 +20,8 @@ from tests.contract.http import Town, client, is_problem, visit, wish
 
 
 @pytest.fixture
-def town(mysql_cluster: Cluster) -> Town:
-    return visit(mysql_cluster)
+def town(cluster: Cluster) -> Town:
+    return visit(cluster)
 
 
 class Movers:

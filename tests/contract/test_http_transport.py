@@ -183,7 +183,7 @@ def read_answers(answers) -> Iterator[tuple[int, dict[str, str], bytes]]:
 @pytest.fixture(scope="module", params=["open", "token", "no token"])
 def wire(
     request: pytest.FixtureRequest,
-    mysql_cluster: Cluster,
+    cluster: Cluster,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Wire]:
     """A coordinator without tokens, and one with, called with a good one and with none."""
@@ -197,7 +197,7 @@ def wire(
     if request.param == "token":
         token = f"Authorization: Bearer {secret}\r\n"
     log = folder / "log"
-    with mysql_cluster.coordinator("transport", log, overrides) as running:
+    with cluster.coordinator("transport", log, overrides) as running:
         yield Wire(running.url, log, token, request.param == "no token")
     # Whatever was sent, no fault of the coordinator's own stands there, and no line of others.
     assert not [line for line in lines(log) if line["level"] in ("ERROR", "CRITICAL")]

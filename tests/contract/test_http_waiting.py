@@ -13,14 +13,12 @@ from tests.contract.http import Town, client, execute, is_problem, item, results
 
 
 @pytest.fixture
-def town(mysql_cluster: Cluster) -> Town:
-    return visit(mysql_cluster)
+def town(cluster: Cluster) -> Town:
+    return visit(cluster)
 
 
 @pytest.fixture(scope="module")
-def hasty(
-    mysql_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[httpx.Client]:
+def hasty(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """A coordinator of one process that gives up after half a second, with a short queue."""
     overrides = {
         "TANDEM_ENGINE_REQUEST_DEADLINE_MS": "500",
@@ -30,7 +28,7 @@ def hasty(
     }
     log = tmp_path_factory.mktemp("hasty") / "log"
     with (
-        mysql_cluster.coordinator("hasty", log, overrides) as running,
+        cluster.coordinator("hasty", log, overrides) as running,
         client(running.url) as api,
     ):
         yield api
@@ -153,14 +151,12 @@ def troubles(town: Town) -> list[str]:
     ]
 
 
-def test_a_read_only_shard_concerns_its_own_accounts_alone(
-    town: Town, mysql_cluster: Cluster
-) -> None:
+def test_a_read_only_shard_concerns_its_own_accounts_alone(town: Town, cluster: Cluster) -> None:
     alice, bob = town.pair(funds=10)
     carol, dave = town.account("s1", funds=10), town.account("s1")
     new = town.name("s2")
     try:
-        execute(mysql_cluster, "s2", "SET GLOBAL read_only = ON")
+        execute(cluster, "s2", "SET GLOBAL read_only = ON")
         with town.unchanged():
             for source, destination in ((alice, bob), (bob, alice)):
                 answer = town.transfer(source, destination, 5, "k")
@@ -177,7 +173,7 @@ def test_a_read_only_shard_concerns_its_own_accounts_alone(
         ready = town.api.get("/readyz")
         assert ready.status_code == 200
     finally:
-        execute(mysql_cluster, "s2", "SET GLOBAL read_only = OFF")
+        execute(cluster, "s2", "SET GLOBAL read_only = OFF")
     wait_until(lambda: not troubles(town), 15, "the shard is not taken into use again")
     answer = town.transfer(alice, bob, 5, "k")
     assert answer.status_code == 201
@@ -187,10 +183,10 @@ def test_a_read_only_shard_concerns_its_own_accounts_alone(
 # --- no shard map ---------------------------------------------------------------------------
 
 
-def test_a_coordinator_without_a_shard_map(mysql_cluster: Cluster, tmp_path: Path) -> None:
+def test_a_coordinator_without_a_shard_map(cluster: Cluster, tmp_path: Path) -> None:
     """As after `tandem shards init` was forgotten: it lives, is not ready, and says why."""
     overrides = {"TANDEM_CLUSTER_ID": "nowhere", "TANDEM_COORDINATOR_WORKERS": "1"}
-    with mysql_cluster.coordinator("lost", tmp_path / "log", {}) as running:
+    with cluster.coordinator("lost", tmp_path / "log", {}) as running:
         running.stop()
         running._environment.update(overrides)
         running.start(wait=False)

@@ -118,7 +118,8 @@ class GroupCalls(ShardCalls):
         return (was.account, was.balance) if was.account else None
 
     def entry_of(self, account: str, transfer: str, stamp: int, deadline: float) -> Entry | None:
-        return next(iter(self.entries_of(account, transfer, [stamp], deadline)), None)
+        found = self.entries_of(account, transfer, [stamp], deadline)
+        return next((entry for entry in found if entry.stamp == stamp), None)
 
     def entries_of(
         self, account: str, transfer: str, since: Iterable[int], deadline: float

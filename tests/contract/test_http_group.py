@@ -1,0 +1,203 @@
+"""What is special to a ledger group in the HTTP contract: two-phase commit is refused by name, the
+key of a transfer that waits for the node is in use, and without a read side money moves and is not
+shown.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from ledger.ids import transfer_id
+from tests.cluster import Cluster, wait_until
+from tests.contract.http import Town, client, is_problem, item, results, visit, wish
+from tests.contract.lone import paused
+
+NOT_OFFERED = "protocol-not-offered"
+IN_USE, REUSED = "idempotency-key-in-use", "idempotency-key-reused"
+
+
+@pytest.fixture
+def town(eventstore_cluster: Cluster) -> Town:
+    return visit(eventstore_cluster)
+
+
+# --- two-phase commit -----------------------------------------------------------------------
+
+
+def test_two_phase_commit_is_refused_by_name_and_the_key_stays_free(town: Town) -> None:
+    alice, bob = town.pair(funds=10)
+    with town.unchanged():
+        for api in (town.api, town.other):
+            answer = town.transfer(alice, bob, 4, "k", protocol="xa", api=api)
+            problem = is_problem(answer, 400, NOT_OFFERED, "xa", "s1", "key is not used")
+        is_problem(town.api.get(f"/v1/transfers/{problem['transfer_id']}"), 404, "not-found")
+    answer = town.transfer(alice, bob, 5, "k")
+    assert answer.status_code == 201
+    assert "Idempotent-Replayed" not in answer.headers
+
+
+def test_two_phase_commit_in_a_batch_concerns_its_items_alone(town: Town) -> None:
+    alice, bob = town.pair(funds=10)
+    batch = [
+        item(alice, bob, 1, "a"),
+        item(alice, bob, 2, "b") | {"protocol": "xa"},
+        item(alice, bob, 3, "c") | {"protocol": "saga"},
+    ]
+    for is_replay in (False, True):
+        found = results(town.api.post("/v1/transfers/batch", json={"transfers": batch}))
+        assert [(r["status"], r.get("reason")) for r in found] == [
+            ("committed", None),
+            ("rejected", NOT_OFFERED),
+            ("committed", None),
+        ]
+        assert [r.get("replayed", False) for r in found] == [is_replay, False, is_replay]
+        assert "key is not used" in found[1]["detail"]
+    assert (town.balance(alice), town.balance(bob)) == (6, 4)
+
+
+@pytest.mark.parametrize("amount", [5, 50], ids=["committed", "refused"])
+def test_what_is_recorded_is_answered_though_two_phase_commit_is_named(
+    town: Town, amount: int
+) -> None:
+    alice, bob = town.pair(funds=10)
+    first = town.transfer(alice, bob, amount, "k", protocol="saga")
+    with town.unchanged():
+        for api in (town.api, town.other):
+            again = town.transfer(alice, bob, amount, "k", protocol="xa", api=api)
+            assert (again.status_code, again.json()) == (first.status_code, first.json())
+            assert again.headers["Idempotent-Replayed"] == "true"
+            other = town.transfer(alice, bob, amount + 1, "k", protocol="xa", api=api)
+            is_problem(other, 422, REUSED, f"amount was {amount}, now {amount + 1}")
+            batch = [item(alice, bob, each, "k") | {"protocol": "xa"} for each in (amount, 7)]
+            same, else_ = results(api.post("/v1/transfers/batch", json={"transfers": batch}))
+            assert same["status"] == ("committed" if amount == 5 else "rejected")
+            assert same["replayed"]
+            assert (else_["status"], else_["reason"]) == ("rejected", REUSED)
+    # Of those that are offered one is not the other, as on every kind of shard.
+    is_problem(town.transfer(alice, bob, amount, "k", protocol="tcc"), 422, REUSED, "now tcc")
+
+
+def test_a_trace_shows_the_entries_of_both_accounts(town: Town) -> None:
+    alice, bob = town.pair(funds=10)
+    view = town.transfer(alice, bob, 4).json()
+    trace = town.other.get(f"/v1/admin/transfers/{view['id']}").json()
+    (part,) = trace["parts"]
+    assert part["stage"] == "committed"
+    paid = {entry["counterparty"]: entry["amount"] for entry in part["entries"]}
+    assert paid == {bob: -4, alice: 4}
+
+
+# --- keys, while the node does not answer ---------------------------------------------------
+
+
+@pytest.fixture
+def hasty(eventstore_cluster: Cluster, tmp_path: Path) -> Iterator[httpx.Client]:
+    """A coordinator of one process that gives up after half a second."""
+    overrides = {
+        "TANDEM_ENGINE_REQUEST_DEADLINE_MS": "500",
+        "TANDEM_COORDINATOR_WORKERS": "1",
+    }
+    with (
+        eventstore_cluster.coordinator("hasty", tmp_path / "log", overrides) as running,
+        client(running.url) as api,
+    ):
+        yield api
+
+
+def test_a_key_is_in_use_while_its_transfer_waits_for_the_node(
+    town: Town, eventstore_cluster: Cluster, hasty: httpx.Client
+) -> None:
+    alice, bob = town.pair(funds=10)
+    id_ = transfer_id(alice, "k")
+    with paused(eventstore_cluster.pid("s1")):
+        first = town.transfer(alice, bob, 4, "k", api=hasty)
+        assert (first.status_code, first.json()) == (202, {"id": id_, "status": "pending"})
+        for changes in ({"amount": 5}, {"protocol": "saga"}, {"protocol": "xa"}):
+            answer = hasty.post(
+                "/v1/transfers",
+                json=wish(alice, bob, 4) | changes,
+                headers={"Idempotency-Key": "k"},
+            )
+            assert is_problem(answer, 409, IN_USE, alice)["transfer_id"] == id_
+    # What was pending comes to its end by itself.
+    way = f"/v1/transfers/{id_}"
+    wait_until(lambda: hasty.get(way).json()["status"] == "committed", 20, "it does not end")
+    is_problem(town.transfer(alice, bob, 5, "k", api=hasty), 422, REUSED, "amount was 4, now 5")
+    wait_until(lambda: not troubles(town), 20, "the group is not taken into use again")
+    assert town.transfer(alice, bob, 4, "k", api=town.other).json() == hasty.get(way).json()
+    assert (town.balance(alice), town.balance(bob)) == (6, 4)
+
+
+def troubles(town: Town) -> list[str]:
+    """What the processes of both coordinators complain of; asked often, to meet each of them."""
+    return [
+        trouble
+        for url in town.urls
+        for _ in range(8)
+        for trouble in httpx.get(f"{url}/readyz", verify=False).json()["troubles"]
+    ]
+
+
+# --- without a read side --------------------------------------------------------------------
+
+
+@contextmanager
+def stopped(cluster: Cluster, how: str) -> Iterator[None]:
+    """The read side frozen, or killed, for a block."""
+    if how == "frozen":
+        with paused(cluster.pid("s1-reads")):
+            yield
+        return
+    cluster.local.stop("s1-reads", kill=True)
+    try:
+        yield
+    finally:
+        cluster.local.start("s1-reads")
+
+
+@pytest.mark.parametrize("how", ["frozen", "killed"])
+def test_without_a_read_side_money_moves_and_is_not_shown(
+    town: Town, eventstore_cluster: Cluster, how: str
+) -> None:
+    alice, bob = town.pair(funds=10)
+    poor, new, shut = town.account(funds=1), town.name(), town.account()
+    reads = [f"/v1/accounts/{alice}{part}" for part in ("", "/entries", "/balance")]
+    reads.append(f"/v1/balances?account={alice}&account={bob}")
+    cannot = "read side cannot answer"
+    with stopped(eventstore_cluster, how):
+        began = time.monotonic()
+        for path in reads:
+            is_problem(town.api.get(path), 503, "shard-unavailable", cannot, "nothing has happened")
+        # A frozen one takes a call's time once, and not each reader's.
+        assert time.monotonic() - began < 10
+        # What has to do with transfers alone goes on, and nobody takes the group out of use.
+        paid = town.transfer(alice, bob, 4, "k")
+        assert paid.status_code == 201
+        assert town.api.get(f"/v1/transfers/{paid.json()['id']}").json() == paid.json()
+        is_problem(town.transfer(poor, bob, 5), 422, "insufficient-funds")
+        assert troubles(town) == []
+        # What is done, and cannot be shown, is not told as if it were not.
+        for answer in (
+            town.api.put(f"/v1/accounts/{new}", json={"currency": "EUR"}),
+            town.api.patch(f"/v1/accounts/{shut}", json={"status": "closed"}),
+        ):
+            is_problem(answer, 503, "shard-unavailable", cannot, "is not known")
+        refused = town.api.patch(f"/v1/accounts/{poor}", json={"status": "closed"})
+        is_problem(refused, 503, "shard-unavailable", cannot, "nothing has happened")
+        batch = {"accounts": [{"id": f"{new}-{n}", "currency": "EUR"} for n in range(2)]}
+        found = results(town.api.post("/v1/accounts/batch", json=batch))
+        assert {(r["status"], r["reason"]) for r in found} == {("failed", "shard-unavailable")}
+        assert all("is decided, and cannot be shown" in result["detail"] for result in found)
+    # It is the same connections that are used again, or new ones, without a restart of anything.
+    wait_until(lambda: town.api.get(reads[0]).status_code == 200, 20, "no reads")
+    for api in (town.api, town.other):
+        shown = {name: api.get(f"/v1/accounts/{name}").json() for name in (new, shut, poor)}
+        assert [shown[name]["status"] for name in (new, shut, poor)] == ["open", "closed", "open"]
+        answer = api.get(reads[-1])
+        assert [each["balance"] for each in answer.json()["balances"]] == [6, 4]
+    again = results(town.api.post("/v1/accounts/batch", json=batch))
+    assert [result["status"] for result in again] == ["exists", "exists"]
