@@ -151,13 +151,18 @@ def views(process: WorkerProcess) -> dict[str, View]:
 
 
 def _after() -> Position:
-    """Behind which position to begin: `Last-Event-ID` comes before `after`. Raises Refuse."""
-    name, text = "Last-Event-ID", request.headers.get("Last-Event-ID")
+    """Behind which position to begin: `Last-Event-ID` comes before `after`, which has to be a
+    position all the same. Raises Refuse.
+    """
+    after = _position("after", reading.parameter("after"))
     # A client that was sent no id yet may say so.
-    if not text:
-        name, text = "after", reading.parameter("after")
+    last = _position("Last-Event-ID", request.headers.get("Last-Event-ID") or None)
+    return last or after or Position(0)
+
+
+def _position(name: str, text: str | None) -> Position | None:
     if text is None:
-        text = _BEGINNING
+        return None
     position = parse_position(text)
     if position is None:
         detail = (

@@ -8,13 +8,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 
 from coordinator.http import ledger_events
 from coordinator.http.app import create_app
 from coordinator.http.event_views import event_text, page_text, parse_position, position_text
 from coordinator.http.events import Full
-from coordinator.http.ledger_events import Stream, Streams
+from coordinator.http.ledger_events import Stream, Streams, _after
 from coordinator.http.problems import Refuse
 from coordinator.settings import Settings
 from coordinator.shards.group.events import PAGE_EVENTS, GroupEvents
@@ -356,3 +357,13 @@ def test_a_read_side_that_is_behind_refuses_nobody_for_good() -> None:
     link = FakeLink(EventsAre(At(5, NOON), None, Position(5, 1)), answerable=9)
     assert of(link).page(Position(5, 1), 0.0).events is None
     assert NowAnswerable() not in link.asked
+
+
+@pytest.mark.parametrize("last", ["", "7", "7-3-0011aabb"])
+def test_a_position_that_is_none_is_refused_beside_another_one(last: str) -> None:
+    app = Flask(__name__)
+    headers = {"Last-Event-ID": last}
+    with app.test_request_context("/v1/events?after=x", headers=headers), pytest.raises(Refuse):
+        _after()
+    with app.test_request_context("/v1/events?after=3", headers=headers):
+        assert _after() == (parse_position(last or "3"))
