@@ -154,9 +154,9 @@ def _after() -> Position:
     """Behind which position to begin: `Last-Event-ID` comes before `after`, which has to be a
     position all the same. Raises Refuse.
     """
-    after = _position("after", reading.parameter("after"))
     # A client that was sent no id yet may say so.
     last = _position("Last-Event-ID", request.headers.get("Last-Event-ID") or None)
+    after = _position("after", reading.parameter("after"))
     return last or after or Position(0)
 
 
