@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import NamedTuple
@@ -150,7 +150,13 @@ class Commands:
                 by_shard.setdefault(parcel.shard, []).append(parcel)
             for shard, parcels in by_shard.items():
                 for load in _loads(parcels):
-                    self._send(shard, load)
+                    try:
+                        self._send(shard, load)
+                    except Exception:
+                        # Whatever it is, all others wait for this thread.
+                        extra = {"event": "commands.bug"}
+                        log.exception("commands met a bug and go on", extra=extra)
+                        self._put_back(load, _BUG_PAUSE_S)
 
     def _take(self) -> list[_Parcel] | None:
         """Wait for what can be sent now; None when this is closed and empty."""
@@ -211,14 +217,18 @@ class Commands:
             return
         deadline = time.monotonic() + _LOOK_TIMEOUT_S
         ids = [ticket.transfer.id for ticket in tickets]
-        found: dict[str, StoredTransfer | Undecided] | ShardError
+        answers: list[tuple[Ticket, Answer]]
         try:
             found = self._shards[shard].reads.find_transfers(ids, deadline)
+            answers = [(ticket, _looked_up(shard, ticket.asked, found)) for ticket in tickets]
         except ShardError as error:
-            found = error
+            why = NotExecuted(NotExecutedReason.SHARD_UNAVAILABLE, error.text)
+            answers = [(ticket, why) for ticket in tickets]
+        except Exception:
+            log.exception("commands met a bug and go on", extra={"event": "commands.bug"})
+            answers = [(ticket, _BUG) for ticket in tickets]
         with self._changed:
-            for ticket in tickets:
-                self._settle(ticket, _looked_up(shard, ticket.asked, found))
+            self._settle_all(answers)
 
     # --- answers --------------------------------------------------------------------------------
 
@@ -356,10 +366,8 @@ def _is_by_xa(ticket: Ticket) -> bool:
 
 
 def _looked_up(
-    shard: str, asked: Transfer, found: dict[str, StoredTransfer | Undecided] | ShardError
+    shard: str, asked: Transfer, found: Mapping[str, StoredTransfer | Undecided]
 ) -> Answer:
-    if isinstance(found, ShardError):
-        return NotExecuted(NotExecutedReason.SHARD_UNAVAILABLE, found.text)
     stored = found.get(asked.id)
     if isinstance(stored, StoredTransfer):
         # A recorded outcome is answered whatever protocol is named now.

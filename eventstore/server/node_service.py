@@ -25,6 +25,7 @@ from eventstore.server.futures import then
 from eventstore.server.handling import Asker, Decided, Handlers, NoRequest
 from eventstore.wire.answers import Answer, Piece
 from eventstore.wire.questions import (
+    FIND_MAX,
     At,
     Barrier,
     Describe,
@@ -39,8 +40,6 @@ from eventstore.wire.questions import (
 from ledger.errors import Bug
 from ledger.ids import slot_of_transfer
 
-# Frames wait while ids are looked up, and an answer is one message.
-FIND_MAX = 1000
 _KNOWN_BEFORE = (Code.REPLAYED, Code.REUSED)
 
 

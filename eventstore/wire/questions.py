@@ -32,9 +32,13 @@ class NowAnswerable(msgspec.Struct, frozen=True, tag="now_answerable"):
     """
 
 
+# So many transfers are looked for with one question: frames wait meanwhile.
+FIND_MAX = 1000
+
+
 class Find(msgspec.Struct, frozen=True, tag="find"):
-    """What became of transfers, by their ids as the API has them: Finding. Of those that are not in
-    the answer the list had no command when it was given.
+    """What became of transfers, FIND_MAX at most, by their ids as the API has them: Finding. Of
+    those that are not in the answer the list had no command when it was given.
     """
 
     transfers: list[str]

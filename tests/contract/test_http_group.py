@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from eventstore.wire.questions import FIND_MAX
 from ledger.ids import transfer_id
 from tests.cluster import Cluster, wait_until
 from tests.contract.http import Town, client, is_problem, item, results, visit, wish
@@ -57,6 +58,15 @@ def test_two_phase_commit_in_a_batch_concerns_its_items_alone(town: Town) -> Non
         assert [r.get("replayed", False) for r in found] == [is_replay, False, is_replay]
         assert "key is not used" in found[1]["detail"]
     assert (town.balance(alice), town.balance(bob)) == (6, 4)
+
+
+def test_a_large_batch_by_two_phase_commit_is_refused_and_stops_nobody(town: Town) -> None:
+    """More than the node looks for with one question."""
+    alice, bob = town.pair(funds=10)
+    batch = [item(alice, bob, 1, f"{n}") | {"protocol": "xa"} for n in range(FIND_MAX + 1)]
+    found = results(town.api.post("/v1/transfers/batch", json={"transfers": batch}))
+    assert {(r["status"], r.get("reason")) for r in found} == {("rejected", NOT_OFFERED)}
+    assert town.transfer(alice, bob, 5, "k").status_code == 201
 
 
 @pytest.mark.parametrize("amount", [5, 50], ids=["committed", "refused"])

@@ -13,9 +13,9 @@ from eventstore.node.intake import Limits as IntakeLimits
 from eventstore.node.node import Node
 from eventstore.rows import Code
 from eventstore.segments.reader import Reader
-from eventstore.server.node_service import FIND_MAX
 from eventstore.wire.errors import Busy, NotTaken
 from eventstore.wire.questions import (
+    FIND_MAX,
     At,
     Barrier,
     Describe,

@@ -244,6 +244,32 @@ def test_a_recorded_outcome_comes_before_the_protocol(commands: Commands, shards
     assert done(one) == Settled(stored, is_replay=True)
 
 
+def test_a_bug_in_looking_up_ends_nothing(commands: Commands, shards: Shards) -> None:
+    shards.group.find_transfers = None  # type: ignore[assignment]
+    one = ticket("k", protocol="xa")
+    commands.put([one], alone=True)
+    answer = done(one)
+    assert isinstance(answer, NotExecuted)
+    assert answer.reason is NotExecutedReason.INTERNAL_ERROR
+    other = ticket("other")
+    commands.put([other], alone=True)
+    shards.group.answer(1)
+    assert isinstance(done(other), Settled)
+
+
+def test_a_bug_in_sending_ends_nothing(
+    commands: Commands, shards: Shards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_BUG_PAUSE_S", 0.0)
+    shards.group.decider = None
+    one = ticket("k")
+    commands.put([one], alone=True)
+    wait_until(lambda: not commands._waiting, 5, "it was not taken")
+    shards.group.decider = shards.group
+    shards.group.answer(1)
+    assert isinstance(done(one), Settled)
+
+
 def test_one_at_a_time_with_a_key(commands: Commands, shards: Shards) -> None:
     commands.put([ticket("k")], alone=True)
     with pytest.raises(InUse):

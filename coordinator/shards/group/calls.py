@@ -1,6 +1,7 @@
 """What is asked of a ledger group by itself, as every shard is asked."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from coordinator.shards.group.decider import stored_transfer
@@ -10,6 +11,7 @@ from eventstore.commands import Packer
 from eventstore.machine.refusals import closing_refusal
 from eventstore.rows import Code
 from eventstore.wire.questions import (
+    FIND_MAX,
     Accounts,
     AccountsAre,
     At,
@@ -61,8 +63,12 @@ class GroupCalls(ShardCalls):
     def find_transfers(
         self, ids: Sequence[str], deadline: float
     ) -> dict[str, StoredTransfer | Undecided]:
-        found = self._noting(lambda: self._link.ask_node(Find(list(ids)), Finding, deadline)).found
-        return {id_: stored_transfer(first) for id_, first in found.items()}
+        found: dict[str, StoredTransfer | Undecided] = {}
+        for start in range(0, len(ids), FIND_MAX):
+            question = Find(list(ids[start : start + FIND_MAX]))
+            finding = self._noting(partial(self._link.ask_node, question, Finding, deadline))
+            found |= {id_: stored_transfer(first) for id_, first in finding.found.items()}
+        return found
 
     # --- accounts -------------------------------------------------------------------------------
 
