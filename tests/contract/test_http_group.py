@@ -13,6 +13,7 @@ import pytest
 
 from eventstore.wire.questions import FIND_MAX
 from ledger.ids import transfer_id
+from shard_client.errors import ConnectionLost, Hurried
 from tests.cluster import Cluster, wait_until
 from tests.contract.http import Town, client, is_problem, item, results, visit, wish
 from tests.contract.lone import paused
@@ -211,3 +212,16 @@ def test_without_a_read_side_money_moves_and_is_not_shown(
         assert [each["balance"] for each in answer.json()["balances"]] == [6, 4]
     again = results(town.api.post("/v1/accounts/batch", json=batch))
     assert [result["status"] for result in again] == ["exists", "exists"]
+
+
+def test_who_gives_a_node_little_time_takes_it_from_nobody(eventstore_cluster: Cluster) -> None:
+    """A question that had no time says nothing of the node; one that had says that it is mute."""
+    with eventstore_cluster.process() as process:
+        group = process.shards["s1"]
+        with paused(eventstore_cluster.pid("s1")):
+            with pytest.raises(Hurried):
+                group.reads.list_prepared(time.monotonic() + 0.05)
+            assert group.is_available
+            with pytest.raises(ConnectionLost):
+                group.reads.list_prepared(time.monotonic() + 1)
+            wait_until(lambda: not group.is_available, 10, "a mute node is used still")

@@ -29,6 +29,7 @@ from eventstore.wire.proofs import Hello
 from eventstore.wire.questions import At, Barrier, NodeQuestion, NowAnswerable, ReadQuestion
 from shard_client.errors import (
     ConnectionLost,
+    Hurried,
     NoTime,
     ShardError,
     ShardUnavailable,
@@ -103,8 +104,16 @@ class Link:
         return self._at_node(lambda _: answered.result(self._left_s(deadline)))
 
     def ask_node(self, question: NodeQuestion, kind: type[T], deadline: float) -> T:
-        """Ask the node. Raises ShardError."""
-        return self._at_node(lambda client: client.ask(question, kind, self._left_s(deadline)))
+        """Ask the node. Raises ShardError; Hurried if it had little time to answer, which says
+        nothing of it.
+        """
+        left_s = self._left_s(deadline)
+        try:
+            return self._at_node(lambda client: client.ask(question, kind, left_s))
+        except TimedOut as error:
+            if left_s < self._connect_timeout_s / 2:
+                raise Hurried(self.shard, f"no answer in {left_s:.3f} s") from error
+            raise
 
     def prove(self) -> None:
         """Whether the node makes frames. It may take its time for that as long as it is heard of.
