@@ -34,6 +34,7 @@ from coordinator.recovery.purge import Purge
 from coordinator.recovery.scanner import InDoubtScanner
 from coordinator.security.tokens import Tokens
 from coordinator.services.accounts import Accounts
+from coordinator.services.column_transfers import ColumnTransfers
 from coordinator.services.snapshot_reads import SnapshotReads
 from coordinator.services.transfers import Transfers
 from coordinator.settings import Settings
@@ -133,6 +134,9 @@ class WorkerProcess:
         self.snapshot_reads = SnapshotReads(self.shards)
         self.transfers = Transfers(
             self.shards, self.queue, self.commands, self.metrics, engine.protocol
+        )
+        self.column_transfers = ColumnTransfers(
+            self.shards, self.commands, self.metrics, self.transfers
         )
         self.transfer_traces = TransferTraces(self.shards, self.queue, self.commands)
         # Called when no new connections are taken any more, before the requests have ended.

@@ -22,7 +22,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import NamedTuple, Protocol, TypeVar
 
+from ledger.columns import Columns
 from ledger.model import Account, Entry, Refusal, Status, Transfer
+from shard_client.columns import DecidedTogether, Packed
 from shard_client.errors import ShardError
 from shard_client.records import (
     AccountState,
@@ -241,6 +243,16 @@ class Decider(ABC):
         says that it was not taken. It raises ConnectionLost if nobody knows: to send the same again
         gives what became of it. Whatever is raised at once, nothing has happened.
         """
+
+    @abstractmethod
+    def pack(self, columns: Columns, protocol: str, now: int) -> Packed:
+        """Transfers that came as columns, as they are sent; those that name no protocol go by this
+        one. They were asked for at `now`, a stamp. Nothing is sent yet.
+        """
+
+    @abstractmethod
+    def decide_packed(self, packed: Packed) -> "Future[DecidedTogether]":
+        """The same as `decide`, for transfers that were packed here."""
 
 
 # --- calls ----------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import NamedTuple
 
+from coordinator.engine.column_batches import ColumnBatch
 from coordinator.engine.fairness import Callers
 from coordinator.engine.known import known_answer
 from coordinator.engine.scheduler import Closed, InUse, Overloaded
@@ -32,6 +33,7 @@ from coordinator.engine.tickets import (
 from coordinator.shards.registry import Shards
 from ledger.errors import Bug
 from ledger.model import Transfer
+from shard_client.columns import DecidedTogether
 from shard_client.errors import ConnectionLost, ShardError, StatementRefused
 from shard_client.records import Decided, StoredTransfer, Undecided
 
@@ -48,6 +50,7 @@ _BUG_PAUSE_S = 1.0
 # What is sent at once: so many transfers, and so many characters of their metadata.
 _LOAD_MAX = 20_000
 _LOAD_METADATA_MAX = 4 << 20
+_BUG_MET = {"event": "commands.bug"}
 _BUG = NotExecuted(NotExecutedReason.INTERNAL_ERROR, "a fault of the service; see its log")
 
 
@@ -72,6 +75,8 @@ class Commands:
         self._changed = threading.Condition()
         self._waiting: deque[_Parcel] = deque()
         self._by_id: dict[str, list[Ticket]] = {}
+        # Those that have no answer, and are no tickets.
+        self._columns: set[ColumnBatch] = set()
         self._unsettled = 0
         # Shard -> when it is tried again.
         self._not_before: dict[str, float] = {}
@@ -93,27 +98,54 @@ class Commands:
             parcels.setdefault(shard, _Parcel(shard, [])).tickets.append(ticket)
             ticket.shards = (shard, shard)
         with self._changed:
-            if self._is_closed:
-                raise Closed
+            self._check(tickets[0].caller if tickets else "", len(tickets))
             if not tickets:
                 return
-            caller, count = tickets[0].caller, len(tickets)
-            if why := self._callers.no_room(caller, count, self._unsettled, 0):
-                raise Overloaded(why)
             for ticket in tickets if alone else ():
                 if at_work := self.find(ticket.transfer.id):
                     raise InUse(at_work)
-            self._callers.turns(caller, count, is_batch=not alone)
-            for ticket in tickets:
-                self._by_id.setdefault(ticket.transfer.id, []).append(ticket)
-            self._unsettled += count
+            self._count_in(tickets[0].caller, len(tickets), is_batch=not alone)
+            self._note_ids(tickets)
             self._waiting.extend(parcels.values())
             self._changed.notify_all()
 
+    def put_columns(self, batch: ColumnBatch) -> None:
+        """Take transfers as columns, all or none, and send them. Raises Overloaded, Closed."""
+        with self._changed:
+            self._check(batch.caller, batch.packed.size)
+            self._count_in(batch.caller, batch.packed.size, is_batch=True)
+            self._columns.add(batch)
+        is_resting = self._not_before.get(batch.shard, 0) > time.monotonic()
+        if is_resting or self._shards.trouble_with(batch.shard):
+            self._go_on(batch, 0, State.OPEN)
+        else:
+            self._send_columns(batch)
+
+    def _check(self, caller: str, count: int) -> None:
+        """Whether so many of a caller can be taken. Raises Overloaded, Closed."""
+        if self._is_closed:
+            raise Closed
+        if why := self._callers.no_room(caller, count, self._unsettled, 0):
+            raise Overloaded(why)
+
+    def _count_in(self, caller: str, count: int, *, is_batch: bool) -> None:
+        self._callers.turns(caller, count, is_batch=is_batch)
+        self._unsettled += count
+
+    def _note_ids(self, tickets: Iterable[Ticket]) -> None:
+        for ticket in tickets:
+            self._by_id.setdefault(ticket.transfer.id, []).append(ticket)
+
     def find(self, transfer: str) -> Ticket | None:
-        """As `Queue.find`."""
+        """As `Queue.find`; those that go as columns are not found."""
         tickets = self._by_id.get(transfer, [])
         return next((t for t in tickets if t.state is State.SENT), next(iter(tickets), None))
+
+    def may_happen(self, transfer: str) -> bool:
+        """As `Queue.may_happen`."""
+        ticket = self.find(transfer)
+        is_sent = ticket is not None and ticket.state is State.SENT
+        return is_sent or any(batch.packed.holds(transfer) for batch in list(self._columns))
 
     def withdraw(self, tickets: Iterable[Ticket]) -> None:
         """Answer those that were not sent that they are too late; the others stay on their way."""
@@ -154,8 +186,7 @@ class Commands:
                         self._send(shard, load)
                     except Exception:
                         # Whatever it is, all others wait for this thread.
-                        extra = {"event": "commands.bug"}
-                        log.exception("commands met a bug and go on", extra=extra)
+                        log.exception("commands met a bug and go on", extra=_BUG_MET)
                         self._put_back(load, _BUG_PAUSE_S)
 
     def _take(self) -> list[_Parcel] | None:
@@ -225,10 +256,63 @@ class Commands:
             why = NotExecuted(NotExecutedReason.SHARD_UNAVAILABLE, error.text)
             answers = [(ticket, why) for ticket in tickets]
         except Exception:
-            log.exception("commands met a bug and go on", extra={"event": "commands.bug"})
+            log.exception("commands met a bug and go on", extra=_BUG_MET)
             answers = [(ticket, _BUG) for ticket in tickets]
         with self._changed:
             self._settle_all(answers)
+
+    # --- columns --------------------------------------------------------------------------------
+
+    def _send_columns(self, batch: ColumnBatch) -> None:
+        try:
+            decider = self._shards[batch.shard].decider
+            if decider is None:
+                raise Bug(f"shard {batch.shard} decides nothing, and columns are for it")
+            answered = decider.decide_packed(batch.packed)
+        except Exception as error:
+            # One by one it is found out whose mistake it is, if it is one of our own.
+            self._note(error)
+            self._go_on(batch, 0, State.OPEN)
+        else:
+            answered.add_done_callback(partial(self._columns_answered, batch))
+
+    def _columns_answered(self, batch: ColumnBatch, future: "Future[DecidedTogether]") -> None:
+        try:
+            decided = future.result()
+        except ShardError as error:
+            self._note(error)
+            is_unknown = isinstance(error, ConnectionLost)
+            self._go_on(batch, 0, State.SENT if is_unknown else State.OPEN)
+            return
+        except Exception as error:
+            self._note(error)
+            self._go_on(batch, 0, State.SENT)
+            return
+        batch.decided = decided
+        with self._changed:
+            self._count_out(batch.caller, decided.count)
+        if decided.rest:
+            self._note(decided.rest)
+            self._go_on(batch, decided.count, State.OPEN)
+        else:
+            self._columns.discard(batch)
+            batch.ended.set()
+
+    def _go_on(self, batch: ColumnBatch, first: int, state: State) -> None:
+        """What has no answer, from `first` on, waits as tickets, in front of all else."""
+        tickets = batch.go_on(first, state, self.default)
+        with self._changed:
+            self._note_ids(tickets)
+            self._columns.discard(batch)
+            self._waiting.appendleft(_Parcel(batch.shard, tickets))
+            self._changed.notify_all()
+        batch.ended.set()
+
+    def _note(self, error: Exception) -> None:
+        if isinstance(error, ShardError):
+            self._shards.note(error)
+        else:
+            log.error("commands met a bug and go on", exc_info=error, extra=_BUG_MET)
 
     # --- answers --------------------------------------------------------------------------------
 
@@ -248,7 +332,8 @@ class Commands:
                 if isinstance(one, ShardError):
                     left = one
                 else:
-                    answers.append((ticket, _answer(ticket, one, id(ticket) in sent_before)))
+                    answer = answer_of(ticket.asked, one, was_sent_before=id(ticket) in sent_before)
+                    answers.append((ticket, answer))
         except ConnectionLost as error:
             # It may have happened: the same again gives what became of it.
             self._shards.note(error)
@@ -258,7 +343,7 @@ class Commands:
             self._not_taken(shard, parcels, fresh, error)
             return
         except Exception:
-            log.exception("commands met a bug and go on", extra={"event": "commands.bug"})
+            log.exception("commands met a bug and go on", extra=_BUG_MET)
             self._put_back(parcels, _BUG_PAUSE_S)
             return
         with self._changed:
@@ -282,7 +367,7 @@ class Commands:
 
     def _not_sent(self, shard: str, parcels: list[_Parcel], fresh: list[Ticket]) -> None:
         """A mistake of our own in what was to be sent: whoever has none goes on."""
-        log.exception("commands met a bug and go on", extra={"event": "commands.bug"})
+        log.exception("commands met a bug and go on", extra=_BUG_MET)
         is_one = len(parcels) == 1
         with self._changed:
             for ticket in fresh:
@@ -337,12 +422,16 @@ class Commands:
             if not likes:
                 del self._by_id[ticket.transfer.id]
         for caller, count in callers.items():
-            self._callers.answered(caller, count)
-        self._unsettled -= callers.total()
-        if not self._unsettled:
-            self._changed.notify_all()
+            self._count_out(caller, count)
         for latch, count in latches.items():
             latch.count_down(count)
+
+    def _count_out(self, caller: str, count: int) -> None:
+        """So many of a caller have their answers."""
+        self._callers.answered(caller, count)
+        self._unsettled -= count
+        if not self._unsettled:
+            self._changed.notify_all()
 
 
 def _loads(parcels: Iterable[_Parcel]) -> Iterator[list[_Parcel]]:
@@ -379,13 +468,14 @@ def _looked_up(
     return NotExecuted(NotExecutedReason.PROTOCOL, detail)
 
 
-def _answer(ticket: Ticket, decided: Decided, was_sent_before: bool) -> Answer:
+def answer_of(asked: Transfer, decided: Decided, *, was_sent_before: bool) -> Answer:
+    """What a client is told of a transfer by what its shard has said."""
     stored, refusal, was_known = decided
     if stored is None:
         if refusal is None:
-            raise Bug(f"{ticket.transfer} was answered with neither an outcome nor a refusal")
+            raise Bug(f"{asked} was answered with neither an outcome nor a refusal")
         return Refused(refusal)
     if was_known:
         # What this request itself has brought about, and was not told of, is no replay.
-        return known_answer(ticket.asked, stored, is_replay=not was_sent_before)
+        return known_answer(asked, stored, is_replay=not was_sent_before)
     return Settled(stored, is_replay=False)

@@ -64,14 +64,20 @@ def batch(name: str, kind: type[T]) -> Iterator[T | Malformed]:
     Raises Refuse, perhaps after the last one.
     """
     media(JSON)
-    return items(lambda data, pause: json_text.read_list(data, name, pause), name, kind)
+    data = batch_body()
+    return items(data, lambda data, pause: json_text.read_list(data, name, pause), name, kind)
 
 
-def items(read: Reader, name: str, kind: type[T]) -> Iterator[T | Malformed]:
+def batch_body() -> bytes:
+    """The body of a batch. Raises Refuse."""
+    return _data(batch_bytes_max())
+
+
+def items(data: bytes, read: Reader, name: str, kind: type[T]) -> Iterator[T | Malformed]:
     """The items of a batch, however it is written, one by one: so that others have their turn in
     between. Raises Refuse, perhaps after the last one.
     """
-    data, turns, count = _data(batch_bytes_max()), Turns(), 0
+    turns, count = Turns(), 0
     try:
         for found in read(data, turns.pause):
             count += 1

@@ -23,9 +23,11 @@ from coordinator.http.batches import kinds
 from coordinator.http.problems import Refuse, problem
 from coordinator.http.request_log import note
 from coordinator.http.routes import View, by_name
+from coordinator.services.column_transfers import ColumnTransfers
 from coordinator.services.transfers import PENDING, Pending, Transfers
 from coordinator.settings import Engine
 from coordinator.telemetry.logs import few
+from ledger.columns import Columns
 from ledger.decide import refuse_reuse
 from ledger.ids import transfer_id
 from ledger.model import Transfer
@@ -41,7 +43,7 @@ _STATUS = {
 }
 
 
-def views(transfers: Transfers, engine: Engine) -> dict[str, View]:
+def views(transfers: Transfers, by_columns: ColumnTransfers, engine: Engine) -> dict[str, View]:
     """The views, on these transfers."""
 
     def make_transfer() -> Response:
@@ -72,7 +74,11 @@ def views(transfers: Transfers, engine: Engine) -> dict[str, View]:
 
     def make_transfers() -> Response:
         patience_s, kind = reading.wait_preference(), kinds.requested()
-        return kind.answer(_batch(transfers, engine, kind.items(), patience_s))
+        body = reading.batch_body()
+        columns = kind.columns(body) if by_columns.are_taken else None
+        if columns is None:
+            return kind.answer(_batch(transfers, engine, kind.items(body), patience_s))
+        return kind.told(_columns(by_columns, engine, columns, patience_s))
 
     return by_name(make_transfer, show_transfer, make_transfers)
 
@@ -205,6 +211,25 @@ def _batch(
     counts: Counter[str] = Counter(result.status for result in told)
     note(transfers=len(told), **counts, gtrids=few(filter(None, gtrids)))
     return told
+
+
+def _columns(
+    by_columns: ColumnTransfers, engine: Engine, columns: Columns, patience_s: float
+) -> kinds.Told:
+    """The same for a batch of which every item is valid. Raises what `submit` raises."""
+    access.charge(columns.size)
+    timeout_s = engine.batch_deadline_ms / 1000
+    batch = by_columns.submit(columns, timeout_s, access.caller())
+    answers, packed = by_columns.wait(batch, patience_s), batch.packed
+    others = {}
+    for count, (index, answer) in enumerate(answers.items()):
+        if count % _TURN == _TURN - 1:
+            reading.pause()
+        others[index] = _result(packed.id(index), answer)
+    counts: Counter[str] = Counter(result.status for result in others.values())
+    counts["committed"] += packed.size - len(others)
+    note(transfers=packed.size, **counts)
+    return kinds.Told(packed.slots, packed.digests, others)
 
 
 def _malformed(detail: str) -> schemas.TransferResult:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 from coordinator.engine.commands import Commands
@@ -12,7 +12,6 @@ from coordinator.engine.tickets import (
     Answer,
     Latch,
     NotExecuted,
-    State,
     Ticket,
     in_use,
     outcome_of,
@@ -33,7 +32,7 @@ log = logging.getLogger(__name__)
 
 _CALL_TIMEOUT_S = 3.0
 # How long a transfer that is being written at its deadline is waited for, before "pending".
-_SETTLE_S = 1.0
+SETTLE_S = 1.0
 _POLL_S = 0.05
 # How long all looks behind an answer may take: it is late already.
 _LOOK_S = 2.0
@@ -107,17 +106,14 @@ class Transfers:
         began = time.monotonic()
         answers = self._wait(tickets, patience_s)
         protocols = (ticket.transfer.protocol for ticket in tickets)
-        seconds = time.monotonic() - began
         outcomes = map(outcome_of, answers)
-        self._metrics.answered(
-            ((protocol, *outcome) for protocol, outcome in zip(protocols, outcomes, strict=True)),
-            seconds,
-        )
+        counts = Counter((by, *outcome) for by, outcome in zip(protocols, outcomes, strict=True))
+        self._metrics.answered(counts, time.monotonic() - began)
         return answers
 
     def _wait(self, tickets: Sequence[Ticket], patience_s: float) -> list[Answer | Pending]:
         latch, deadline = tickets[0].latch, tickets[0].deadline
-        give_up = max(deadline, time.monotonic()) + max(_SETTLE_S, patience_s)
+        give_up = max(deadline, time.monotonic()) + max(SETTLE_S, patience_s)
         if not latch.wait(deadline):
             self._engine.withdraw(tickets)
             latch.wait(give_up)
@@ -192,8 +188,7 @@ class Transfers:
         if isinstance(found, Undecided):
             return self._ask_home(found.stored, time.monotonic() + _CALL_TIMEOUT_S)
         if found is None:
-            ticket = self._engine.find(transfer)
-            return PENDING if ticket and ticket.state is State.SENT else None
+            return PENDING if self._engine.may_happen(transfer) else None
         return found
 
     def _probe(self, transfer: str) -> StoredTransfer | Undecided | None:

@@ -11,9 +11,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections import Counter as Tally
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -285,11 +284,11 @@ class Metrics:
 
     # --- what happens -----------------------------------------------------------------------
 
-    def answered(self, outcomes: Iterable[tuple[str, str, str | None]], seconds: float) -> None:
-        """Transfers that were handed in together have been answered: protocol, outcome and reason
-        of each.
+    def answered(self, counts: Mapping[tuple[str, str, str | None], int], seconds: float) -> None:
+        """Transfers that were handed in together have been answered: so many of each protocol,
+        outcome and reason.
         """
-        for (protocol, outcome, reason), count in Tally(outcomes).items():
+        for (protocol, outcome, reason), count in counts.items():
             self._transfers.labels(protocol, outcome).inc(count)
             _observe(self._transfer_seconds.labels(protocol), seconds, count)
             if reason:

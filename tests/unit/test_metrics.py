@@ -37,7 +37,7 @@ def lines(metrics: Metrics, name: str) -> dict[str, float]:
 )
 def test_each_answer_counts_once(answer: object, outcome: str, reason: str | None) -> None:
     metrics = Metrics()
-    metrics.answered([("xa", *outcome_of(answer))] * 3, 0.2)
+    metrics.answered({("xa", *outcome_of(answer)): 3}, 0.2)
     counted = {s: v for s, v in lines(metrics, "coordinator_transfers_total").items() if v}
     assert counted == {f'coordinator_transfers_total{{outcome="{outcome}",protocol="xa"}}': 3}
     refused = {s: v for s, v in lines(metrics, "coordinator_refusals_total").items() if v}

@@ -19,19 +19,43 @@ ARROW = "application/vnd.apache.arrow.stream"
 _NAME = "transfers"
 
 
+class Told(NamedTuple):
+    """What became of a batch of columns: `slots` and `digests` make the ids, see
+    `shard_client.columns`; `others` has, by their index, the results of those that were not
+    committed just now.
+    """
+
+    slots: "NDArray[np.uint16]"
+    digests: "NDArray[np.uint8]"
+    others: dict[int, TransferResult]
+
+
 class Kind(NamedTuple):
-    """How a batch is read, and how its results are written."""
+    """How a batch is read, and how its results are written. `by_columns` makes columns of a body
+    of which every item is valid and plain, None of any other; `write_columns` says what became of
+    them.
+    """
 
     media: str
     read: Reader
     write: Callable[[list[TransferResult]], bytes]
+    by_columns: Callable[[bytes], Columns | None]
+    write_columns: Callable[[Told], bytes]
 
-    def items(self) -> Iterator[TransferItem | Malformed]:
-        """The items of the request's body. Raises Refuse, perhaps after the last one."""
-        return reading.items(self.read, _NAME, TransferItem)
+    def items(self, body: bytes) -> Iterator[TransferItem | Malformed]:
+        """The items of a body. Raises Refuse, perhaps after the last one."""
+        return reading.items(body, self.read, _NAME, TransferItem)
+
+    def columns(self, body: bytes) -> Columns | None:
+        """The same as columns, if each item is valid, and plain. None: `items` tells."""
+        columns = self.by_columns(body)
+        return columns if columns and columns.size else None
 
     def answer(self, results: list[TransferResult]) -> Response:
         return Response(self.write(results), content_type=self.media)
+
+    def told(self, told: Told) -> Response:
+        return Response(self.write_columns(told), content_type=self.media)
 
 
 def requested() -> Kind:

@@ -1,21 +1,34 @@
 """Has transfers decided by a group's node, and says what became of them as every shard does."""
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
 
 from coordinator.shards.group.link import Link, translate
+from coordinator.shards.group.packed import GroupPacked
 from eventstore.client import Answered
+from eventstore.commands import Packed as Commands
 from eventstore.commands import Packer
 from eventstore.machine.refusals import transfer_refusal
 from eventstore.rows import Code
+from eventstore.wire.answers import Piece
 from eventstore.wire.questions import First, Known
+from ledger.columns import Columns
 from ledger.errors import Bug
 from ledger.model import Refusal, Transfer
+from shard_client.columns import DecidedTogether, Packed
 from shard_client.errors import ShardError, TryAgain
 from shard_client.node import Decider
 from shard_client.records import Decided, StoredTransfer, TransferStatus
 
+T = TypeVar("T")
+
 _DONE = int(Code.DONE)
+_TURN = 500
 
 
 class GroupDecider(Decider):
@@ -37,17 +50,29 @@ class GroupDecider(Decider):
         packer = Packer()
         for transfer in transfers:
             packer.transfer(transfer)
-        told: Future[list[Decided | ShardError]] = Future()
-        answered = self._link.submit(*packer.packed)
+        return self._send(packer.packed, partial(decided, self._link.shard, transfers))
+
+    def pack(self, columns: Columns, protocol: str, now: int) -> GroupPacked:
+        return GroupPacked(columns, protocol, now)
+
+    def decide_packed(self, packed: Packed) -> "Future[DecidedTogether]":
+        if not isinstance(packed, GroupPacked):
+            raise Bug(f"{packed} was packed for another kind of shard")
+        commands = Commands(packed.commands, packed.texts)
+        return self._send(commands, partial(decided_together, self._link.shard, packed))
+
+    def _send(self, commands: Commands, read: Callable[[Answered], T]) -> "Future[T]":
+        """Send commands; the future has what `read` makes of their answer. Raises ShardError."""
+        told: Future[T] = Future()
+        answered = self._link.submit(*commands)
         self._sent[id(told)] = self._now()
 
         def tell(found: "Future[Answered]") -> None:
             self._sent.pop(id(told), None)
-            shard = self._link.shard
             try:
-                told.set_result(decided(shard, transfers, found.result()))
+                told.set_result(read(found.result()))
             except Exception as error:
-                told.set_exception(translate(shard, error))
+                told.set_exception(translate(self._link.shard, error))
 
         answered.add_done_callback(tell)
         return told
@@ -59,22 +84,59 @@ def decided(
     """What became of transfers, by what a node has answered to their commands."""
     found: list[Decided | ShardError] = []
     for piece in answered.pieces:
-        codes, details = piece.outcomes
-        by_command = dict(zip(details["command"].tolist(), details, strict=True))
-        for index, code in enumerate(codes.tolist(), start=piece.first):
-            if code == _DONE:
-                found.append(_recorded(transfers[index], piece.time_us, None, None))
-            elif known := answered.firsts.get(index):
-                found.append(_known(transfers[index], known))
-            else:
-                refusal = transfer_refusal(
-                    Code(code), transfers[index], by_command.get(index - piece.first)
-                )
-                found.append(_refused(transfers[index], piece.time_us, refusal))
+        details = _details_of(piece)
+        for index, code in enumerate(piece.outcomes.codes.tolist(), start=piece.first):
+            _give_way(index)
+            known, detail = answered.firsts.get(index), details.get(index - piece.first)
+            found.append(_decided(transfers[index], code, piece.time_us, known, detail))
     left = len(transfers) - len(found)
-    if left and answered.rest is None:
-        raise Bug(f"of {len(transfers)} commands {left} have no outcome, and no reason is told")
-    return found + [TryAgain(shard, answered.rest or "") for _ in range(left)]
+    return found + [_rest(shard, len(transfers), left, answered) for _ in range(left)]
+
+
+def decided_together(shard: str, packed: GroupPacked, answered: Answered) -> DecidedTogether:
+    """The same of packed transfers."""
+    count, others = 0, {}
+    for piece in answered.pieces:
+        codes, details = piece.outcomes.codes, _details_of(piece)
+        for offset in np.flatnonzero(codes != _DONE).tolist():
+            index = piece.first + offset
+            _give_way(len(others))
+            known, detail = answered.firsts.get(index), details.get(offset)
+            others[index] = _decided(
+                packed.sent(index), int(codes[offset]), piece.time_us, known, detail
+            )
+        count += len(codes)
+    left = packed.size - count
+    rest = _rest(shard, packed.size, left, answered) if left else None
+    return DecidedTogether(count, others, rest)
+
+
+def _give_way(count: int) -> None:
+    """After so many of them others of this process have their turn: each takes some ten us."""
+    if count % _TURN == _TURN - 1:
+        time.sleep(0)
+
+
+def _details_of(piece: Piece) -> dict[int, np.void]:
+    """The details of a piece, by the command's place in it."""
+    details = piece.outcomes.details
+    return dict(zip(details["command"].tolist(), details, strict=True)) if len(details) else {}
+
+
+def _decided(
+    transfer: Transfer, code: int, time_us: int, known: Known | None, detail: np.void | None
+) -> Decided:
+    if code == _DONE:
+        return _recorded(transfer, time_us, None, None)
+    if known:
+        return _known(transfer, known)
+    return _refused(transfer, time_us, transfer_refusal(Code(code), transfer, detail))
+
+
+def _rest(shard: str, count: int, left: int, answered: Answered) -> ShardError:
+    if answered.rest is None:
+        raise Bug(f"of {count} commands {left} have no outcome, and no reason is told")
+    return TryAgain(shard, answered.rest)
 
 
 def stored_transfer(first: First) -> StoredTransfer:
