@@ -34,6 +34,7 @@ from gunicorn.workers.ggevent import GeventWorker
 from coordinator.http import transport
 from coordinator.http.access import ADMIT
 from coordinator.http.connections import Connection, Connections
+from coordinator.http.one_write import OneWrite
 
 _NOTIFY_EVERY_S = 1.0
 # For connections that are just being made: the kernel waits for the client's last word.
@@ -274,7 +275,11 @@ class Worker(GeventWorker):  # type: ignore[misc]
         self._connections.serves(connection)
         is_last = False
         try:
-            self.handle_request(name, request, connection.client, connection.address)
+            client = OneWrite(connection.client)
+            try:
+                self.handle_request(name, request, client, connection.address)
+            finally:
+                client.flush()
         except StopIteration:
             is_last = True
         except (OSError, LimitRequestLine):
@@ -298,6 +303,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
     ) -> Iterable[bytes]:
         connection = self._served[gevent.getcurrent()]
         environ[ADMIT] = partial(self._connections.admit, connection)
+        environ["gunicorn.socket"] = connection.client
         answer: Iterable[bytes] = application(environ, start_response)
         request = connection.request
         if request.body.failed or self._connections.is_crowded:
