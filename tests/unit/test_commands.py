@@ -18,9 +18,11 @@ from coordinator.engine.tickets import (
     State,
     Ticket,
 )
+from ledger.columns import Columns
 from ledger.errors import Bug
 from ledger.ids import transfer_id
 from ledger.model import Reason, Refusal, Transfer
+from shard_client.columns import DecidedTogether, Packed
 from shard_client.errors import ConnectionLost, ShardError, ShardUnavailable, TryAgain
 from shard_client.node import Decider
 from shard_client.records import Decided, StoredTransfer
@@ -47,6 +49,12 @@ class Group(Decider):
         future: Future = Future()
         self.asked.append((list(transfers), future))
         return future
+
+    def pack(self, columns: Columns, protocol: str, now: int) -> Packed:
+        raise Bug("these tests send no columns")
+
+    def decide_packed(self, packed: Packed) -> "Future[DecidedTogether]":
+        raise Bug("these tests send no columns")
 
     def find_transfers(self, ids: Sequence[str], deadline: float) -> dict[str, StoredTransfer]:
         return {id_: self.found[id_] for id_ in ids if id_ in self.found}
