@@ -72,9 +72,30 @@ def _write_json(results: list[TransferResult]) -> bytes:
     return msgspec.json.encode(TransferResults(results))
 
 
+# What follows is compiled, and loaded where batches are taken as columns alone.
+
+
+def _json_columns(body: bytes) -> Columns | None:
+    from coordinator.http.batches import scan
+
+    return scan.json_columns(body, BATCH_MAX)
+
+
+def _line_columns(body: bytes) -> Columns | None:
+    from coordinator.http.batches import scan
+
+    return scan.line_columns(body, BATCH_MAX)
+
+
 _TEXT = {
-    JSON: Kind(JSON, _read_json, _write_json),
-    NDJSON: Kind(NDJSON, json_text.read_lines, msgspec.json.Encoder().encode_lines),
+    JSON: Kind(JSON, _read_json, _write_json, _json_columns, _told_json),
+    NDJSON: Kind(
+        NDJSON,
+        json_text.read_lines,
+        msgspec.json.Encoder().encode_lines,
+        _line_columns,
+        _told_lines,
+    ),
 }
 
 

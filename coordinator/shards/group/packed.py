@@ -3,6 +3,7 @@
 from collections import Counter
 
 import numpy as np
+from numpy.typing import NDArray
 from eventstore.packing import pack
 
 from eventstore.rows import Commands, ProtocolCode, currency_text
@@ -11,7 +12,6 @@ from ledger.ids import slot_of_transfer
 from ledger.model import Transfer
 from shard_client.columns import Packed
 
-_DIGEST_BYTES = 16
 
 
 class GroupPacked(Packed):
@@ -23,9 +23,7 @@ class GroupPacked(Packed):
         packed = pack(columns, ProtocolCode[protocol.upper()])
         self.commands: Commands = packed.commands
         self.texts: bytes = packed.texts
-        self.slots = packed.slots
-        ids = np.ascontiguousarray(self.commands["id"])
-        self.digests = ids.view(np.uint8).reshape(-1, _DIGEST_BYTES)
+        self.slots, self.digests = packed.slots, packed.digests
 
     def protocols(self, count: int) -> Counter[str]:
         codes = np.bincount(self.commands["protocol"][:count], minlength=len(PROTOCOLS)).tolist()
@@ -58,6 +56,6 @@ class GroupPacked(Packed):
         digest = np.frombuffer(bytes.fromhex(transfer.partition("-")[2]), np.uint8)
         return bool((self.digests == digest).all(axis=1).any())
 
-    def _text(self, ends: "np.ndarray[tuple[int], np.dtype[np.int32]]") -> str:
+    def _text(self, ends: NDArray[np.int32]) -> str:
         begin, end = ends.tolist()
         return self._columns.data[begin:end].tobytes().decode("ascii")
