@@ -44,11 +44,11 @@ class Packed(ABC):
 
 
 class DecidedTogether(NamedTuple):
-    """What a shard that decides says of packed transfers, for good. The first `count` of them were
+    """What a shard that decides says of packed transfers, for good. The first `taken` of them were
     decided: those in `others`, by their index, have become what it says there, and all the rest of
     them were committed just now. What comes behind them was not taken, because of `rest`.
     """
 
-    count: int
+    taken: int
     others: dict[int, Decided]
     rest: ShardError | None

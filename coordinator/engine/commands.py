@@ -290,10 +290,10 @@ class Commands:
             return
         batch.decided = decided
         with self._changed:
-            self._count_out(batch.caller, decided.count)
+            self._count_out(batch.caller, decided.taken)
         if decided.rest:
             self._note(decided.rest)
-            self._go_on(batch, decided.count, State.OPEN)
+            self._go_on(batch, decided.taken, State.OPEN)
         else:
             self._columns.discard(batch)
             batch.ended.set()

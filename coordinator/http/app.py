@@ -60,9 +60,7 @@ def create_app(process: WorkerProcess) -> Flask:
         app,
         {
             **accounts.views(process.accounts, process.snapshot_reads),
-            **transfers.views(
-                process.transfers, process.column_transfers, process.settings.engine
-            ),
+            **transfers.views(process.transfers, process.column_transfers, process.settings.engine),
             **admin.views(process.cluster_admin, process.transfer_traces),
             **events.views(process),
             **ledger_events.views(process),

@@ -1,5 +1,5 @@
-"""The head of an answer goes together with its body: one call of the system for each answer, not two,
-and one packet.
+"""The head of an answer goes together with its body: one call of the system and one packet for
+each answer, not two.
 """
 
 from typing import Any

@@ -72,7 +72,7 @@ class ColumnTransfers:
             for index, decided in batch.decided.others.items():
                 asked = batch.packed.asked(index)
                 answers[index] = answer_of(asked, decided, was_sent_before=False)
-            self._count(batch, batch.decided.count, answers, began)
+            self._count(batch, batch.decided.taken, answers, began)
         if batch.tickets:
             told = self._transfers.wait(list(batch.tickets.values()), patience_s)
             answers |= zip(batch.tickets, told, strict=True)
@@ -85,8 +85,9 @@ class ColumnTransfers:
         packed = batch.packed
         protocol_of = {index: packed.protocol_of(index) for index in others}
         committed = packed.protocols(count) - Counter(protocol_of.values())
-        counts = {(protocol, "committed", None): n for protocol, n in committed.items()}
-        counts |= Counter(
+        counts: Counter[tuple[str, str, str | None]] = Counter(
             (protocol_of[index], *outcome_of(answer)) for index, answer in others.items()
         )
+        for protocol, number in committed.items():
+            counts[protocol, "committed", None] += number
         self._metrics.answered(counts, time.monotonic() - began)

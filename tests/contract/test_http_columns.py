@@ -1,5 +1,5 @@
-"""A batch of plain items goes to a ledger group as columns, any other item by item: the two ways give
-the same answers and leave the same books, in every kind of body.
+"""A batch of plain items goes to a ledger group as columns, any other item by item: the two ways
+give the same answers and leave the same books, in every kind of body.
 """
 
 import json
@@ -85,7 +85,9 @@ def every_outcome(of: dict[str, str]) -> Items:
 
 def told(found: Items, of: dict[str, str]) -> Items:
     """Results without what is this town's alone."""
-    text = json.dumps([{name: value for name, value in one.items() if name != "id"} for one in found])
+    text = json.dumps(
+        [{name: value for name, value in one.items() if name != "id"} for one in found]
+    )
     for name, account in of.items():
         text = text.replace(account, name)
     plain: Items = json.loads(text)

@@ -10,6 +10,7 @@ import pytest
 from flask import Flask
 from pyarrow import ipc
 
+from coordinator.http import reading
 from coordinator.http.batches import kinds
 from coordinator.http.batches.kinds import ARROW, NDJSON
 from coordinator.http.problems import Refuse
@@ -80,7 +81,7 @@ WRITTEN = {JSON: as_json, NDJSON: as_lines, ARROW: as_arrow}
 
 def items_of(app: Flask, media: str, data: bytes) -> list[TransferItem | Malformed]:
     with app.test_request_context(method="POST", data=data, content_type=media):
-        return list(kinds.requested().items())
+        return list(kinds.requested().items(reading.batch_body()))
 
 
 def refused(app: Flask, media: str, data: bytes, status: int, kind: str) -> str:

@@ -16,8 +16,8 @@ from coordinator.http.batches import compiled, scan
 from coordinator.http.json_text import VALUE_MAX, Value
 from coordinator.http.schemas import BATCH_MAX, TransferItem
 from eventstore.rows import ProtocolCode, currency_text
-from ledger.ids import ACCOUNT_ID_PATTERN
 from ledger.columns import Columns
+from ledger.ids import ACCOUNT_ID_PATTERN
 
 Read = Callable[[bytes, Callable[[], None]], Iterator[Value]]
 

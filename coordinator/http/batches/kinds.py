@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 from flask import Response
@@ -11,7 +11,12 @@ from flask import Response
 from coordinator.http import json_text, reading
 from coordinator.http.problems import Refuse
 from coordinator.http.reading import JSON, Malformed, Reader
-from coordinator.http.schemas import TransferItem, TransferResult, TransferResults
+from coordinator.http.schemas import BATCH_MAX, TransferItem, TransferResult, TransferResults
+from ledger.columns import Columns
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 NDJSON = "application/x-ndjson"
 ARROW = "application/vnd.apache.arrow.stream"
@@ -87,6 +92,24 @@ def _line_columns(body: bytes) -> Columns | None:
     return scan.line_columns(body, BATCH_MAX)
 
 
+def _results(told):
+    return [
+        told.others.get(i)
+        or TransferResult(
+            f"{int(told.slots[i]):03x}-{told.digests[i].tobytes().hex()}", "committed"
+        )
+        for i in range(len(told.slots))
+    ]
+
+
+def _told_json(told: Told) -> bytes:
+    return _write_json(_results(told))
+
+
+def _told_lines(told: Told) -> bytes:
+    return msgspec.json.Encoder().encode_lines(_results(told))
+
+
 _TEXT = {
     JSON: Kind(JSON, _read_json, _write_json, _json_columns, _told_json),
     NDJSON: Kind(
@@ -111,4 +134,4 @@ def _arrow() -> Kind:
     from coordinator.http.batches import arrow_stream
 
     read = partial(arrow_stream.read, bytes_max=reading.batch_bytes_max())
-    return Kind(ARROW, read, arrow_stream.write)
+    return Kind(ARROW, read, arrow_stream.write, lambda body: None, lambda told: b"")

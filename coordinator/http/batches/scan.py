@@ -14,8 +14,8 @@ from coordinator.http.batches import patterns
 from coordinator.http.batches.compiled import BYTES, Number, Truth, compiled, inlined, types
 from coordinator.http.batches.patterns import Data
 from coordinator.http.json_text import VALUE_MAX
-from ledger.model import AMOUNT_MAX
 from ledger.columns import Columns
+from ledger.model import AMOUNT_MAX
 
 # No item is shorter: its five members alone have as many.
 _ITEM_BYTES_MIN = 80

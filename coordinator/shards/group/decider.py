@@ -95,7 +95,8 @@ def decided(
 
 def decided_together(shard: str, packed: GroupPacked, answered: Answered) -> DecidedTogether:
     """The same of packed transfers."""
-    count, others = 0, {}
+    taken = 0
+    others: dict[int, Decided] = {}
     for piece in answered.pieces:
         codes, details = piece.outcomes.codes, _details_of(piece)
         for offset in np.flatnonzero(codes != _DONE).tolist():
@@ -105,10 +106,10 @@ def decided_together(shard: str, packed: GroupPacked, answered: Answered) -> Dec
             others[index] = _decided(
                 packed.sent(index), int(codes[offset]), piece.time_us, known, detail
             )
-        count += len(codes)
-    left = packed.size - count
+        taken += len(codes)
+    left = packed.size - taken
     rest = _rest(shard, packed.size, left, answered) if left else None
-    return DecidedTogether(count, others, rest)
+    return DecidedTogether(taken, others, rest)
 
 
 def _give_way(count: int) -> None:

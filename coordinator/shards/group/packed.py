@@ -4,14 +4,13 @@ from collections import Counter
 
 import numpy as np
 from numpy.typing import NDArray
-from eventstore.packing import pack
 
+from eventstore.packing import pack
 from eventstore.rows import Commands, ProtocolCode, currency_text
 from ledger.columns import PROTOCOLS, Columns
 from ledger.ids import slot_of_transfer
 from ledger.model import Transfer
 from shard_client.columns import Packed
-
 
 
 class GroupPacked(Packed):

@@ -1,28 +1,16 @@
 """Transfers in columns become the rows, texts and ids that they become one by one."""
 
-from typing import NamedTuple
-
 import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from eventstore.commands import Packer
 from eventstore.packing import Packing, pack
 from eventstore.rows import ProtocolCode, currency_number
+from ledger.columns import Columns
 from ledger.ids import transfer_id
 from ledger.model import AMOUNT_MAX, Transfer
-
-
-class Columns(NamedTuple):
-    data: NDArray[np.uint8]
-    key: NDArray[np.int32]
-    source: NDArray[np.int32]
-    destination: NDArray[np.int32]
-    currency: NDArray[np.int64]
-    amount: NDArray[np.int64]
-    protocol: NDArray[np.uint8]
 
 
 def columns_of(transfers: list[Transfer]) -> Columns:
