@@ -73,10 +73,14 @@ def write(results: Sequence[TransferResult]) -> bytes:
         [result.detail for result in results],
         [result.replayed or None for result in results],
     ]
-    arrays = [pa.array(column, kind) for column, kind in zip(columns, _RESULT.types, strict=True)]
+    return write_columns(*map(pa.array, columns, _RESULT.types))
+
+
+def write_columns(*columns: pa.Array) -> bytes:
+    """A stream of the columns that results have."""
     sink = pa.BufferOutputStream()
     with ipc.new_stream(sink, _RESULT) as stream:
-        stream.write_batch(pa.record_batch(arrays, schema=_RESULT))
+        stream.write_batch(pa.record_batch(list(columns), schema=_RESULT))
     return bytes(sink.getvalue())
 
 
