@@ -92,22 +92,16 @@ def _line_columns(body: bytes) -> Columns | None:
     return scan.line_columns(body, BATCH_MAX)
 
 
-def _results(told):
-    return [
-        told.others.get(i)
-        or TransferResult(
-            f"{int(told.slots[i]):03x}-{told.digests[i].tobytes().hex()}", "committed"
-        )
-        for i in range(len(told.slots))
-    ]
-
-
 def _told_json(told: Told) -> bytes:
-    return _write_json(_results(told))
+    from coordinator.http.batches import told as writing
+
+    return writing.json(*told)
 
 
 def _told_lines(told: Told) -> bytes:
-    return msgspec.json.Encoder().encode_lines(_results(told))
+    from coordinator.http.batches import told as writing
+
+    return writing.lines(*told)
 
 
 _TEXT = {
