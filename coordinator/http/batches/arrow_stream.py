@@ -48,7 +48,7 @@ def read(data: bytes, pause: Callable[[], None], bytes_max: int) -> Iterator[Val
     count = spelled = 0
     try:
         stream = ipc.open_stream(data, options=ipc.IpcReadOptions(use_threads=False))
-        _check_columns(stream.schema)
+        check_columns(stream.schema)
         for records in stream:
             count += records.num_rows
             if count > BATCH_MAX:
@@ -84,8 +84,10 @@ def write_columns(*columns: pa.Array) -> bytes:
     return bytes(sink.getvalue())
 
 
-def _check_columns(schema: pa.Schema) -> None:
-    """Raises ValueError, which names the column at fault."""
+def check_columns(schema: pa.Schema) -> None:
+    """Refuse columns that are unknown, of a wrong type, missing or there twice. Raises ValueError,
+    which names the column at fault.
+    """
     names = schema.names
     for field in schema:
         name = shown(field.name)
