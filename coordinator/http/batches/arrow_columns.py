@@ -15,8 +15,8 @@ from pyarrow import ipc
 from coordinator.http.batches import arrow_frames, arrow_stream, patterns
 from coordinator.http.batches.compiled import BYTES, Number, Truth, compiled, inlined, types
 from coordinator.http.batches.patterns import ACCOUNT, ACCOUNT_BYTES_MAX, KEY, KEY_BYTES_MAX, Data
+from ledger.columns import Columns
 from ledger.model import AMOUNT_MAX
-from shard_client.columns import Columns
 
 # Of more record batches each would be little, and the careful way gives others their turn.
 _BATCHES_MAX = 16

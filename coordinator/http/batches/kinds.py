@@ -35,17 +35,24 @@ class Told(NamedTuple):
     others: dict[int, TransferResult]
 
 
+class ByColumns(NamedTuple):
+    """How a body is read as columns (None: not all of it is plain), and how what became of them is
+    written: from what `Told` has.
+    """
+
+    read: Callable[[bytes], Columns | None]
+    write: Callable[..., bytes]
+
+
 class Kind(NamedTuple):
-    """How a batch is read, and how its results are written. `by_columns` makes columns of a body
-    of which every item is valid and plain, None of any other; `write_columns` says what became of
-    them.
+    """How a batch is read, and how its results are written. `by_columns` gives how both are done
+    with columns; what that takes is compiled, and loaded where it is needed alone.
     """
 
     media: str
     read: Reader
     write: Callable[[list[TransferResult]], bytes]
-    by_columns: Callable[[bytes], Columns | None]
-    write_columns: Callable[[Told], bytes]
+    by_columns: Callable[[], ByColumns]
 
     def items(self, body: bytes) -> Iterator[TransferItem | Malformed]:
         """The items of a body. Raises Refuse, perhaps after the last one."""
@@ -53,20 +60,28 @@ class Kind(NamedTuple):
 
     def columns(self, body: bytes) -> Columns | None:
         """The same as columns, if each item is valid, and plain. None: `items` tells."""
-        columns = self.by_columns(body)
+        columns = self.by_columns().read(body)
         return columns if columns and columns.size else None
 
     def answer(self, results: list[TransferResult]) -> Response:
         return Response(self.write(results), content_type=self.media)
 
     def told(self, told: Told) -> Response:
-        return Response(self.write_columns(told), content_type=self.media)
+        return Response(self.by_columns().write(*told), content_type=self.media)
 
 
 def requested() -> Kind:
     """The kind of the request's body. Raises Refuse."""
     media = reading.media(JSON, NDJSON, ARROW)
     return _arrow() if media == ARROW else _TEXT[media]
+
+
+def prepare() -> None:
+    """Load what takes batches as columns, if its packages are there."""
+    if find_spec("numba"):
+        _json_by_columns()
+    if find_spec("numba") and find_spec("pyarrow"):
+        _arrow_by_columns()
 
 
 def _read_json(data: bytes, pause: Callable[[], None]) -> Iterator[json_text.Value]:
@@ -77,41 +92,31 @@ def _write_json(results: list[TransferResult]) -> bytes:
     return msgspec.json.encode(TransferResults(results))
 
 
-# What follows is compiled, and loaded where batches are taken as columns alone.
+def _json_by_columns() -> ByColumns:
+    from coordinator.http.batches import scan, told
+
+    return ByColumns(partial(scan.json_columns, room=BATCH_MAX), told.json)
 
 
-def _json_columns(body: bytes) -> Columns | None:
-    from coordinator.http.batches import scan
+def _lines_by_columns() -> ByColumns:
+    from coordinator.http.batches import scan, told
 
-    return scan.json_columns(body, BATCH_MAX)
-
-
-def _line_columns(body: bytes) -> Columns | None:
-    from coordinator.http.batches import scan
-
-    return scan.line_columns(body, BATCH_MAX)
+    return ByColumns(partial(scan.line_columns, room=BATCH_MAX), told.lines)
 
 
-def _told_json(told: Told) -> bytes:
-    from coordinator.http.batches import told as writing
+def _arrow_by_columns() -> ByColumns:
+    from coordinator.http.batches import arrow_columns, arrow_told
 
-    return writing.json(*told)
-
-
-def _told_lines(told: Told) -> bytes:
-    from coordinator.http.batches import told as writing
-
-    return writing.lines(*told)
+    size = reading.batch_bytes_max
+    return ByColumns(
+        lambda body: arrow_columns.arrow_columns(body, BATCH_MAX, size()), arrow_told.arrow
+    )
 
 
 _TEXT = {
-    JSON: Kind(JSON, _read_json, _write_json, _json_columns, _told_json),
+    JSON: Kind(JSON, _read_json, _write_json, _json_by_columns),
     NDJSON: Kind(
-        NDJSON,
-        json_text.read_lines,
-        msgspec.json.Encoder().encode_lines,
-        _line_columns,
-        _told_lines,
+        NDJSON, json_text.read_lines, msgspec.json.Encoder().encode_lines, _lines_by_columns
     ),
 }
 
@@ -128,4 +133,4 @@ def _arrow() -> Kind:
     from coordinator.http.batches import arrow_stream
 
     read = partial(arrow_stream.read, bytes_max=reading.batch_bytes_max())
-    return Kind(ARROW, read, arrow_stream.write, lambda body: None, lambda told: b"")
+    return Kind(ARROW, read, arrow_stream.write, _arrow_by_columns)

@@ -5,8 +5,6 @@ values; whatever else there is, is left to that, which tells what is wrong with 
 little: the members of a transfer, each once, in texts without escapes.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -58,6 +56,7 @@ Spans = NDArray[np.int32]
 Numbers = NDArray[np.int64]
 Codes = NDArray[np.uint8]
 _SIGNATURE = types.int64(
+    types.boolean,
     BYTES,
     types.int32[:, ::1],
     types.int32[:, ::1],
@@ -72,15 +71,15 @@ def json_columns(data: bytes, room: int) -> Columns | None:
     """The items of the list `transfers`, the only member of an object: `room` at most. None: not
     all of them are plain, or the body is something else.
     """
-    return _columns(_scan_list, data, room)
+    return _columns(data, room, are_lines=False)
 
 
 def line_columns(data: bytes, room: int) -> Columns | None:
     """The items of lines that hold one each, `room` at most. None: not all of them are plain."""
-    return _columns(_scan_lines, data, room)
+    return _columns(data, room, are_lines=True)
 
 
-def _columns(scan: Callable[..., int], data: bytes, room: int) -> Columns | None:
+def _columns(data: bytes, room: int, *, are_lines: bool) -> Columns | None:
     if len(data) > _PLACE_MAX:
         return None
     most = min(room, len(data) // _ITEM_BYTES_MIN)
@@ -88,7 +87,7 @@ def _columns(scan: Callable[..., int], data: bytes, room: int) -> Columns | None
     currency, amount = np.empty(most, np.int64), np.empty(most, np.int64)
     texts, protocol = np.frombuffer(data, np.uint8), np.empty(most, np.uint8)
     made = Columns(texts, key, source, destination, currency, amount, protocol)
-    count = scan(*made)
+    count = _scan(are_lines, *made)
     if count < 0:
         return None
     return Columns(texts, *(column[:count] for column in made[1:]))  # type: ignore[arg-type]
@@ -254,46 +253,29 @@ def _over_item(
     return at if at - begin <= VALUE_MAX else -1
 
 
-@compiled(_SIGNATURE)
-def _scan_list(
-    data: Data,
-    key: Spans,
-    source: Spans,
-    destination: Spans,
-    currency: Numbers,
-    amount: Numbers,
-    protocol: Codes,
-) -> int:
-    """Fill the columns; gives how many items there are, or -1."""
-    at, n = _over_mark(data, 0, _OPEN, _LINE_END), 0
+@inlined
+def _into_list(data: Data) -> Number:
+    """Up to the first item of the list, or its end."""
+    at = _over_mark(data, 0, _OPEN, _LINE_END)
     if at >= 0:
         at = _over_word(data, at, _TRANSFERS)
     if at >= 0:
         at = _over_mark(data, at, _COLON, _LINE_END)
-    if at >= 0:
-        at = _over_mark(data, at, _OPEN_LIST, _LINE_END)
-    if at < 0:
-        return -1
-    if not _is_at(data, at, _CLOSE_LIST):
-        while True:
-            at = _over_item(
-                data, at, n, _LINE_END, key, source, destination, currency, amount, protocol
-            )
-            if at < 0:
-                return -1
-            n += 1
-            at = _over_blanks(data, at, _LINE_END)
-            if not _is_at(data, at, _COMMA):
-                break
-            at = _over_blanks(data, at + 1, _LINE_END)
+    return _over_mark(data, at, _OPEN_LIST, _LINE_END) if at >= 0 else -1
+
+
+@inlined
+def _is_over(data: Data, at: Number) -> Truth:
+    """Whether the list ends here, and nothing follows it."""
     at = _over_mark(data, at, _CLOSE_LIST, _LINE_END)
     if at >= 0:
         at = _over_mark(data, at, _CLOSE, _LINE_END)
-    return n if at == len(data) else -1
+    return at == len(data)
 
 
 @compiled(_SIGNATURE)
-def _scan_lines(
+def _scan(
+    are_lines: bool,
     data: Data,
     key: Spans,
     source: Spans,
@@ -302,17 +284,23 @@ def _scan_lines(
     amount: Numbers,
     protocol: Codes,
 ) -> int:
-    """Fill the columns; gives how many lines there are, or -1."""
-    at, n = 0, 0
-    while at < len(data):
-        at = _over_blanks(data, at, _TAB)
-        at = _over_item(data, at, n, _TAB, key, source, destination, currency, amount, protocol)
+    """Fill the columns; gives how many items there are, or -1. On lines, all that is left is the
+    next item; in the list there has to be a comma before it.
+    """
+    last, between = (_TAB, _LINE_END) if are_lines else (_LINE_END, _COMMA)
+    at, n = 0 if are_lines else _into_list(data), 0
+    is_more = at < len(data) if are_lines else at >= 0 and not _is_at(data, at, _CLOSE_LIST)
+    while is_more:
+        at = _over_blanks(data, at, last)
+        at = _over_item(data, at, n, last, key, source, destination, currency, amount, protocol)
         if at < 0:
             return -1
         n += 1
-        at = _over_blanks(data, at, _TAB)
-        if at < len(data):
-            if data[at] != _LINE_END:
-                return -1
+        at = _over_blanks(data, at, last)
+        is_more = _is_at(data, at, between)
+        if is_more:
             at += 1
-    return n
+            is_more = not are_lines or at < len(data)
+    if are_lines:
+        return n if at == len(data) else -1
+    return n if at >= 0 and _is_over(data, at) else -1
