@@ -271,5 +271,5 @@ def test_lines_end_as_they_do() -> None:
 
 
 def test_compiled_code_is_kept_under_a_name_of_all_its_sources() -> None:
-    name = scan._scan.py_func.__qualname__  # type: ignore[attr-defined]
-    assert name == f"_scan.{compiled.hash_of_sources()}"
+    name = scan._scan_list.py_func.__qualname__  # type: ignore[attr-defined]
+    assert name == f"_scan_list.{compiled.hash_of_sources()}"

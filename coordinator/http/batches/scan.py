@@ -5,6 +5,8 @@ values; whatever else there is, is left to that, which tells what is wrong with 
 little: the members of a transfer, each once, in texts without escapes.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -55,21 +57,30 @@ _ZERO = ord("0")
 Spans = NDArray[np.int32]
 Numbers = NDArray[np.int64]
 Codes = NDArray[np.uint8]
+_SIGNATURE = types.int64(
+    BYTES,
+    types.int32[:, ::1],
+    types.int32[:, ::1],
+    types.int32[:, ::1],
+    types.int64[::1],
+    types.int64[::1],
+    types.uint8[::1],
+)
 
 
 def json_columns(data: bytes, room: int) -> Columns | None:
     """The items of the list `transfers`, the only member of an object: `room` at most. None: not
     all of them are plain, or the body is something else.
     """
-    return _columns(False, data, room)
+    return _columns(_scan_list, data, room)
 
 
 def line_columns(data: bytes, room: int) -> Columns | None:
     """The items of lines that hold one each, `room` at most. None: not all of them are plain."""
-    return _columns(True, data, room)
+    return _columns(_scan_lines, data, room)
 
 
-def _columns(is_lines: bool, data: bytes, room: int) -> Columns | None:
+def _columns(scan: Callable[..., int], data: bytes, room: int) -> Columns | None:
     if len(data) > _PLACE_MAX:
         return None
     most = min(room, len(data) // _ITEM_BYTES_MIN)
@@ -77,7 +88,7 @@ def _columns(is_lines: bool, data: bytes, room: int) -> Columns | None:
     currency, amount = np.empty(most, np.int64), np.empty(most, np.int64)
     texts, protocol = np.frombuffer(data, np.uint8), np.empty(most, np.uint8)
     made = Columns(texts, key, source, destination, currency, amount, protocol)
-    count = _scan(is_lines, *made)
+    count = scan(*made)
     if count < 0:
         return None
     return Columns(texts, *(column[:count] for column in made[1:]))  # type: ignore[arg-type]
@@ -232,38 +243,8 @@ def _over_item(
     return at if at - begin <= VALUE_MAX else -1
 
 
-@inlined
-def _over_head(data: Data) -> Number:
-    """Up to the first item of the list."""
-    at = _over_mark(data, 0, _OPEN, _LINE_END)
-    if at >= 0:
-        at = _over_word(data, at, _TRANSFERS)
-    if at >= 0:
-        at = _over_mark(data, at, _COLON, _LINE_END)
-    return _over_mark(data, at, _OPEN_LIST, _LINE_END) if at >= 0 else -1
-
-
-@inlined
-def _over_tail(data: Data, at: Number) -> Number:
-    """Behind the last item of the list."""
-    at = _over_mark(data, at, _CLOSE_LIST, _LINE_END)
-    return _over_mark(data, at, _CLOSE, _LINE_END) if at >= 0 else -1
-
-
-@compiled(
-    types.int64(
-        types.boolean,
-        BYTES,
-        types.int32[:, ::1],
-        types.int32[:, ::1],
-        types.int32[:, ::1],
-        types.int64[::1],
-        types.int64[::1],
-        types.uint8[::1],
-    )
-)
-def _scan(
-    is_lines: bool,
+@compiled(_SIGNATURE)
+def _scan_list(
     data: Data,
     key: Spans,
     source: Spans,
@@ -273,23 +254,54 @@ def _scan(
     protocol: Codes,
 ) -> int:
     """Fill the columns; gives how many items there are, or -1."""
-    last, between = (_TAB, _LINE_END) if is_lines else (_LINE_END, _COMMA)
-    at, n = 0 if is_lines else _over_head(data), 0
+    at, n = _over_mark(data, 0, _OPEN, _LINE_END), 0
+    if at >= 0:
+        at = _over_word(data, at, _TRANSFERS)
+    if at >= 0:
+        at = _over_mark(data, at, _COLON, _LINE_END)
+    if at >= 0:
+        at = _over_mark(data, at, _OPEN_LIST, _LINE_END)
     if at < 0:
         return -1
-    is_over = at == len(data) if is_lines else _is_at(data, at, _CLOSE_LIST)
-    while not is_over:
-        at = _over_blanks(data, at, last)
-        at = _over_item(data, at, n, last, key, source, destination, currency, amount, protocol)
+    if not _is_at(data, at, _CLOSE_LIST):
+        while True:
+            at = _over_item(
+                data, at, n, _LINE_END, key, source, destination, currency, amount, protocol
+            )
+            if at < 0:
+                return -1
+            n += 1
+            at = _over_blanks(data, at, _LINE_END)
+            if not _is_at(data, at, _COMMA):
+                break
+            at = _over_blanks(data, at + 1, _LINE_END)
+    at = _over_mark(data, at, _CLOSE_LIST, _LINE_END)
+    if at >= 0:
+        at = _over_mark(data, at, _CLOSE, _LINE_END)
+    return n if at == len(data) else -1
+
+
+@compiled(_SIGNATURE)
+def _scan_lines(
+    data: Data,
+    key: Spans,
+    source: Spans,
+    destination: Spans,
+    currency: Numbers,
+    amount: Numbers,
+    protocol: Codes,
+) -> int:
+    """Fill the columns; gives how many lines there are, or -1."""
+    at, n = 0, 0
+    while at < len(data):
+        at = _over_blanks(data, at, _TAB)
+        at = _over_item(data, at, n, _TAB, key, source, destination, currency, amount, protocol)
         if at < 0:
             return -1
         n += 1
-        at = _over_blanks(data, at, last)
-        is_over = not _is_at(data, at, between)
-        if not is_over:
+        at = _over_blanks(data, at, _TAB)
+        if at < len(data):
+            if data[at] != _LINE_END:
+                return -1
             at += 1
-            # Behind the last line end there need be no line.
-            is_over = is_lines and at == len(data)
-    if not is_lines:
-        at = _over_tail(data, at)
-    return n if at == len(data) else -1
+    return n
