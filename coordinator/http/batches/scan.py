@@ -132,30 +132,22 @@ def _over_word(data: Data, at: Number, word: Number) -> Number:
 
 
 @inlined
-def _over_text(data: Data, at: Number, kind: Number, spans: Spans, n: Number) -> Number:
-    """Over a text of such characters in quotation marks; it is noted where it lies."""
+def _over_text(data: Data, at: Number, is_key: Truth, spans: Spans, n: Number) -> Number:
+    """Over a key or an account's id in quotation marks; it is noted where it lies."""
     if not _is_at(data, at, _QUOTE):
         return -1
+    kind = patterns.KEY if is_key else patterns.ACCOUNT
     begin = at + 1
     end = begin
     while end < len(data) and patterns.is_of(data[end], kind):
         if patterns.is_marked(data[end]):
             break
         end += 1
+    if not _is_at(data, end, _QUOTE):
+        return -1
+    is_right = patterns.is_key(data, begin, end) if is_key else patterns.is_account(begin, end)
     spans[n, 0], spans[n, 1] = begin, end
-    return end + 1 if _is_at(data, end, _QUOTE) else -1
-
-
-@inlined
-def _over_account(data: Data, at: Number, spans: Spans, n: Number) -> Number:
-    at = _over_text(data, at, patterns.ACCOUNT, spans, n)
-    return at if at >= 0 and patterns.is_account(spans[n, 0], spans[n, 1]) else -1
-
-
-@inlined
-def _over_key(data: Data, at: Number, spans: Spans, n: Number) -> Number:
-    at = _over_text(data, at, patterns.KEY, spans, n)
-    return at if at >= 0 and patterns.is_key(data, spans[n, 0], spans[n, 1]) else -1
+    return end + 1 if is_right else -1
 
 
 @inlined
@@ -227,12 +219,9 @@ def _over_item(
             at = _over_mark(data, at, _COLON, last)
         if at < 0:
             return -1
-        if member == _KEY:
-            at = _over_key(data, at, key, n)
-        elif member == _SOURCE:
-            at = _over_account(data, at, source, n)
-        elif member == _DESTINATION:
-            at = _over_account(data, at, destination, n)
+        if member <= _DESTINATION:
+            spans = key if member == _KEY else source if member == _SOURCE else destination
+            at = _over_text(data, at, member == _KEY, spans, n)
         elif member == _AMOUNT:
             at = _over_amount(data, at, amount, n)
         elif member == _CURRENCY:
