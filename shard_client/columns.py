@@ -39,8 +39,8 @@ class Packed(ABC):
         """One of them, as it was asked for."""
 
     @abstractmethod
-    def holds(self, transfer: str) -> bool:
-        """Whether one of them has this id."""
+    def index_of(self, transfer: str) -> int | None:
+        """Which of them has this id, the first if there are several; None: none has."""
 
 
 class DecidedTogether(NamedTuple):

@@ -5,7 +5,6 @@ away, or breaks off, or takes a part alone, goes on as tickets: there is one way
 transfers wait, are sent again, and are given up.
 """
 
-import threading
 import time
 
 from coordinator.engine.tickets import Latch, State, Ticket
@@ -17,7 +16,7 @@ _AT_ONCE = 1000
 
 class ColumnBatch:
     """See the module. `decided` is what the shard has said, and `tickets` has what goes on, by its
-    index; both hold when `ended` is set.
+    index; both hold when `ended` is open.
     """
 
     def __init__(
@@ -30,7 +29,7 @@ class ColumnBatch:
         self._request_id = request_id
         self.decided: DecidedTogether | None = None
         self.tickets: dict[int, Ticket] = {}
-        self.ended = threading.Event()
+        self.ended = Latch(1)
         # Its client was told "pending" and may ask or send again.
         self.is_pending_told = False
 
@@ -38,20 +37,35 @@ class ColumnBatch:
         """Make tickets of the transfers from `first` on; of them this is known."""
         count = self.packed.size - first
         latch = Latch(count)
+        made: list[Ticket] = []
         for start in range(first, first + count, _AT_ONCE):
             if start > first:
                 time.sleep(0)
             for index in range(start, min(start + _AT_ONCE, first + count)):
-                ticket = self.tickets[index] = Ticket(
-                    self.packed.asked(index),
-                    self.deadline,
-                    latch,
-                    latch,
-                    self._request_id,
-                    None,
-                    default,
-                    self.caller,
-                )
-                ticket.state, ticket.shards = state, (self.shard, self.shard)
-                ticket.is_pending_told = self.is_pending_told
-        return list(self.tickets.values())
+                self.tickets[index] = self._ticket(index, latch, state, default)
+                made.append(self.tickets[index])
+        return made
+
+    def find(self, transfer: str) -> Ticket | None:
+        """A ticket that says how it is with one of these transfers: it may have happened. None: it
+        is none of them.
+        """
+        index = self.packed.index_of(transfer)
+        if index is None:
+            return None
+        return self._ticket(index, self.ended, State.SENT, self.packed.protocol_of(index))
+
+    def _ticket(self, index: int, latch: Latch, state: State, default: str) -> Ticket:
+        ticket = Ticket(
+            self.packed.asked(index),
+            self.deadline,
+            latch,
+            # Those of a batch share whatever it is.
+            latch,
+            self._request_id,
+            default=default,
+            caller=self.caller,
+        )
+        ticket.state, ticket.shards = state, (self.shard, self.shard)
+        ticket.is_pending_told = self.is_pending_told
+        return ticket

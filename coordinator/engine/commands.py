@@ -12,6 +12,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
+from itertools import chain
 from typing import NamedTuple
 
 from coordinator.engine.column_batches import ColumnBatch
@@ -137,15 +138,11 @@ class Commands:
             self._by_id.setdefault(ticket.transfer.id, []).append(ticket)
 
     def find(self, transfer: str) -> Ticket | None:
-        """As `Queue.find`; those that go as columns are not found."""
+        """As `Queue.find`; of one that goes as a column, a ticket that says so."""
         tickets = self._by_id.get(transfer, [])
-        return next((t for t in tickets if t.state is State.SENT), next(iter(tickets), None))
-
-    def may_happen(self, transfer: str) -> bool:
-        """As `Queue.may_happen`."""
-        ticket = self.find(transfer)
-        is_sent = ticket is not None and ticket.state is State.SENT
-        return is_sent or any(batch.packed.holds(transfer) for batch in list(self._columns))
+        sent = (ticket for ticket in tickets if ticket.state is State.SENT)
+        by_columns = (found for batch in list(self._columns) if (found := batch.find(transfer)))
+        return next(chain(sent, by_columns, tickets), None)
 
     def withdraw(self, tickets: Iterable[Ticket]) -> None:
         """Answer those that were not sent that they are too late; the others stay on their way."""
@@ -296,7 +293,7 @@ class Commands:
             self._go_on(batch, decided.taken, State.OPEN)
         else:
             self._columns.discard(batch)
-            batch.ended.set()
+            batch.ended.count_down()
 
     def _go_on(self, batch: ColumnBatch, first: int, state: State) -> None:
         """What has no answer, from `first` on, waits as tickets, in front of all else."""
@@ -306,7 +303,7 @@ class Commands:
             self._columns.discard(batch)
             self._waiting.appendleft(_Parcel(batch.shard, tickets))
             self._changed.notify_all()
-        batch.ended.set()
+        batch.ended.count_down()
 
     def _note(self, error: Exception) -> None:
         if isinstance(error, ShardError):

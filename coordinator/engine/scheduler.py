@@ -220,11 +220,6 @@ class Queue:
         tickets = self._by_id.get(transfer, [])
         return next((t for t in tickets if t.state is State.SENT), next(iter(tickets), None))
 
-    def may_happen(self, transfer: str) -> bool:
-        """Whether a transfer is worked on in this process and may have been written."""
-        ticket = self.find(transfer)
-        return ticket is not None and ticket.state is State.SENT
-
     @property
     def waiting(self) -> int:
         """How many tickets wait for a group."""

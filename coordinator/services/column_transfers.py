@@ -60,9 +60,8 @@ class ColumnTransfers:
         their index.
         """
         began = time.monotonic()
-        if not batch.ended.wait(max(batch.deadline - began, 0)):
-            batch.ended.wait(max(SETTLE_S, patience_s))
-        if not batch.ended.is_set():
+        give_up = max(batch.deadline, began) + max(SETTLE_S, patience_s)
+        if not batch.ended.wait(give_up):
             batch.is_pending_told = True
             answers: dict[int, Answer | Pending] = dict.fromkeys(range(batch.packed.size), PENDING)
             self._count(batch, batch.packed.size, answers, began)

@@ -12,6 +12,7 @@ from coordinator.engine.tickets import (
     Answer,
     Latch,
     NotExecuted,
+    State,
     Ticket,
     in_use,
     outcome_of,
@@ -188,7 +189,8 @@ class Transfers:
         if isinstance(found, Undecided):
             return self._ask_home(found.stored, time.monotonic() + _CALL_TIMEOUT_S)
         if found is None:
-            return PENDING if self._engine.may_happen(transfer) else None
+            ticket = self._engine.find(transfer)
+            return PENDING if ticket and ticket.state is State.SENT else None
         return found
 
     def _probe(self, transfer: str) -> StoredTransfer | Undecided | None:

@@ -110,6 +110,7 @@ def hasty(eventstore_cluster: Cluster, tmp_path: Path) -> Iterator[httpx.Client]
     """A coordinator of one process that gives up after half a second."""
     overrides = {
         "TANDEM_ENGINE_REQUEST_DEADLINE_MS": "500",
+        "TANDEM_ENGINE_BATCH_DEADLINE_MS": "500",
         "TANDEM_COORDINATOR_WORKERS": "1",
     }
     with (
@@ -141,6 +142,27 @@ def test_a_key_is_in_use_while_its_transfer_waits_for_the_node(
     wait_until(lambda: not troubles(town), 20, "the group is not taken into use again")
     assert town.transfer(alice, bob, 4, "k", api=town.other).json() == hasty.get(way).json()
     assert (town.balance(alice), town.balance(bob)) == (6, 4)
+
+
+def test_a_batch_that_waits_for_the_node_is_pending_and_its_keys_in_use(
+    town: Town, eventstore_cluster: Cluster, hasty: httpx.Client
+) -> None:
+    """It goes as columns; what is left of it when the node is given up goes item by item."""
+    alice, bob = town.pair(funds=10)
+    batch = {"transfers": [item(alice, bob, amount, f"{amount}") for amount in (1, 2, 8)]}
+    with paused(eventstore_cluster.pid("s1")):
+        first = results(hasty.post("/v1/transfers/batch", json=batch))
+        assert [one["status"] for one in first] == ["pending"] * 3
+        for amount, expected in ((2, 202), (3, 409)):
+            answer = town.transfer(alice, bob, amount, "2", api=hasty)
+            assert answer.status_code == expected, answer.text
+    way = f"/v1/transfers/{first[2]['id']}"
+    wait_until(lambda: hasty.get(way).json().get("status") == "rejected", 20, "it does not end")
+    wait_until(lambda: not troubles(town), 20, "the group is not taken into use again")
+    again = results(town.other.post("/v1/transfers/batch", json=batch))
+    assert [one["status"] for one in again] == ["committed", "committed", "rejected"]
+    assert all(one["replayed"] for one in again)
+    assert (town.balance(alice), town.balance(bob)) == (7, 3)
 
 
 def troubles(town: Town) -> list[str]:

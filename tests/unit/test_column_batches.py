@@ -10,7 +10,7 @@ import pytest
 
 from coordinator.engine.column_batches import ColumnBatch
 from coordinator.engine.commands import Commands
-from coordinator.engine.scheduler import Closed, Overloaded
+from coordinator.engine.scheduler import Closed, InUse, Overloaded
 from coordinator.engine.tickets import NotExecuted, NotExecutedReason, Refused, Settled, State
 from coordinator.services.column_transfers import ColumnTransfers
 from coordinator.services.transfers import PENDING, Transfers
@@ -23,7 +23,7 @@ from shard_client.columns import DecidedTogether, Packed
 from shard_client.errors import ConnectionLost, ShardError, ShardUnavailable, TryAgain
 from shard_client.records import Decided
 from tests.cluster import wait_until
-from tests.unit.test_commands import SHARD, Group, Shards, committed
+from tests.unit.test_commands import SHARD, Group, Shards, committed, ticket
 
 KEYS = ["a", "b", "c"]
 
@@ -41,8 +41,9 @@ class Pack(Packed):
         key = self._keys[index]
         return Transfer(transfer_id("a", key), key, "a", "b", 5, "EUR", None, "", 0)
 
-    def holds(self, transfer: str) -> bool:
-        return transfer in {self.id(index) for index in range(self.size)}
+    def index_of(self, transfer: str) -> int | None:
+        ids = [self.id(index) for index in range(self.size)]
+        return ids.index(transfer) if transfer in ids else None
 
     def protocols(self, count: int) -> Counter[str]:
         return Counter({self._protocol: count})
@@ -123,6 +124,11 @@ def transfer(key: str, amount: int = 5) -> Transfer:
     return wish._replace(amount=amount, protocol="tcc")
 
 
+def may_happen(commands: Commands, transfer: str) -> bool:
+    ticket = commands.find(transfer)
+    return ticket is not None and ticket.state is State.SENT
+
+
 def totals(metrics: Metrics) -> dict[str, float]:
     return {outcome: n for outcome, n in metrics.totals().outcomes.items() if n}
 
@@ -132,12 +138,12 @@ def test_all_of_it_at_once(
 ) -> None:
     batch = submit(service)
     assert commands.unsettled == 3
-    assert commands.may_happen(batch.packed.id(2))
-    assert not commands.may_happen(transfer_id("a", "another"))
+    assert may_happen(commands, batch.packed.id(2))
+    assert not may_happen(commands, transfer_id("a", "another"))
     shards.group.columns[0].set_result(decided())
     assert service.wait(batch, 0) == {}
     assert commands.unsettled == commands.callers == 0
-    assert not commands.may_happen(batch.packed.id(2))
+    assert not may_happen(commands, batch.packed.id(2))
     assert shards.group.asked == []
     assert totals(metrics) == {"committed": 3}
 
@@ -181,7 +187,7 @@ def test_what_was_lost_is_sent_again_and_is_no_replay(
     shards.group.columns[0].set_exception(ConnectionLost(SHARD, "gone"))
     sent, _ = shards.group.wait_for(1)
     assert [(one.key, one.protocol) for one in sent] == [(key, "tcc") for key in KEYS]
-    assert commands.may_happen(batch.packed.id(0))
+    assert may_happen(commands, batch.packed.id(0))
     shards.group.answer(1, was_known=True)
     answers = service.wait(batch, 0)
     assert [answer.is_replay for answer in answers.values()] == [False] * 3  # type: ignore[union-attr]
@@ -199,6 +205,22 @@ def test_what_is_lost_after_its_time_is_pending_and_sent_again(
     assert all(ticket.is_pending_told for ticket in batch.tickets.values())
     shards.group.answer(1)
     assert commands.close(time.monotonic() + 5)
+
+
+def test_a_key_among_columns_is_in_use(
+    service: ColumnTransfers, shards: Here, commands: Commands
+) -> None:
+    batch = submit(service)
+    with pytest.raises(InUse) as refused:
+        commands.put([ticket("b")], alone=True)
+    at_work = refused.value.ticket
+    assert at_work.asked == batch.packed.asked(1)
+    assert not at_work.is_pending_told
+    assert not at_work.latch.wait(0)
+    shards.group.columns[0].set_result(decided())
+    assert at_work.latch.wait(0)
+    commands.put([ticket("b")], alone=True)
+    shards.group.answer(1)
 
 
 @pytest.mark.parametrize("way", ["refused", "trouble", "not taken", "our own mistake"])
@@ -249,7 +271,7 @@ def test_tickets_are_open_when_nothing_was_sent(
 ) -> None:
     shards.group.refuses = ShardUnavailable(SHARD, "no connection")
     batch = submit(service)
-    assert not commands.may_happen(batch.packed.id(0))
+    assert not may_happen(commands, batch.packed.id(0))
     wait_until(lambda: len(shards.noted) > 1, 5, "it was not tried again")
     commands.withdraw(batch.tickets.values())
     assert {ticket.state for ticket in batch.tickets.values()} == {State.DONE}

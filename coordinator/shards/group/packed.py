@@ -49,11 +49,16 @@ class GroupPacked(Packed):
         """One of them as its command has it: with the protocol that it goes by."""
         return self.asked(index)._replace(protocol=self.protocol_of(index))
 
-    def holds(self, transfer: str) -> bool:
+    def index_of(self, transfer: str) -> int | None:
         if slot_of_transfer(transfer) is None:
-            return False
-        digest = np.frombuffer(bytes.fromhex(transfer.partition("-")[2]), np.uint8)
-        return bool((self.digests == digest).all(axis=1).any())
+            return None
+        wanted = np.frombuffer(bytes.fromhex(transfer.partition("-")[2]), "<u8")
+        ids = self.commands["id"]
+        # A look at one half leaves few, mostly none.
+        for index in np.flatnonzero(ids[:, 0] == wanted[0]).tolist():
+            if ids[index, 1] == wanted[1] and self.id(index) == transfer:
+                return int(index)
+        return None
 
     def _text(self, ends: NDArray[np.int32]) -> str:
         begin, end = ends.tolist()
