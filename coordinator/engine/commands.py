@@ -9,15 +9,14 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from itertools import chain
-from typing import NamedTuple
 
 from coordinator.engine.column_batches import ColumnBatch
 from coordinator.engine.fairness import Callers
-from coordinator.engine.known import known_answer
+from coordinator.engine.parcels import Parcel, answer_of, is_by_xa, loads, looked_up
 from coordinator.engine.scheduler import Closed, InUse, Overloaded
 from coordinator.engine.tickets import (
     XA,
@@ -25,18 +24,15 @@ from coordinator.engine.tickets import (
     Latch,
     NotExecuted,
     NotExecutedReason,
-    Refused,
-    Settled,
     State,
     Ticket,
     too_late,
 )
 from coordinator.shards.registry import Shards
 from ledger.errors import Bug
-from ledger.model import Transfer
 from shard_client.columns import DecidedTogether
 from shard_client.errors import ConnectionLost, ShardError, StatementRefused
-from shard_client.records import Decided, StoredTransfer, Undecided
+from shard_client.records import Decided
 
 log = logging.getLogger(__name__)
 
@@ -48,18 +44,8 @@ _IDLE_S = 1.0
 _LOOK_TIMEOUT_S = 3.0
 # After a mistake of our own that would only be met again.
 _BUG_PAUSE_S = 1.0
-# What is sent at once: so many transfers, and so many characters of their metadata.
-_LOAD_MAX = 20_000
-_LOAD_METADATA_MAX = 4 << 20
 _BUG_MET = {"event": "commands.bug"}
 _BUG = NotExecuted(NotExecutedReason.INTERNAL_ERROR, "a fault of the service; see its log")
-
-
-class _Parcel(NamedTuple):
-    """Tickets for one shard that keep their order: those of one batch, or a single one."""
-
-    shard: str
-    tickets: list[Ticket]
 
 
 class Commands:
@@ -74,7 +60,7 @@ class Commands:
         # The protocol of those that name none.
         self.default = _DEFAULT if default == XA else default
         self._changed = threading.Condition()
-        self._waiting: deque[_Parcel] = deque()
+        self._waiting: deque[Parcel] = deque()
         self._by_id: dict[str, list[Ticket]] = {}
         # Those that have no answer, and are no tickets.
         self._columns: set[ColumnBatch] = set()
@@ -93,10 +79,10 @@ class Commands:
         """Take tickets, all or none. Raises Overloaded, Closed, and with `alone` InUse if one of
         their transfers is here already.
         """
-        parcels: dict[str, _Parcel] = {}
+        parcels: dict[str, Parcel] = {}
         for ticket in tickets:
             shard = self._shards.shard_of(ticket.transfer.source)
-            parcels.setdefault(shard, _Parcel(shard, [])).tickets.append(ticket)
+            parcels.setdefault(shard, Parcel(shard, [])).tickets.append(ticket)
             ticket.shards = (shard, shard)
         with self._changed:
             self._check(tickets[0].caller if tickets else "", len(tickets))
@@ -174,11 +160,11 @@ class Commands:
 
     def _send_all(self) -> None:
         while (due := self._take()) is not None:
-            by_shard: dict[str, list[_Parcel]] = {}
+            by_shard: dict[str, list[Parcel]] = {}
             for parcel in due:
                 by_shard.setdefault(parcel.shard, []).append(parcel)
             for shard, parcels in by_shard.items():
-                for load in _loads(parcels):
+                for load in loads(parcels):
                     try:
                         self._send(shard, load)
                     except Exception:
@@ -186,7 +172,7 @@ class Commands:
                         log.exception("commands met a bug and go on", extra=_BUG_MET)
                         self._put_back(load, _BUG_PAUSE_S)
 
-    def _take(self) -> list[_Parcel] | None:
+    def _take(self) -> list[Parcel] | None:
         """Wait for what can be sent now; None when this is closed and empty."""
         with self._changed:
             while not (self._is_closed and not self._unsettled):
@@ -200,7 +186,7 @@ class Commands:
                 self._changed.wait(min(resting.values()) - now if resting else _IDLE_S)
             return None
 
-    def _send(self, shard: str, parcels: list[_Parcel]) -> None:
+    def _send(self, shard: str, parcels: list[Parcel]) -> None:
         """Send what may be sent; one message for all of it."""
         if trouble := self._shards.trouble_with(shard):
             self._wait_out(parcels, *trouble)
@@ -209,7 +195,7 @@ class Commands:
         if node.decider is None:
             raise Bug(f"shard {shard} decides nothing, and {len(parcels)} parcels are for it")
         fresh = self._claim(parcels)
-        self._look_up(shard, [t for p in parcels for t in p.tickets if _is_by_xa(t)])
+        self._look_up(shard, [t for p in parcels for t in p.tickets if is_by_xa(t)])
         tickets = [t for p in parcels for t in p.tickets if t.state is State.SENT]
         if not tickets:
             return
@@ -223,7 +209,7 @@ class Commands:
             return
         answered.add_done_callback(partial(self._answered, shard, parcels, tickets, fresh))
 
-    def _claim(self, parcels: Iterable[_Parcel]) -> list[Ticket]:
+    def _claim(self, parcels: Iterable[Parcel]) -> list[Ticket]:
         """From here on these may happen, and their clients are not told otherwise. Gives those of
         which that was not so before.
         """
@@ -248,7 +234,7 @@ class Commands:
         answers: list[tuple[Ticket, Answer]]
         try:
             found = self._shards[shard].reads.find_transfers(ids, deadline)
-            answers = [(ticket, _looked_up(shard, ticket.asked, found)) for ticket in tickets]
+            answers = [(ticket, looked_up(shard, ticket.asked, found)) for ticket in tickets]
         except ShardError as error:
             why = NotExecuted(NotExecutedReason.SHARD_UNAVAILABLE, error.text)
             answers = [(ticket, why) for ticket in tickets]
@@ -301,7 +287,7 @@ class Commands:
         with self._changed:
             self._note_ids(tickets)
             self._columns.discard(batch)
-            self._waiting.appendleft(_Parcel(batch.shard, tickets))
+            self._waiting.appendleft(Parcel(batch.shard, tickets))
             self._changed.notify_all()
         batch.ended.count_down()
 
@@ -316,7 +302,7 @@ class Commands:
     def _answered(
         self,
         shard: str,
-        parcels: list[_Parcel],
+        parcels: list[Parcel],
         tickets: list[Ticket],
         fresh: list[Ticket],
         future: "Future[list[Decided | ShardError]]",
@@ -349,7 +335,7 @@ class Commands:
             self._not_taken(shard, parcels, [t for t in fresh if t.state is State.SENT], left)
 
     def _not_taken(
-        self, shard: str, parcels: list[_Parcel], fresh: list[Ticket], error: ShardError
+        self, shard: str, parcels: list[Parcel], fresh: list[Ticket], error: ShardError
     ) -> None:
         """Nothing has happened by this attempt; those that were not sent before are open again."""
         self._shards.note(error)
@@ -362,7 +348,7 @@ class Commands:
                     self._settle(ticket, why)
         self._put_back(parcels)
 
-    def _not_sent(self, shard: str, parcels: list[_Parcel], fresh: list[Ticket]) -> None:
+    def _not_sent(self, shard: str, parcels: list[Parcel], fresh: list[Ticket]) -> None:
         """A mistake of our own in what was to be sent: whoever has none goes on."""
         log.exception("commands met a bug and go on", extra=_BUG_MET)
         is_one = len(parcels) == 1
@@ -377,7 +363,7 @@ class Commands:
             for parcel in parcels:
                 self._send(shard, [parcel])
 
-    def _wait_out(self, parcels: list[_Parcel], reason: str, since_s: float) -> None:
+    def _wait_out(self, parcels: list[Parcel], reason: str, since_s: float) -> None:
         """The shard cannot be used: after some patience those that were not sent are told so."""
         if since_s > self._patience_s:
             detail = f"shard {parcels[0].shard} takes no transfers now: {reason}"
@@ -388,10 +374,10 @@ class Commands:
                         self._settle(ticket, why)
         self._put_back(parcels)
 
-    def _put_back(self, parcels: list[_Parcel], pause_s: float = _PAUSE_S) -> None:
+    def _put_back(self, parcels: list[Parcel], pause_s: float = _PAUSE_S) -> None:
         """What of these has no answer waits again, in front of all else, and for so long."""
         left = [
-            _Parcel(shard, waiting)
+            Parcel(shard, waiting)
             for shard, tickets in parcels
             if (waiting := [ticket for ticket in tickets if ticket.state is not State.DONE])
         ]
@@ -429,50 +415,3 @@ class Commands:
         self._unsettled -= count
         if not self._unsettled:
             self._changed.notify_all()
-
-
-def _loads(parcels: Iterable[_Parcel]) -> Iterator[list[_Parcel]]:
-    """Parcels that go in one message each. One that is large goes alone."""
-    load: list[_Parcel] = []
-    count = size = 0
-    for parcel in parcels:
-        own = sum(len(ticket.transfer.metadata or "") for ticket in parcel.tickets)
-        is_full = count + len(parcel.tickets) > _LOAD_MAX or size + own > _LOAD_METADATA_MAX
-        if load and is_full:
-            yield load
-            load, count, size = [], 0, 0
-        load.append(parcel)
-        count, size = count + len(parcel.tickets), size + own
-    if load:
-        yield load
-
-
-def _is_by_xa(ticket: Ticket) -> bool:
-    return ticket.asked.protocol == XA and ticket.state is State.SENT
-
-
-def _looked_up(
-    shard: str, asked: Transfer, found: Mapping[str, StoredTransfer | Undecided]
-) -> Answer:
-    stored = found.get(asked.id)
-    if isinstance(stored, StoredTransfer):
-        # A recorded outcome is answered whatever protocol is named now.
-        return known_answer(asked._replace(protocol=""), stored, is_replay=True)
-    detail = (
-        f"protocol 'xa' was asked for, and shard {shard} is a ledger group, which takes part in no "
-        "two-phase commit: leave the protocol out, or name 'tcc' or 'saga'; the key is not used"
-    )
-    return NotExecuted(NotExecutedReason.PROTOCOL, detail)
-
-
-def answer_of(asked: Transfer, decided: Decided, *, was_sent_before: bool) -> Answer:
-    """What a client is told of a transfer by what its shard has said."""
-    stored, refusal, was_known = decided
-    if stored is None:
-        if refusal is None:
-            raise Bug(f"{asked} was answered with neither an outcome nor a refusal")
-        return Refused(refusal)
-    if was_known:
-        # What this request itself has brought about, and was not told of, is no replay.
-        return known_answer(asked, stored, is_replay=not was_sent_before)
-    return Settled(stored, is_replay=False)

@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Mapping
 
 from coordinator.engine.column_batches import ColumnBatch
-from coordinator.engine.commands import Commands, answer_of
+from coordinator.engine.commands import Commands
+from coordinator.engine.parcels import answer_of
 from coordinator.engine.scheduler import Closed, Overloaded
 from coordinator.engine.tickets import Answer, outcome_of
 from coordinator.services.transfers import PENDING, SETTLE_S, Pending, Transfers

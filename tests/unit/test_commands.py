@@ -7,7 +7,8 @@ from concurrent.futures import Future
 import pytest
 
 from coordinator.engine import commands as engine
-from coordinator.engine.commands import Commands, _loads, _Parcel
+from coordinator.engine.commands import Commands
+from coordinator.engine.parcels import Parcel, loads
 from coordinator.engine.scheduler import Closed, InUse, Overloaded
 from coordinator.engine.tickets import (
     Latch,
@@ -324,11 +325,11 @@ def test_an_answer_that_cannot_be_told_is_asked_for_again(
 
 def test_what_is_too_much_at_once_goes_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "_LOAD_MAX", 20)
-    parcels = [_Parcel(SHARD, [ticket(f"{n}.{i}") for i in range(9)]) for n in range(5)]
-    assert [len(load) for load in _loads(parcels)] == [2, 2, 1]
+    parcels = [Parcel(SHARD, [ticket(f"{n}.{i}") for i in range(9)]) for n in range(5)]
+    assert [len(load) for load in loads(parcels)] == [2, 2, 1]
     long = ticket("long")
     long.transfer = long.transfer._replace(metadata="m" * (5 << 20))
-    assert [len(load) for load in _loads([_Parcel(SHARD, [long])] * 2)] == [1, 1]
+    assert [len(load) for load in loads([Parcel(SHARD, [long])] * 2)] == [1, 1]
 
 
 def test_closing_waits_for_answers(commands: Commands, shards: Shards) -> None:
