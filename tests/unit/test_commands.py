@@ -6,7 +6,7 @@ from concurrent.futures import Future
 
 import pytest
 
-from coordinator.engine import parcels
+from coordinator.engine import commands as engine
 from coordinator.engine.commands import Commands
 from coordinator.engine.parcels import Parcel, loads
 from coordinator.engine.scheduler import Closed, InUse, Overloaded
@@ -324,7 +324,7 @@ def test_an_answer_that_cannot_be_told_is_asked_for_again(
 
 
 def test_what_is_too_much_at_once_goes_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parcels, "_LOAD_MAX", 20)
+    monkeypatch.setattr("coordinator.engine.parcels._LOAD_MAX", 20)
     parcels = [Parcel(SHARD, [ticket(f"{n}.{i}") for i in range(9)]) for n in range(5)]
     assert [len(load) for load in loads(parcels)] == [2, 2, 1]
     long = ticket("long")
