@@ -22,10 +22,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import NamedTuple, Protocol, TypeVar
 
-from ledger.model import Account, Entry, Refusal, Status, Transfer
-from shard_client.errors import ShardError
+from ledger.model import Entry, Refusal, Status, Transfer
+from shard_client.errors import ALL_SHARDS, NoList, ShardError
 from shard_client.records import (
     AccountState,
+    BalanceThen,
     Decided,
     Decision,
     DecisionOutcome,
@@ -36,6 +37,8 @@ from shard_client.records import (
     Look,
     PhaseRow,
     PreparedBranch,
+    Since,
+    Statement,
     StepRow,
     StoredTransfer,
     Terms,
@@ -246,6 +249,14 @@ class Decider(ABC):
 # --- calls ----------------------------------------------------------------------------------
 
 
+def refuse_since(since: Since | None) -> None:
+    """Of tables nobody can say which frame they have seen. Raises NoList."""
+    if since is not None:
+        raise NoList(
+            ALL_SHARDS, f"frame {since.seq} was to be seen, and these shards keep no list of frames"
+        )
+
+
 class ShardCalls(ABC):
     """What can be asked of a shard by itself. Every call raises ShardError and may be repeated."""
 
@@ -281,22 +292,36 @@ class ShardCalls(ABC):
         Raises TryAgain if it is busy, SlotMoved, ClockAhead.
         """
 
+    # Reads are at least as new as all that was answered before. With `since` it is enough that
+    # they have seen that frame: they wait for it, and raise NotYet, NotInList, or NoList.
+
     @abstractmethod
-    def read_accounts(self, names: Sequence[str], deadline: float) -> dict[str, AccountState]:
-        """Those of these accounts that exist, as last committed. Raises SlotMoved."""
+    def read_accounts(
+        self, names: Sequence[str], deadline: float, since: Since | None = None
+    ) -> dict[str, AccountState]:
+        """Those of these accounts that exist, as last committed. Raises SlotMoved, NotSeen."""
 
     @abstractmethod
     def entries(
-        self, account: str, after: int | None, limit: int, deadline: float, *, newest_first: bool
-    ) -> list[Entry] | None:
+        self,
+        account: str,
+        after: int | None,
+        limit: int,
+        deadline: float,
+        *,
+        newest_first: bool,
+        since: Since | None = None,
+    ) -> Statement | None:
         """At most `limit` entries of an account that come after entry number `after`; None if it
-        does not exist. Raises SlotMoved.
+        does not exist. Raises SlotMoved, NotSeen.
         """
 
     @abstractmethod
-    def balance_at(self, account: str, at: int, deadline: float) -> tuple[Account, int] | None:
+    def balance_at(
+        self, account: str, at: int, deadline: float, since: Since | None = None
+    ) -> BalanceThen | None:
         """The account as it is, and its balance as it was at a stamp: for good, for no later entry
-        will be stamped so early. None if the account does not exist.
+        will be stamped so early. None if the account does not exist. Raises NotSeen.
 
         Raises TryAgain if that cannot be promised because a group is at work on the account,
         ClockAhead if that time is not there yet, or what the account had then cannot be told

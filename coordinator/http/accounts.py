@@ -47,7 +47,7 @@ def views(accounts: Accounts, snapshot_reads: SnapshotReads) -> dict[str, View]:
         return reading.json(schemas.AccountResults(_open_batch(accounts)))
 
     def show_account(account: str) -> Response:
-        found = accounts.get(reading.check_account(account))
+        found = accounts.get(reading.check_account(account), reading.since())
         if found is None:
             raise _unknown(account)
         return reading.json(schemas.account_view(*found))
@@ -63,12 +63,17 @@ def views(accounts: Accounts, snapshot_reads: SnapshotReads) -> dict[str, View]:
         if not 1 <= len(names) <= schemas.BALANCES_MAX:
             detail = f"{len(names)} accounts are named, not 1 to {schemas.BALANCES_MAX}"
             raise Refuse(400, "malformed", detail)
-        found = snapshot_reads.read(names)
+        states = accounts.of_one_frame(names, reading.since())
+        if states is None:
+            found = snapshot_reads.read(names)
+        else:
+            found = {name: state.account for name, state in states.items()}
         for name in names:
             if name not in found:
                 raise _unknown(name)
         balances = [schemas.balance_view(found[name]) for name in names]
-        return reading.json(schemas.Balances(balances))
+        as_of = states[names[0]].as_of if states else None
+        return reading.json(schemas.Balances(balances, schemas.as_of_view(as_of)))
 
     return by_name(
         open_account,
@@ -134,12 +139,15 @@ def _statement(accounts: Accounts, account: str) -> schemas.Statement:
     if order not in (None, "asc", "desc"):
         raise Refuse(400, "malformed", f"order is {reading.shown(order)}, not asc or desc")
     # One more than asked for tells whether there is a next page.
-    entries = accounts.entries(account, after, limit + 1, newest_first=order == "desc")
-    if entries is None:
+    found = accounts.entries(
+        account, after, limit + 1, newest_first=order == "desc", since=reading.since()
+    )
+    if found is None:
         raise _unknown(account)
-    page = entries[:limit]
-    cursor = str(page[-1].number) if len(entries) > limit else None
-    return schemas.Statement([schemas.entry_view(entry) for entry in page], cursor)
+    page = found.entries[:limit]
+    cursor = str(page[-1].number) if len(found.entries) > limit else None
+    views = [schemas.entry_view(entry) for entry in page]
+    return schemas.Statement(views, cursor, schemas.as_of_view(found.as_of))
 
 
 def _balance_at(accounts: Accounts, account: str) -> schemas.BalanceAt:
@@ -154,8 +162,9 @@ def _balance_at(accounts: Accounts, account: str) -> schemas.BalanceAt:
         raise Refuse(
             400, "malformed", f"at is {text}, a time to come; it is {schemas.time_text(now)}"
         )
-    found = accounts.balance_at(account, at)
+    found = accounts.balance_at(account, at, reading.since())
     if found is None:
         raise _unknown(account)
-    state, balance = found
-    return schemas.BalanceAt(state.id, state.currency, balance, schemas.time_text(at))
+    state, balance, as_of = found
+    when = schemas.time_text(at), schemas.as_of_view(as_of)
+    return schemas.BalanceAt(state.id, state.currency, balance, *when)

@@ -158,7 +158,7 @@ def _respond_settled(answer: Settled) -> Response:
         detail = f"{stored.detail}; no money has moved"
         if stored.transfer.protocol == "saga":
             detail += f", or what had left {stored.transfer.source} is given back to it"
-        response = problem(422, stored.reason or "", detail, stored.transfer.id)
+        response = problem(422, stored.reason or "", detail, stored.transfer.id, stored.seq)
     if answer.is_replay:
         response.headers["Idempotent-Replayed"] = "true"
     return response
@@ -221,6 +221,7 @@ def _result(transfer: str, answer: Answer | Pending) -> schemas.TransferResult:
             stored.reason,
             stored.detail,
             answer.is_replay,
+            stored.seq,
         )
     if isinstance(answer, Refused):
         reason, detail, _ = answer.refusal

@@ -85,7 +85,7 @@ def run_reads(options: Options) -> int:
     service = ReadsService(
         side, machine, new_reader, lambda: link.answerable, lambda: seen.snapshot
     )
-    seen.on_seen = service.waiters.saw
+    seen.on_seen = service.saw
     hello = Hello(options.cluster, str(identity.group), identity.branch, 0, None)
     try:
         server = Server(options.listen, options.secret, hello, service.handlers, options.limits)
@@ -98,7 +98,7 @@ def run_reads(options: Options) -> int:
     end.catch_signals()
     with server:
         follower.start()
-        link.start(service.waiters.expire)
+        link.start(service.expire)
         where = "{}:{}".format(*server.address)
         extra: dict[str, object] = {
             "event": "reads.serving",

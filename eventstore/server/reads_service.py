@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Lock, local
 from typing import Any
 
-from eventstore.events import answer_events
+from eventstore.events import answer_events, is_in_list
 from eventstore.machine.refusals import Directory
 from eventstore.reading.books import Books
 from eventstore.reading.errors import NotYet as NotSeenYet
@@ -34,6 +34,9 @@ from eventstore.wire.questions import (
     Lag,
     LagIs,
     OpenBooks,
+    Position,
+    Reach,
+    Reached,
     ReadQuestion,
     TransfersPage,
 )
@@ -64,7 +67,8 @@ class ReadsService:
         self._pool = ThreadPoolExecutor(_THREADS, "reads")
         self._events_pool = ThreadPoolExecutor(_EVENTS_THREADS, "events")
         self._own = local()
-        self.waiters = Waiters(self._pool.submit)
+        # Who waits for a frame that may never come is to keep nobody else from waiting.
+        self._waiters, self._reaching = Waiters(self._pool.submit), Waiters(self._pool.submit)
         self._lock = Lock()
         self._books: dict[int, Books] = {}
         self._last_books = 0
@@ -79,6 +83,16 @@ class ReadsService:
         self._pool.shutdown(cancel_futures=True)
         self._events_pool.shutdown(wait=False, cancel_futures=True)
 
+    def saw(self, seq: int) -> None:
+        """All frames up to this one were seen."""
+        self._waiters.saw(seq)
+        self._reaching.saw(seq)
+
+    def expire(self) -> None:
+        """Refuse what has waited for too long; to be called now and then."""
+        self._waiters.expire()
+        self._reaching.expire()
+
     def question(self, question: Any, asker: Asker) -> Any:
         """Answer one of `ReadQuestion`. Raises NoRequest, Busy."""
         if getattr(question, "limit", 0) > LIMIT_MAX:
@@ -86,7 +100,11 @@ class ReadsService:
         match question:
             case Accounts() | Entries() | BalanceAt() | EntriesOf() | OpenBooks():
                 ask = self._asking(question, asker)
-                return self.waiters.when_seen(question.min_seq, lambda: _told(ask))
+                return self._waiters.when_seen(question.min_seq, lambda: _told(ask))
+            case Reach(position, wait_s):
+                return self._reaching.when_seen(
+                    position.seq, lambda: _told(lambda: self._reached(position)), wait_s
+                )
             case Lag():
                 # At once, whoever reads books meanwhile.
                 return _told(lambda: self._answer(question))
@@ -134,15 +152,26 @@ class ReadsService:
                 return self._opened(number).transfers(place, limit)
         raise NoRequest(f"{question} is no question to a read side")
 
+    def _reached(self, position: Position) -> Reached:
+        as_of = self._side.as_of
+        return Reached(as_of, is_in_list(self._reader, position, as_of.seq))
+
+    @property
+    def _reader(self) -> Reader:
+        """The list, for this thread."""
+        if not hasattr(self._own, "reader"):
+            self._own.reader = self._new_reader()
+        reader: Reader = self._own.reader
+        return reader
+
     # --- events ---------------------------------------------------------------------------------
 
     def _events(self, question: EventsPage) -> Any:
         """What was seen is told: accounts that events name are known then."""
         side = self._side
-        if not hasattr(self._own, "reader"):
-            self._own.reader = self._new_reader()
-        reader = self._own.reader
-        return answer_events(question, reader, self._directory, lambda: side.as_of, side.wait_for)
+        return answer_events(
+            question, self._reader, self._directory, lambda: side.as_of, side.wait_for
+        )
 
     # --- books ----------------------------------------------------------------------------------
 

@@ -179,6 +179,20 @@ class EntriesOf(msgspec.Struct, frozen=True, tag="entries_of"):
     min_seq: int = 0
 
 
+class Reach(msgspec.Struct, frozen=True, tag="reach"):
+    """Wait until the read side has seen a position: Reached. NotYet after `wait_s`, or 5 s."""
+
+    position: "Position"
+    wait_s: float
+
+
+class Reached(msgspec.Struct, frozen=True):
+    """`is_in_list`: whether the list has that frame, and not another one with its number."""
+
+    as_of: At
+    is_in_list: bool
+
+
 class Lag(msgspec.Struct, frozen=True, tag="lag"):
     """How far the read side is: LagIs."""
 
@@ -332,4 +346,4 @@ class EventsAre(msgspec.Struct, frozen=True):
 
 
 BooksQuestion = OpenBooks | CloseBooks | AccountsPage | EntriesPage | TransfersPage
-ReadQuestion = BooksQuestion | Accounts | Entries | BalanceAt | EntriesOf | Lag | EventsPage
+ReadQuestion = BooksQuestion | Accounts | Entries | BalanceAt | EntriesOf | Reach | Lag | EventsPage

@@ -34,6 +34,7 @@ _RESULT = pa.schema(
         ("replayed", pa.bool_()),
     ]
 )
+_SEQ = pa.field("seq", pa.int64())
 
 
 def read(data: bytes, pause: Callable[[], None], bytes_max: int) -> Iterator[Value]:
@@ -65,18 +66,24 @@ def read(data: bytes, pause: Callable[[], None], bytes_max: int) -> Iterator[Val
 
 
 def write(results: Sequence[TransferResult]) -> bytes:
-    """The results as a stream. What JSON leaves out is null."""
-    columns = [
+    """The results as a stream. What JSON leaves out is null; without any `seq` there is no such
+    column.
+    """
+    schema = _RESULT
+    columns: list[list[Any]] = [
         [result.id for result in results],
         [result.status for result in results],
         [result.reason for result in results],
         [result.detail for result in results],
         [result.replayed or None for result in results],
     ]
-    arrays = [pa.array(column, kind) for column, kind in zip(columns, _RESULT.types, strict=True)]
+    frames = [result.seq for result in results]
+    if any(seq is not None for seq in frames):
+        schema, columns = schema.append(_SEQ), [*columns, frames]
+    arrays = [pa.array(column, kind) for column, kind in zip(columns, schema.types, strict=True)]
     sink = pa.BufferOutputStream()
-    with ipc.new_stream(sink, _RESULT) as stream:
-        stream.write_batch(pa.record_batch(arrays, schema=_RESULT))
+    with ipc.new_stream(sink, schema) as stream:
+        stream.write_batch(pa.record_batch(arrays, schema=schema))
     return bytes(sink.getvalue())
 
 

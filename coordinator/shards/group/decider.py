@@ -8,6 +8,7 @@ from eventstore.client import Answered
 from eventstore.commands import Packer
 from eventstore.machine.refusals import transfer_refusal
 from eventstore.rows import Code
+from eventstore.wire.answers import Piece
 from eventstore.wire.questions import First, Known
 from ledger.errors import Bug
 from ledger.model import Refusal, Transfer
@@ -63,14 +64,14 @@ def decided(
         by_command = dict(zip(details["command"].tolist(), details, strict=True))
         for index, code in enumerate(codes.tolist(), start=piece.first):
             if code == _DONE:
-                found.append(_recorded(transfers[index], piece.time_us, None, None))
+                found.append(_recorded(transfers[index], piece, None, None))
             elif known := answered.firsts.get(index):
                 found.append(_known(transfers[index], known))
             else:
                 refusal = transfer_refusal(
                     Code(code), transfers[index], by_command.get(index - piece.first)
                 )
-                found.append(_refused(transfers[index], piece.time_us, refusal))
+                found.append(_refused(transfers[index], piece, refusal))
     left = len(transfers) - len(found)
     if left and answered.rest is None:
         raise Bug(f"of {len(transfers)} commands {left} have no outcome, and no reason is told")
@@ -80,8 +81,8 @@ def decided(
 def stored_transfer(first: First) -> StoredTransfer:
     """What a group has recorded of a transfer."""
     status = TransferStatus.REJECTED if first.reason else TransferStatus.COMMITTED
-    time_us = first.at.time_us
-    return StoredTransfer(first.transfer, "", status, first.reason, first.detail, time_us)
+    seq, time_us = first.at.seq, first.at.time_us
+    return StoredTransfer(first.transfer, "", status, first.reason, first.detail, time_us, seq)
 
 
 def _known(asked: Transfer, known: Known) -> Decided:
@@ -91,15 +92,15 @@ def _known(asked: Transfer, known: Known) -> Decided:
     return Decided(stored, None, was_known=True)
 
 
-def _refused(transfer: Transfer, time_us: int, refusal: Refusal) -> Decided:
+def _refused(transfer: Transfer, frame: Piece, refusal: Refusal) -> Decided:
     if not refusal.is_recorded:
         return Decided(None, refusal, was_known=False)
-    return _recorded(transfer, time_us, refusal.reason.value, refusal.detail)
+    return _recorded(transfer, frame, refusal.reason.value, refusal.detail)
 
 
-def _recorded(transfer: Transfer, time_us: int, reason: str | None, detail: str | None) -> Decided:
+def _recorded(transfer: Transfer, frame: Piece, reason: str | None, detail: str | None) -> Decided:
     # A group takes a transfer when it decides it.
-    taken = Transfer(*transfer[:-1], time_us)
+    taken = Transfer(*transfer[:-1], frame.time_us)
     status = TransferStatus.REJECTED if reason else TransferStatus.COMMITTED
-    stored = StoredTransfer(taken, "", status, reason, detail, time_us)
+    stored = StoredTransfer(taken, "", status, reason, detail, frame.time_us, frame.seq)
     return Decided(stored, None, was_known=False)
