@@ -42,6 +42,7 @@ from shard_client.records import (
     StepRow,
     StoredTransfer,
     Terms,
+    TrialBalance,
     Undecided,
     Unfinished,
     Wanted,
@@ -327,6 +328,14 @@ class ShardCalls(ABC):
         ClockAhead if that time is not there yet, or what the account had then cannot be told
         because of entries that are stamped ahead of the clock; SlotMoved.
         """
+
+    def trial_balance(
+        self, at: int | None, deadline: float, since: Since | None = None
+    ) -> TrialBalance:
+        """What all accounts had at a stamp, for good; None: now. Raises as `balance_at` does, and
+        NoList where there is none.
+        """
+        raise NoList(ALL_SHARDS, "these shards keep no list, of which all moments could be told")
 
     @abstractmethod
     def entry_of(self, account: str, transfer: str, stamp: int, deadline: float) -> Entry | None:

@@ -89,6 +89,26 @@ class BalanceThen(NamedTuple):
     as_of: AsOf | None = None
 
 
+class CurrencyTotals(NamedTuple):
+    """Of all accounts in a currency: how many there were, the amounts that were taken from them and
+    given to them in all, and what they had together. Sums may take more than 64 bits.
+    """
+
+    currency: str
+    accounts: int
+    debits: int
+    credits: int
+    balances: int
+
+
+class TrialBalance(NamedTuple):
+    """What all accounts had at a time, by currencies; `as_of` as in AccountState."""
+
+    stamp: int
+    currencies: list[CurrencyTotals]
+    as_of: AsOf
+
+
 class Terms(NamedTuple):
     """What an account is opened with."""
 

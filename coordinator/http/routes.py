@@ -245,6 +245,17 @@ _ACCOUNT_ROUTES = (
         (*_READ_ERRORS, 409),
         query=(_ACCOUNTS, _MIN_SEQ),
     ),
+    Route(
+        "show_trial_balance",
+        "GET",
+        "/v1/trial-balance",
+        Scope.READ,
+        "accounts",
+        "Sum up a ledger group's accounts as they were at a time",
+        {200: Answer("The sums of each currency; they are final.", schemas.TrialBalance)},
+        (*_READ_ERRORS, 409),
+        query=(_AT, _MIN_SEQ),
+    ),
 )
 
 _TRANSFER_ROUTES = (

@@ -172,6 +172,25 @@ class Balances(Struct):
     as_of: AsOf = UNSET
 
 
+class CurrencyTotals(Struct):
+    """Of all accounts in a currency: how many there were, the sums of what was taken from them and
+    given to them, which are equal, and of what they had, which is zero. Whole numbers, which may
+    have more than 64 bits.
+    """
+
+    currency: Currency
+    accounts: int
+    debits: int
+    credits: int
+    balances: int
+
+
+class TrialBalance(Struct):
+    at: Time
+    currencies: list[CurrencyTotals]
+    as_of: AsOfView
+
+
 class TransferView(Struct):
     """A transfer that has its outcome."""
 
@@ -338,6 +357,12 @@ def account_view(state: AccountState, shard: str) -> AccountView:
         updated_at=time_text(state.updated_at),
         as_of=as_of_view(state.as_of),
     )
+
+
+def trial_balance_view(found: records.TrialBalance) -> TrialBalance:
+    totals = [CurrencyTotals(*each) for each in found.currencies]
+    as_of = AsOfView(found.as_of.seq, time_text(found.as_of.stamp))
+    return TrialBalance(time_text(found.stamp), totals, as_of)
 
 
 def as_of_view(as_of: records.AsOf | None) -> AsOfView | UnsetType:

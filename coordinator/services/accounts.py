@@ -9,18 +9,29 @@ from typing import NamedTuple, TypeVar
 from coordinator.shards.registry import Shards
 from ledger.model import Refusal, Status
 from shard_client.errors import (
+    ALL_SHARDS,
     ClockAhead,
     ConnectionLost,
+    NoList,
     NotSeen,
     ShardError,
     ShardUnavailable,
 )
 from shard_client.node import ShardCalls, refuse_since
-from shard_client.records import AccountState, BalanceThen, Since, Statement, Terms
+from shard_client.records import (
+    AccountState,
+    BalanceThen,
+    Since,
+    Statement,
+    Terms,
+    TrialBalance,
+)
 
 T = TypeVar("T")
 
 _CALL_TIMEOUT_S = 3.0
+# The read side may have others to make first, of some seconds each.
+_TRIAL_TIMEOUT_S = 60.0
 _TRIES = 5
 _PAUSE_S = 0.02
 # Accounts that are opened in one transaction at most.
@@ -130,6 +141,16 @@ class Accounts:
             self._shards.shard_of(account),
             lambda calls, deadline: calls.balance_at(account, at, deadline, since),
         )
+
+    def trial_balance(self, at: int | None, since: Since | None = None) -> TrialBalance:
+        """What all accounts had at a stamp, for good; None: now. Raises NoList unless one list has
+        all accounts. It reads all entries, so it takes its time, and is not tried again.
+        """
+        first, *others = self._shards.map.shards
+        if others:
+            raise NoList(ALL_SHARDS, "the accounts are on several shards, and no one list has all")
+        deadline = time.monotonic() + _TRIAL_TIMEOUT_S
+        return self._shards[first].reads.trial_balance(at, deadline, since)
 
     def _on(self, shard: str, call: Callable[[ShardCalls, float], T]) -> T:
         """Do something on a shard that may be repeated, repeating it while locks collide."""

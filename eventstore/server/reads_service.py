@@ -5,8 +5,8 @@ follows the list, and connections, wait for nobody.
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from threading import Lock, local
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import BoundedSemaphore, Lock, local
 from typing import Any
 
 from eventstore.events import answer_events, is_in_list
@@ -18,7 +18,7 @@ from eventstore.reading.side import ReadSide
 from eventstore.segments.errors import ListError
 from eventstore.segments.reader import Reader
 from eventstore.server.handling import Asker, Handlers, NoRequest
-from eventstore.server.waiters import Waiters
+from eventstore.server.waiters import PATIENCE_S, Waiters
 from eventstore.wire.errors import Busy, CannotAnswer, NotYet
 from eventstore.wire.questions import (
     Accounts,
@@ -39,11 +39,14 @@ from eventstore.wire.questions import (
     Reached,
     ReadQuestion,
     TransfersPage,
+    TrialBalance,
 )
 
 # Threads that answer, and those that may wait for events.
 _THREADS = 8
 _EVENTS_THREADS = 64
+# So many trial balances may be asked for at once; they are made one after the other.
+TRIALS_MAX = 8
 # What one question may ask for.
 LIMIT_MAX = 5000
 BOOKS_MAX = 16
@@ -67,6 +70,9 @@ class ReadsService:
         self._pool = ThreadPoolExecutor(_THREADS, "reads")
         self._events_pool = ThreadPoolExecutor(_EVENTS_THREADS, "events")
         self._own = local()
+        # One trial balance at a time: it reads all entries, and others are answered meanwhile.
+        self._trials_pool = ThreadPoolExecutor(1, "trials")
+        self._trials = BoundedSemaphore(TRIALS_MAX)
         # Who waits for a frame that may never come is to keep nobody else from waiting.
         self._waiters, self._reaching = Waiters(self._pool.submit), Waiters(self._pool.submit)
         self._lock = Lock()
@@ -81,6 +87,7 @@ class ReadsService:
     def close(self) -> None:
         """Finish what was begun."""
         self._pool.shutdown(cancel_futures=True)
+        self._trials_pool.shutdown(wait=False, cancel_futures=True)
         self._events_pool.shutdown(wait=False, cancel_futures=True)
 
     def saw(self, seq: int) -> None:
@@ -101,6 +108,8 @@ class ReadsService:
             case Accounts() | Entries() | BalanceAt() | EntriesOf() | OpenBooks():
                 ask = self._asking(question, asker)
                 return self._waiters.when_seen(question.min_seq, lambda: _told(ask))
+            case TrialBalance(time_us, min_seq):
+                return self._trial(time_us, min_seq)
             case Reach(position, wait_s):
                 return self._reaching.when_seen(
                     position.seq, lambda: _told(lambda: self._reached(position)), wait_s
@@ -151,6 +160,25 @@ class ReadsService:
             case TransfersPage(number, place, limit):
                 return self._opened(number).transfers(place, limit)
         raise NoRequest(f"{question} is no question to a read side")
+
+    def _trial(self, time_us: int | None, min_seq: int) -> "Future[Any]":
+        """Raises Busy."""
+        if not self._trials.acquire(blocking=False):
+            raise Busy(f"{TRIALS_MAX} trial balances are asked for already: ask again later")
+
+        def ask() -> Any:
+            # This thread waits for it, and no other one.
+            if not self._side.wait_for(min_seq, PATIENCE_S):
+                raise NotYet(f"frame {min_seq} was not seen in {PATIENCE_S} s")
+            return self._side.trial_balance(time_us)
+
+        try:
+            told = self._trials_pool.submit(lambda: _told(ask))
+        except BaseException:
+            self._trials.release()
+            raise
+        told.add_done_callback(lambda _: self._trials.release())
+        return told
 
     def _reached(self, position: Position) -> Reached:
         as_of = self._side.as_of

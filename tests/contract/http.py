@@ -250,6 +250,11 @@ def results(answer: httpx.Response) -> list[dict[str, Any]]:
     return found
 
 
+def placeless(told: dict[str, Any]) -> dict[str, Any]:
+    """An answer without where in the list of a ledger group it is of; of others it has nothing."""
+    return {name: value for name, value in told.items() if name not in ("as_of", "seq")}
+
+
 def is_problem(answer: httpx.Response, status: int, kind: str, *named: str) -> dict[str, Any]:
     """Assert that an answer is this problem, whose detail names these values."""
     assert answer.status_code == status, answer.text

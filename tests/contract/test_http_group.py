@@ -1,19 +1,23 @@
 """What is special to a ledger group in the HTTP contract: two-phase commit is refused by name, the
-key of a transfer that waits for the node is in use, and without a read side money moves and is not
-shown.
+key of a transfer that waits for the node is in use, without a read side money moves and is not
+shown, and answers name the frame that they have seen.
 """
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from coordinator.services.accounts import Accounts
 from eventstore.wire.questions import FIND_MAX
 from ledger.ids import transfer_id
 from shard_client.errors import ConnectionLost, Hurried
+from shard_client.records import Since
 from tests.cluster import Cluster, wait_until
 from tests.contract.http import Town, client, is_problem, item, results, visit, wish
 from tests.contract.lone import paused
@@ -225,3 +229,113 @@ def test_who_gives_a_node_little_time_takes_it_from_nobody(eventstore_cluster: C
             with pytest.raises(ConnectionLost):
                 group.reads.list_prepared(time.monotonic() + 1)
             wait_until(lambda: not group.is_available, 10, "a mute node is used still")
+
+
+# --- which frame of the list an answer has seen ----------------------------------------------
+
+
+def test_answers_name_the_frame_that_they_have_seen(town: Town) -> None:
+    alice, bob = town.pair(funds=10)
+    paid = town.transfer(alice, bob, 4, "k")
+    refused = is_problem(town.transfer(alice, bob, 40, "dear"), 422, "insufficient-funds")
+    seq, committed_at = paid.json()["seq"], paid.json()["committed_at"]
+    # A retry has the seq of the first.
+    assert town.transfer(alice, bob, 4, "k", api=town.other).json() == paid.json()
+    assert town.other.get(f"/v1/transfers/{paid.json()['id']}").json() == paid.json()
+    assert refused["seq"] > seq
+    told = results(town.api.post("/v1/transfers/batch", json={"transfers": _kinds(alice, bob)}))
+    assert [("seq" in one, one["status"]) for one in told] == [
+        (True, "committed"),
+        (True, "committed"),
+        (True, "rejected"),
+        # Not recorded, so in no frame that could be asked for.
+        (False, "rejected"),
+    ]
+    assert told[0]["seq"] == seq
+    for path in reads_of(alice, bob):
+        for api in (town.api, town.other):
+            as_of = api.get(path).json()["as_of"]
+            assert as_of["seq"] >= told[1]["seq"] > refused["seq"]
+            assert as_of["time"] > committed_at
+
+
+def _kinds(alice: str, bob: str) -> list[dict[str, Any]]:
+    return [
+        item(alice, bob, 4, "k"),
+        item(alice, bob, 1, "new"),
+        item(alice, bob, 40, "dear-2"),
+        item(f"{alice}-absent", bob, 1, "k"),
+    ]
+
+
+def reads_of(alice: str, bob: str) -> list[str]:
+    return [
+        f"/v1/accounts/{alice}",
+        f"/v1/accounts/{alice}/entries",
+        f"/v1/accounts/{alice}/balance",
+        f"/v1/balances?account={alice}&account={bob}",
+    ]
+
+
+def _with(path: str, min_seq: object) -> str:
+    return f"{path}{'&' if '?' in path else '?'}min_seq={min_seq}"
+
+
+def test_a_read_waits_for_a_frame(town: Town) -> None:
+    alice, bob = town.pair(funds=10)
+    seq = town.transfer(alice, bob, 4).json()["seq"]
+    for path in reads_of(alice, bob):
+        answer = town.other.get(_with(path, seq))
+        assert answer.status_code == 200
+        assert answer.json()["as_of"]["seq"] >= seq
+        is_problem(town.api.get(_with(path, "")), 400, "malformed", "min_seq")
+        is_problem(town.api.get(_with(path, "-1")), 400, "malformed", "min_seq")
+        is_problem(town.api.get(_with(path, "1.0")), 400, "malformed", "min_seq")
+    is_problem(town.api.get(_with(reads_of(alice, bob)[0], 10**15)), 400, "malformed", "min_seq")
+    began = time.monotonic()
+    answer = town.api.get(_with(reads_of(alice, bob)[1], 10**12))
+    is_problem(answer, 409, "not-yet", f"frame {10**12} was not seen", "nothing has happened")
+    assert time.monotonic() - began < 4
+
+
+def test_a_frame_that_is_yet_to_come_is_waited_for(town: Town) -> None:
+    alice, bob = town.pair(funds=10)
+    path, seq = f"/v1/accounts/{bob}", town.transfer(alice, bob, 1).json()["seq"]
+    with ThreadPoolExecutor(1) as pool:
+        # At most one frame for each of them, and an empty one behind it.
+        waiting = pool.submit(lambda: town.other.get(_with(path, seq + 4)).json())
+        for _ in range(4):
+            last = town.transfer(alice, bob, 1).json()["seq"]
+        assert last >= seq + 4
+        assert waiting.result(10)["as_of"]["seq"] >= seq + 4
+
+
+def test_a_frame_of_another_list_is_never_seen(town: Town) -> None:
+    """The id of an event has a part of its frame's hash."""
+    alice, bob = town.pair(funds=10)
+    seq = town.transfer(alice, bob, 4).json()["seq"]
+    with town.api.stream("GET", f"/v1/events?after={seq - 1}") as events:
+        line = next(line for line in events.iter_lines() if line.startswith("id: "))
+    id_ = line.removeprefix("id: ")
+    frame, command, check = id_.split("-")
+    assert int(frame) == seq
+    other = f"{frame}-{command}-{int(check, 16) ^ 1:08x}"
+    for path in reads_of(alice, bob):
+        assert town.other.get(_with(path, id_)).status_code == 200
+        is_problem(town.other.get(_with(path, other)), 409, "not-in-list", f"frame {seq}")
+
+
+def test_what_was_seen_is_answered_while_the_node_is_mute(
+    town: Town, eventstore_cluster: Cluster
+) -> None:
+    """Without `min_seq` nobody can say whether it is as new as all answers before."""
+    alice, bob = town.pair(funds=10)
+    seq = town.transfer(alice, bob, 4).json()["seq"]
+    path = f"/v1/accounts/{bob}"
+    with eventstore_cluster.process() as process:
+        accounts = Accounts(process.shards)
+        with paused(eventstore_cluster.pid("s1")):
+            found = accounts.get(bob, Since(seq))
+            assert found is not None
+            assert found[0].account.balance == 4
+    assert town.api.get(path).json()["balance"] == 4

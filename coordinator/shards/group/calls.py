@@ -11,6 +11,7 @@ from eventstore.client import Answered
 from eventstore.commands import Packer
 from eventstore.machine.refusals import closing_refusal
 from eventstore.rows import Code
+from eventstore.wire import questions as ask
 from eventstore.wire.questions import (
     FIND_MAX,
     WHOLE_FRAME,
@@ -44,6 +45,7 @@ from shard_client.records import (
     AccountState,
     AsOf,
     BalanceThen,
+    CurrencyTotals,
     Decision,
     DecisionOutcome,
     Held,
@@ -55,6 +57,7 @@ from shard_client.records import (
     StepRow,
     StoredTransfer,
     Terms,
+    TrialBalance,
     Undecided,
     Unfinished,
     clock_is_ahead,
@@ -148,6 +151,26 @@ class GroupCalls(ShardCalls):
         seq = max(self._past(at, deadline).seq, self._reached(since, deadline))
         was = self._link.ask_reads(BalanceAt(account, at, seq), BalanceWas, deadline)
         return BalanceThen(was.account, was.balance, _as_of(was.as_of)) if was.account else None
+
+    def trial_balance(
+        self, at: int | None, deadline: float, since: Since | None = None
+    ) -> TrialBalance:
+        if at is None:
+            seq = self._to_see(since, deadline)
+        else:
+            seq = max(self._past(at, deadline).seq, self._reached(since, deadline))
+        found = self._link.ask_reads(ask.TrialBalance(at, seq), ask.TrialBalanceIs, deadline)
+        totals = [
+            CurrencyTotals(
+                each.currency,
+                each.accounts,
+                int(each.debits),
+                int(each.credits),
+                int(each.balances),
+            )
+            for each in found.currencies
+        ]
+        return TrialBalance(found.time_us, totals, _as_of(found.as_of))
 
     def entry_of(self, account: str, transfer: str, stamp: int, deadline: float) -> Entry | None:
         found = self.entries_of(account, transfer, [stamp], deadline)
