@@ -83,11 +83,14 @@ class Town:
         return self.account("s1", funds=funds), self.account("s2")
 
     def fund(self, account: str, amount: int, currency: str = EUR) -> None:
+        answer = self.transfer(self.issuer(currency), account, amount, currency=currency)
+        assert answer.status_code == 201, answer.text
+
+    def issuer(self, currency: str) -> str:
+        """The account that this currency's funds come from."""
         if currency not in self._issuers:
             self._issuers[currency] = self.account(currency=currency, overdraft_limit=None)
-        issuer = self._issuers[currency]
-        answer = self.transfer(issuer, account, amount, currency=currency)
-        assert answer.status_code == 201, answer.text
+        return self._issuers[currency]
 
     def balance(self, account: str) -> int:
         answer = self.api.get(f"/v1/accounts/{account}")

@@ -249,3 +249,5 @@ def test_shards_without_a_list_refuse_to_wait_for_a_frame(mysql_cluster: Cluster
             is_problem(answer, 400, "malformed", "keep no list", "nothing has happened")
         assert "as_of" not in town.api.get(path).json()
     assert "seq" not in town.transfer(alice, bob, 4).json()
+    answer = town.api.get("/v1/trial-balance")
+    is_problem(answer, 404, "not-found", "on several shards", "tandem audit")

@@ -4,15 +4,18 @@ shown, and answers name the frame that they have seen.
 """
 
 import time
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from coordinator.auditing.places import places_of
+from coordinator.http.schemas import parse_time, time_text
 from coordinator.services.accounts import Accounts
 from eventstore.wire.questions import FIND_MAX
 from ledger.ids import transfer_id
@@ -314,7 +317,7 @@ def test_a_frame_of_another_list_is_never_seen(town: Town) -> None:
     """The id of an event has a part of its frame's hash."""
     alice, bob = town.pair(funds=10)
     seq = town.transfer(alice, bob, 4).json()["seq"]
-    with town.api.stream("GET", f"/v1/events?after={seq - 1}") as events:
+    with httpx.stream("GET", f"{town.urls[0]}/v1/events?after={seq - 1}", timeout=10) as events:
         line = next(line for line in events.iter_lines() if line.startswith("id: "))
     id_ = line.removeprefix("id: ")
     frame, command, check = id_.split("-")
@@ -339,3 +342,49 @@ def test_what_was_seen_is_answered_while_the_node_is_mute(
             assert found is not None
             assert found[0].account.balance == 4
     assert town.api.get(path).json()["balance"] == 4
+
+
+# --- the trial balance ------------------------------------------------------------------------
+
+
+def test_the_trial_balance_is_that_of_the_entries(town: Town, eventstore_cluster: Cluster) -> None:
+    """In a currency that nobody else has: all its entries are read by themselves, as an export
+    reads them, and summed up. In all others the books balance.
+    """
+    currency = f"T{uuid.uuid4().hex[:7].upper()}"
+    alice, bob = (town.account(currency=currency) for _ in "ab")
+    for amount in (100, 2**62, 2**62):
+        town.fund(alice, amount, currency)
+        paid = town.transfer(alice, bob, amount - 50, currency=currency).json()
+        if amount > 100:
+            refund = town.transfer(bob, town.issuer(currency), amount - 50, currency=currency)
+            assert refund.status_code == 201
+    late = town.account(currency=currency)
+    names = [alice, bob, late, town.issuer(currency)]
+    opened = [parse_time(town.api.get(f"/v1/accounts/{n}").json()["created_at"]) for n in names]
+    with closing(places_of(eventstore_cluster.settings)[1]["s1"].books()) as books:
+        entries = [entry for name in names for entry in books.entries(name)]
+
+    def expected(at: int) -> dict[str, Any]:
+        amounts = [entry.amount for entry in entries if entry.stamp <= at]
+        given, taken = (sum(max(sign * each, 0) for each in amounts) for sign in (1, -1))
+        sums = {"debits": taken, "credits": given, "balances": 0}
+        return {"currency": currency, "accounts": sum(o <= at for o in opened), **sums}
+
+    for stamp in {entry.stamp for entry in entries} | set(opened):
+        for at in (stamp - 1, stamp):
+            answer = town.other.get(f"/v1/trial-balance?at={time_text(at)}").json()
+            assert answer["at"] == time_text(at)
+            assert answer["as_of"]["seq"] >= paid["seq"]
+            for each in answer["currencies"]:
+                assert (each["debits"], each["balances"]) == (each["credits"], 0)
+            own = [each for each in answer["currencies"] if each["currency"] == currency]
+            assert own == ([expected(at)] if expected(at)["accounts"] else [])
+    latest = town.other.get(f"/v1/trial-balance?min_seq={paid['seq']}").json()
+    assert latest["at"] == latest["as_of"]["time"] > paid["committed_at"]
+    assert expected(parse_time(latest["at"])) in latest["currencies"]
+    assert expected(parse_time(latest["at"]))["debits"] > 2**63
+    assert town.api.get("/v1/trial-balance?at=1969-07-20T20:17:40Z").json()["currencies"] == []
+    for query in ("at=3000-01-01T00:00:00Z", "at=today"):
+        is_problem(town.api.get(f"/v1/trial-balance?{query}"), 400, "malformed", "at is")
+    is_problem(town.api.get(f"/v1/trial-balance?min_seq={10**12}"), 409, "not-yet")
