@@ -21,6 +21,7 @@ from eventstore.wire.questions import FIND_MAX
 from ledger.ids import transfer_id
 from shard_client.errors import ConnectionLost, Hurried
 from shard_client.records import Since
+from tandem.local.errors import LocalError
 from tests.cluster import Cluster, wait_until
 from tests.contract.http import Town, client, is_problem, item, results, visit, wish
 from tests.contract.lone import paused
@@ -388,3 +389,28 @@ def test_the_trial_balance_is_that_of_the_entries(town: Town, eventstore_cluster
     for query in ("at=3000-01-01T00:00:00Z", "at=today"):
         is_problem(town.api.get(f"/v1/trial-balance?{query}"), 400, "malformed", "at is")
     is_problem(town.api.get(f"/v1/trial-balance?min_seq={10**12}"), 409, "not-yet")
+
+
+# --- made anew ----------------------------------------------------------------------------------
+
+
+def test_a_read_side_is_made_anew_while_money_moves(
+    town: Town, eventstore_cluster: Cluster
+) -> None:
+    local = eventstore_cluster.local
+    alice, bob = town.pair(funds=100)
+    seq = town.transfer(alice, bob, 1).json()["seq"]
+    told = town.api.get(f"/v1/accounts/{alice}/entries").json()["entries"]
+    for name in ("s1", "zk"):
+        with pytest.raises(LocalError, match="is no read side"):
+            local.rebuild(name)
+    with ThreadPoolExecutor(1) as pool:
+        rebuilt = pool.submit(local.rebuild, "s1-reads")
+        while not rebuilt.done():
+            assert town.transfer(alice, bob, 1).status_code == 201
+        rebuilt.result()
+    path = f"/v1/accounts/{alice}/entries?min_seq={seq}"
+    wait_until(lambda: town.other.get(path).status_code == 200, 30, "no reads")
+    paid = town.api.get(f"/v1/accounts/{alice}/entries?limit=1000").json()["entries"]
+    assert paid[: len(told)] == told
+    assert [entry["balance"] for entry in paid] == list(range(100, 100 - len(paid), -1))
