@@ -3,6 +3,7 @@ key of a transfer that waits for the node is in use, without a read side money m
 shown, and answers name the frame that they have seen.
 """
 
+import json
 import time
 import uuid
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+from click.testing import CliRunner
 
 from coordinator.auditing.places import places_of
 from coordinator.http.schemas import parse_time, time_text
@@ -21,6 +23,7 @@ from eventstore.wire.questions import FIND_MAX
 from ledger.ids import transfer_id
 from shard_client.errors import ConnectionLost, Hurried
 from shard_client.records import Since
+from tandem.cli.trial_balance import trial_balance
 from tandem.local.errors import LocalError
 from tests.cluster import Cluster, wait_until
 from tests.contract.http import Town, client, is_problem, item, results, visit, wish
@@ -389,6 +392,15 @@ def test_the_trial_balance_is_that_of_the_entries(town: Town, eventstore_cluster
     for query in ("at=3000-01-01T00:00:00Z", "at=today"):
         is_problem(town.api.get(f"/v1/trial-balance?{query}"), 400, "malformed", "at is")
     is_problem(town.api.get(f"/v1/trial-balance?min_seq={10**12}"), 409, "not-yet")
+    shown = CliRunner().invoke(
+        trial_balance, ["--url", town.urls[0], "--at", latest["at"], "--json"]
+    )
+    assert json.loads(shown.stdout)["currencies"] == latest["currencies"]
+    shown = CliRunner().invoke(trial_balance, ["--url", town.urls[0]])
+    sums = f"{expected(parse_time(latest['at']))['debits']:,} {currency}"
+    assert (shown.exit_code, shown.output.count(sums)) == (0, 2)
+    refused = CliRunner().invoke(trial_balance, ["--url", town.urls[0], "--at", "today"])
+    assert (refused.exit_code, "at is" in refused.output) == (1, True)
 
 
 # --- made anew ----------------------------------------------------------------------------------
@@ -398,7 +410,7 @@ def test_a_read_side_is_made_anew_while_money_moves(
     town: Town, eventstore_cluster: Cluster
 ) -> None:
     local = eventstore_cluster.local
-    alice, bob = town.pair(funds=100)
+    alice, bob = town.pair(funds=10**6)
     seq = town.transfer(alice, bob, 1).json()["seq"]
     told = town.api.get(f"/v1/accounts/{alice}/entries").json()["entries"]
     for name in ("s1", "zk"):
@@ -413,4 +425,4 @@ def test_a_read_side_is_made_anew_while_money_moves(
     wait_until(lambda: town.other.get(path).status_code == 200, 30, "no reads")
     paid = town.api.get(f"/v1/accounts/{alice}/entries?limit=1000").json()["entries"]
     assert paid[: len(told)] == told
-    assert [entry["balance"] for entry in paid] == list(range(100, 100 - len(paid), -1))
+    assert [entry["balance"] for entry in paid] == list(range(10**6, 10**6 - len(paid), -1))
