@@ -78,6 +78,7 @@ def node(
     required=True,
     help="The folder for what it makes of the list. It can be removed, and is made anew.",
 )
+@click.option("--rebuild", is_flag=True, help="Drop what is kept first, and make it anew.")
 def reads(
     folder: Path,
     node: tuple[str, int],
@@ -85,13 +86,15 @@ def reads(
     cluster: str,
     secret_file: Path,
     keep: Path,
+    rebuild: bool,
 ) -> None:
     """Follow the list in FOLDER, make snapshots of it, and answer what is asked of accounts."""
     from eventstore.server.reads_process import Options, run_reads
 
     logs.configure(logging.INFO)
     secret = read_secret(secret_file)
-    sys.exit(run_reads(Options(folder, keep, listen, node, check_cluster(cluster), secret)))
+    options = Options(folder, keep, listen, node, check_cluster(cluster), secret, rebuilds=rebuild)
+    sys.exit(run_reads(options))
 
 
 def read_secret(path: Path) -> bytes:

@@ -110,6 +110,10 @@ class Code(IntEnum):
     NOT_EMPTY = 16  # balance, held, expected, unfinished transfers from it
 
 
+# The outcomes of transfers that are recorded under their ids.
+RECORDED = (Code.DONE, *(code for code in Code if Code.SAME_ACCOUNT <= code < Code.REPLAYED))
+
+
 class Outcomes(NamedTuple):
     """What became of the commands of a frame: a Code for each, and details in their order, of
     those that have any.

@@ -5,18 +5,21 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Concatenate, ParamSpec, TypeVar
 
-from ledger.model import Account, Entry, Refusal, Status
+from ledger.model import Entry, Refusal, Status
 from shard_client import accounts, collect, phases, prepared, transfers
 from shard_client.connection import Lent, ShardConnection
-from shard_client.node import ReadHold, Reply, ShardCalls
+from shard_client.node import ReadHold, Reply, ShardCalls, refuse_since
 from shard_client.records import (
     AccountState,
+    BalanceThen,
     Decision,
     DecisionOutcome,
     Held,
     Look,
     PhaseRow,
     PreparedBranch,
+    Since,
+    Statement,
     StepRow,
     StoredTransfer,
     Terms,
@@ -69,21 +72,38 @@ class MySqlCalls(ShardCalls):
     ) -> AccountState | Refusal | None:
         return self._ask(deadline, accounts.set_status, account, status, now, deadline)
 
-    def read_accounts(self, names: Sequence[str], deadline: float) -> dict[str, AccountState]:
+    def read_accounts(
+        self, names: Sequence[str], deadline: float, since: Since | None = None
+    ) -> dict[str, AccountState]:
+        refuse_since(since)
         return self._ask(deadline, accounts.read, names, deadline)
 
     def entries(
-        self, account: str, after: int | None, limit: int, deadline: float, *, newest_first: bool
-    ) -> list[Entry] | None:
+        self,
+        account: str,
+        after: int | None,
+        limit: int,
+        deadline: float,
+        *,
+        newest_first: bool,
+        since: Since | None = None,
+    ) -> Statement | None:
+        refuse_since(since)
         with self._connection(deadline) as connection:
             if account not in accounts.read(connection, [account], deadline):
                 return None
-            return accounts.statement(
-                connection, account, after, limit, deadline, newest_first=newest_first
+            return Statement(
+                accounts.statement(
+                    connection, account, after, limit, deadline, newest_first=newest_first
+                )
             )
 
-    def balance_at(self, account: str, at: int, deadline: float) -> tuple[Account, int] | None:
-        return self._ask(deadline, accounts.balance_at, account, at, deadline)
+    def balance_at(
+        self, account: str, at: int, deadline: float, since: Since | None = None
+    ) -> BalanceThen | None:
+        refuse_since(since)
+        found = self._ask(deadline, accounts.balance_at, account, at, deadline)
+        return BalanceThen(*found) if found else None
 
     def entry_of(self, account: str, transfer: str, stamp: int, deadline: float) -> Entry | None:
         return self._ask(deadline, accounts.entry_of, account, transfer, stamp, deadline)

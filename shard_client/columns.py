@@ -46,9 +46,11 @@ class Packed(ABC):
 class DecidedTogether(NamedTuple):
     """What a shard that decides says of packed transfers, for good. The first `taken` of them were
     decided: those in `others`, by their index, have become what it says there, and all the rest of
-    them were committed just now. What comes behind them was not taken, because of `rest`.
+    them were committed just now. `frames` has where: an index, and the frame from that one on. What
+    comes behind them was not taken, because of `rest`.
     """
 
     taken: int
+    frames: list[tuple[int, int]]
     others: dict[int, Decided]
     rest: ShardError | None

@@ -14,6 +14,10 @@
     |-- UnknownBranch        XA does not know this XID (any more)
     |-- StatementRefused     one of the statements cannot be carried out as it is
     |   `-- TooLarge         fewer rows at a time may do
+    |-- NotSeen              an answer was to have seen a frame (`Since`), and there is none
+    |   |-- NotYet           the list, or what reads it, has not come to it by the deadline
+    |   |-- NotInList        the list has another frame there
+    |   `-- NoList           the shard keeps no list, or the accounts are on several
     `-- ProtocolBug          XA calls in an order that must not occur
 
 Every exception of PyMySQL is translated here and nowhere else.
@@ -116,6 +120,22 @@ class StatementRefused(ShardError):
 
 class TooLarge(StatementRefused):
     """It is more at a time than the server takes, or than it answers: fewer may do."""
+
+
+class NotSeen(ShardError):
+    """A frame that an answer was to have seen is not in what the shard can answer of."""
+
+
+class NotYet(NotSeen):
+    """Its list, or what reads it, has not come to that frame by the deadline."""
+
+
+class NotInList(NotSeen):
+    """Its list has another frame there, for good."""
+
+
+class NoList(NotSeen):
+    """It keeps no list; or no one list has all that was asked for."""
 
 
 class ProtocolBug(ShardError):

@@ -23,11 +23,12 @@ from concurrent.futures import Future
 from typing import NamedTuple, Protocol, TypeVar
 
 from ledger.columns import Columns
-from ledger.model import Account, Entry, Refusal, Status, Transfer
+from ledger.model import Entry, Refusal, Status, Transfer
 from shard_client.columns import DecidedTogether, Packed
-from shard_client.errors import ShardError
+from shard_client.errors import ALL_SHARDS, NoList, ShardError
 from shard_client.records import (
     AccountState,
+    BalanceThen,
     Decided,
     Decision,
     DecisionOutcome,
@@ -38,9 +39,12 @@ from shard_client.records import (
     Look,
     PhaseRow,
     PreparedBranch,
+    Since,
+    Statement,
     StepRow,
     StoredTransfer,
     Terms,
+    TrialBalance,
     Undecided,
     Unfinished,
     Wanted,
@@ -258,6 +262,14 @@ class Decider(ABC):
 # --- calls ----------------------------------------------------------------------------------
 
 
+def refuse_since(since: Since | None) -> None:
+    """Of tables nobody can say which frame they have seen. Raises NoList."""
+    if since is not None:
+        raise NoList(
+            ALL_SHARDS, f"frame {since.seq} was to be seen, and these shards keep no list of frames"
+        )
+
+
 class ShardCalls(ABC):
     """What can be asked of a shard by itself. Every call raises ShardError and may be repeated."""
 
@@ -293,27 +305,49 @@ class ShardCalls(ABC):
         Raises TryAgain if it is busy, SlotMoved, ClockAhead.
         """
 
+    # Reads are at least as new as all that was answered before. With `since` it is enough that
+    # they have seen that frame: they wait for it, and raise NotYet, NotInList, or NoList.
+
     @abstractmethod
-    def read_accounts(self, names: Sequence[str], deadline: float) -> dict[str, AccountState]:
-        """Those of these accounts that exist, as last committed. Raises SlotMoved."""
+    def read_accounts(
+        self, names: Sequence[str], deadline: float, since: Since | None = None
+    ) -> dict[str, AccountState]:
+        """Those of these accounts that exist, as last committed. Raises SlotMoved, NotSeen."""
 
     @abstractmethod
     def entries(
-        self, account: str, after: int | None, limit: int, deadline: float, *, newest_first: bool
-    ) -> list[Entry] | None:
+        self,
+        account: str,
+        after: int | None,
+        limit: int,
+        deadline: float,
+        *,
+        newest_first: bool,
+        since: Since | None = None,
+    ) -> Statement | None:
         """At most `limit` entries of an account that come after entry number `after`; None if it
-        does not exist. Raises SlotMoved.
+        does not exist. Raises SlotMoved, NotSeen.
         """
 
     @abstractmethod
-    def balance_at(self, account: str, at: int, deadline: float) -> tuple[Account, int] | None:
+    def balance_at(
+        self, account: str, at: int, deadline: float, since: Since | None = None
+    ) -> BalanceThen | None:
         """The account as it is, and its balance as it was at a stamp: for good, for no later entry
-        will be stamped so early. None if the account does not exist.
+        will be stamped so early. None if the account does not exist. Raises NotSeen.
 
         Raises TryAgain if that cannot be promised because a group is at work on the account,
         ClockAhead if that time is not there yet, or what the account had then cannot be told
         because of entries that are stamped ahead of the clock; SlotMoved.
         """
+
+    def trial_balance(
+        self, at: int | None, deadline: float, since: Since | None = None
+    ) -> TrialBalance:
+        """What all accounts had at a stamp, for good; None: now. Raises as `balance_at` does, and
+        NoList where there is none.
+        """
+        raise NoList(ALL_SHARDS, "these shards keep no list, of which all moments could be told")
 
     @abstractmethod
     def entry_of(self, account: str, transfer: str, stamp: int, deadline: float) -> Entry | None:

@@ -28,8 +28,27 @@ class TransferStatus(StrEnum):
     REJECTED = "rejected"
 
 
+class AsOf(NamedTuple):
+    """A frame of a shard's list: its number and its stamp. All frames up to it were seen."""
+
+    seq: int
+    stamp: int
+
+
+class Since(NamedTuple):
+    """A frame that an answer is to have seen. `check`, the first digits of its hash, tells it from
+    one of another list; `command` is the index of one in it. Without them neither is looked at.
+    """
+
+    seq: int
+    command: int | None = None
+    check: str = ""
+
+
 class StoredTransfer(NamedTuple):
-    """A transfer with its final outcome; `reason` and `detail` are those of a rejected one."""
+    """A transfer with its final outcome; `reason` and `detail` are those of a rejected one, and
+    `seq` is the frame in which it was decided, on shards that keep a list.
+    """
 
     transfer: Transfer
     gtrid: str
@@ -37,6 +56,7 @@ class StoredTransfer(NamedTuple):
     reason: str | None
     detail: str | None
     decided_at: int
+    seq: int | None = None
 
 
 class Undecided(NamedTuple):
@@ -46,11 +66,47 @@ class Undecided(NamedTuple):
 
 
 class AccountState(NamedTuple):
-    """An account with its dates."""
+    """An account with its dates; `as_of` which frame it was so, on shards that keep a list."""
 
     account: Account
     created_at: int
     updated_at: int
+    as_of: AsOf | None = None
+
+
+class Statement(NamedTuple):
+    """A page of an account's entries; `as_of` as in AccountState."""
+
+    entries: list[Entry]
+    as_of: AsOf | None = None
+
+
+class BalanceThen(NamedTuple):
+    """An account as it is, and its balance as it was at a time; `as_of` as in AccountState."""
+
+    account: Account
+    balance: int
+    as_of: AsOf | None = None
+
+
+class CurrencyTotals(NamedTuple):
+    """Of all accounts in a currency: how many there were, the amounts that were taken from them and
+    given to them in all, and what they had together. Sums may take more than 64 bits.
+    """
+
+    currency: str
+    accounts: int
+    debits: int
+    credits: int
+    balances: int
+
+
+class TrialBalance(NamedTuple):
+    """What all accounts had at a time, by currencies; `as_of` as in AccountState."""
+
+    stamp: int
+    currencies: list[CurrencyTotals]
+    as_of: AsOf
 
 
 class Terms(NamedTuple):

@@ -34,11 +34,13 @@ from shard_client.node import (
     Session,
     ShardCalls,
     ShardNode,
+    refuse_since,
 )
 from shard_client.records import (
     PENDING,
     STAMP_AHEAD_MAX_US,
     AccountState,
+    BalanceThen,
     Decision,
     DecisionOutcome,
     Found,
@@ -48,6 +50,8 @@ from shard_client.records import (
     Look,
     PhaseRow,
     PreparedBranch,
+    Since,
+    Statement,
     StepRow,
     StoredTransfer,
     Terms,
@@ -561,7 +565,10 @@ class MemoryShard(ShardNode, ShardCalls):
             work.staged[_ACCOUNTS, account] = state
             return state
 
-    def read_accounts(self, names: Sequence[str], deadline: float) -> dict[str, AccountState]:
+    def read_accounts(
+        self, names: Sequence[str], deadline: float, since: Since | None = None
+    ) -> dict[str, AccountState]:
+        refuse_since(since)
         with self._work() as work:
             self.check_slots(names)
             states = {name: work.row((_ACCOUNTS, name)) for name in names}
@@ -571,8 +578,16 @@ class MemoryShard(ShardNode, ShardCalls):
         return [row for (owner, _), row in self.table(_ENTRIES) if owner == account]
 
     def entries(
-        self, account: str, after: int | None, limit: int, deadline: float, *, newest_first: bool
-    ) -> list[Entry] | None:
+        self,
+        account: str,
+        after: int | None,
+        limit: int,
+        deadline: float,
+        *,
+        newest_first: bool,
+        since: Since | None = None,
+    ) -> Statement | None:
+        refuse_since(since)
         if account not in self.read_accounts([account], deadline):
             return None
         found = self._entries(account)
@@ -580,9 +595,12 @@ class MemoryShard(ShardNode, ShardCalls):
             found = [e for e in reversed(found) if after is None or e.number < after]
         else:
             found = [e for e in found if e.number > (after or 0)]
-        return found[:limit]
+        return Statement(found[:limit])
 
-    def balance_at(self, account: str, at: int, deadline: float) -> tuple[Account, int] | None:
+    def balance_at(
+        self, account: str, at: int, deadline: float, since: Since | None = None
+    ) -> BalanceThen | None:
+        refuse_since(since)
         with self._work() as work:
             self.check_slots([account])
             state: AccountState | None = work.row((_ACCOUNTS, account))
@@ -601,7 +619,7 @@ class MemoryShard(ShardNode, ShardCalls):
             behind = entries[len(before) : len(before) + 1]
             if behind and behind[0].stamp > self.latest():
                 raise ClockAhead(self.id, "an entry is stamped ahead of the clock")
-            return state.account, before[-1].balance if before else 0
+            return BalanceThen(state.account, before[-1].balance if before else 0)
 
     def entry_of(self, account: str, transfer: str, stamp: int, deadline: float) -> Entry | None:
         found = self.entries_of(account, transfer, [stamp], deadline)

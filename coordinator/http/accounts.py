@@ -10,7 +10,7 @@ from coordinator.http.routes import View, by_name
 from coordinator.services.accounts import Accounts, Opened
 from coordinator.services.snapshot_reads import SnapshotReads
 from ledger.model import Refusal, Status
-from shard_client.errors import ShardError
+from shard_client.errors import NoList, ShardError
 from shard_client.records import AccountState, Terms
 
 # So many of a batch are opened in some 10 ms, in which nothing else runs in this process.
@@ -47,7 +47,7 @@ def views(accounts: Accounts, snapshot_reads: SnapshotReads) -> dict[str, View]:
         return reading.json(schemas.AccountResults(_open_batch(accounts)))
 
     def show_account(account: str) -> Response:
-        found = accounts.get(reading.check_account(account))
+        found = accounts.get(reading.check_account(account), reading.since())
         if found is None:
             raise _unknown(account)
         return reading.json(schemas.account_view(*found))
@@ -63,12 +63,26 @@ def views(accounts: Accounts, snapshot_reads: SnapshotReads) -> dict[str, View]:
         if not 1 <= len(names) <= schemas.BALANCES_MAX:
             detail = f"{len(names)} accounts are named, not 1 to {schemas.BALANCES_MAX}"
             raise Refuse(400, "malformed", detail)
-        found = snapshot_reads.read(names)
+        states = accounts.of_one_frame(names, reading.since())
+        if states is None:
+            found = snapshot_reads.read(names)
+        else:
+            found = {name: state.account for name, state in states.items()}
         for name in names:
             if name not in found:
                 raise _unknown(name)
         balances = [schemas.balance_view(found[name]) for name in names]
-        return reading.json(schemas.Balances(balances))
+        as_of = states[names[0]].as_of if states else None
+        return reading.json(schemas.Balances(balances, schemas.as_of_view(as_of)))
+
+    def show_trial_balance() -> Response:
+        at = _past(time.time_ns() // 1000)
+        try:
+            found = accounts.trial_balance(at, reading.since())
+        except NoList as error:
+            detail = f"{error}; `tandem audit` sums up all balances of any cluster"
+            raise Refuse(404, "not-found", f"{detail}; nothing has happened") from error
+        return reading.json(schemas.trial_balance_view(found))
 
     return by_name(
         open_account,
@@ -78,6 +92,7 @@ def views(accounts: Accounts, snapshot_reads: SnapshotReads) -> dict[str, View]:
         show_entries,
         show_balance,
         show_balances,
+        show_trial_balance,
     )
 
 
@@ -134,19 +149,36 @@ def _statement(accounts: Accounts, account: str) -> schemas.Statement:
     if order not in (None, "asc", "desc"):
         raise Refuse(400, "malformed", f"order is {reading.shown(order)}, not asc or desc")
     # One more than asked for tells whether there is a next page.
-    entries = accounts.entries(account, after, limit + 1, newest_first=order == "desc")
-    if entries is None:
+    found = accounts.entries(
+        account, after, limit + 1, newest_first=order == "desc", since=reading.since()
+    )
+    if found is None:
         raise _unknown(account)
-    page = entries[:limit]
-    cursor = str(page[-1].number) if len(entries) > limit else None
-    return schemas.Statement([schemas.entry_view(entry) for entry in page], cursor)
+    page = found.entries[:limit]
+    cursor = str(page[-1].number) if len(found.entries) > limit else None
+    views = [schemas.entry_view(entry) for entry in page]
+    return schemas.Statement(views, cursor, schemas.as_of_view(found.as_of))
 
 
 def _balance_at(accounts: Accounts, account: str) -> schemas.BalanceAt:
-    text = reading.parameter("at")
     now = time.time_ns() // 1000
+    asked = _past(now)
+    at = now if asked is None else asked
+    found = accounts.balance_at(account, at, reading.since())
+    if found is None:
+        raise _unknown(account)
+    state, balance, as_of = found
+    when = schemas.time_text(at), schemas.as_of_view(as_of)
+    return schemas.BalanceAt(state.id, state.currency, balance, *when)
+
+
+def _past(now: int) -> int | None:
+    """The time that the parameter `at` names; None without it. Raises Refuse."""
+    text = reading.parameter("at")
+    if text is None:
+        return None
     try:
-        at = schemas.parse_time(text) if text is not None else now
+        at = schemas.parse_time(text)
     except (ValueError, OverflowError) as error:
         detail = f"at is {reading.shown(text)}, not a time such as 2026-11-22T10:00:00Z: {error}"
         raise Refuse(400, "malformed", detail) from None
@@ -154,8 +186,4 @@ def _balance_at(accounts: Accounts, account: str) -> schemas.BalanceAt:
         raise Refuse(
             400, "malformed", f"at is {text}, a time to come; it is {schemas.time_text(now)}"
         )
-    found = accounts.balance_at(account, at)
-    if found is None:
-        raise _unknown(account)
-    state, balance = found
-    return schemas.BalanceAt(state.id, state.currency, balance, schemas.time_text(at))
+    return at

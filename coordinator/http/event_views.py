@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from coordinator.http.schemas import (
+    FRAME_PATTERN,
     AccountId,
     Currency,
     Key,
@@ -28,9 +29,7 @@ from eventstore.wire.questions import (
 )
 from shard_client.records import StoredTransfer, TransferStatus
 
-# A frame's number; the index of a command; the first digits of the frame's hash.
-POSITION_PATTERN = r"^[0-9]{1,15}(-[0-9]{1,5}(-[0-9a-f]{8})?)?$"
-_POSITION = re.compile(POSITION_PATTERN)
+_POSITION = re.compile(FRAME_PATTERN)
 
 
 class AccountOpenedEvent(Struct):
@@ -102,6 +101,7 @@ def event_data(event: Event) -> tuple[str, EventData]:
             return "account-status-set", AccountStatusEvent(account, status, at)  # type: ignore[arg-type]
         case TransferDecided(transfer=transfer, reason=reason, detail=detail):
             outcome = TransferStatus.REJECTED if reason else TransferStatus.COMMITTED
-            stored = StoredTransfer(transfer, "", outcome, reason, detail, event.time_us)
+            when = event.time_us, event.position.seq
+            stored = StoredTransfer(transfer, "", outcome, reason, detail, *when)
             view = msgspec.structs.asdict(transfer_view(stored))
             return f"transfer-{outcome}", TransferEvent(**view, idempotency_key=transfer.key)

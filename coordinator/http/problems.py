@@ -14,7 +14,15 @@ from coordinator.http.request_log import note
 from coordinator.http.schemas import Problem
 from coordinator.shards.registry import NoShardMap
 from ledger.model import Reason
-from shard_client.errors import ConnectionLost, ShardError, is_busy
+from shard_client.errors import (
+    ConnectionLost,
+    NoList,
+    NotInList,
+    NotSeen,
+    NotYet,
+    ShardError,
+    is_busy,
+)
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +41,7 @@ TITLES = {
     "account-not-empty": "Account not empty",
     "idempotency-key-in-use": "Idempotency key in use",
     "not-in-list": "Not in the list",
+    "not-yet": "Not yet",
     "overloaded": "Overloaded",
     "account-busy": "Account busy",
     "shard-unavailable": "Shard unavailable",
@@ -50,6 +59,12 @@ TITLES = {
 }
 
 RETRY_AFTER_S = 1
+# What it means that an answer has not seen the frame `min_seq`.
+_NOT_SEEN: dict[type[NotSeen], tuple[int, str]] = {
+    NotYet: (409, "not-yet"),
+    NotInList: (409, "not-in-list"),
+    NoList: (400, "malformed"),
+}
 
 
 class Refuse(Exception):
@@ -63,11 +78,13 @@ class Refuse(Exception):
         self.transfer_id = transfer_id
 
 
-def problem(status: int, kind: str, detail: str, transfer_id: str | None = None) -> Response:
+def problem(
+    status: int, kind: str, detail: str, transfer_id: str | None = None, seq: int | None = None
+) -> Response:
     """A problem document as an answer."""
     # Not the detail: it may say a balance.
     note(problem=kind, transfer_id=transfer_id)
-    document = Problem(f"/problems/{kind}", TITLES[kind], status, detail, transfer_id)
+    document = Problem(f"/problems/{kind}", TITLES[kind], status, detail, transfer_id, seq)
     answer = Response(
         msgspec.json.encode(document), status, content_type="application/problem+json"
     )
@@ -117,6 +134,11 @@ def register(app: Flask) -> None:
         if isinstance(error, ConnectionLost) and request.method != "GET":
             happened = "whether anything has happened is not known"
         return problem(503, kind_of(error), f"{error}; {happened}, the same may be sent again")
+
+    @app.errorhandler(NotSeen)
+    def not_seen(error: NotSeen) -> Response:
+        status, kind = _NOT_SEEN[type(error)]
+        return problem(status, kind, f"{error}; nothing has happened")
 
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:

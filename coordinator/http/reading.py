@@ -13,9 +13,10 @@ from werkzeug.exceptions import ClientDisconnected
 from coordinator.http import json_text
 from coordinator.http.json_text import shown as shown
 from coordinator.http.problems import Refuse
-from coordinator.http.schemas import BATCH_MAX, KEY_PATTERN
+from coordinator.http.schemas import BATCH_MAX, FRAME_PATTERN, KEY_PATTERN
 from coordinator.http.turns import Turns
 from ledger.ids import ACCOUNT_ID_PATTERN
+from shard_client.records import Since
 
 T = TypeVar("T")
 
@@ -26,6 +27,7 @@ Reader = Callable[[bytes, Callable[[], None]], Iterator[json_text.Value]]
 
 _ACCOUNT_ID = re.compile(ACCOUNT_ID_PATTERN)
 _KEY = re.compile(KEY_PATTERN)
+_FRAME = re.compile(FRAME_PATTERN)
 _WAIT = re.compile(r"(?:^|[,;\s])wait=([0-9]{1,9})")
 _PATH = re.compile(r"at `\$((?:\.\w+)+)`$")
 _SHOWN_MAX = 80
@@ -264,6 +266,18 @@ def integer(name: str, default: int | None, least: int, most: int) -> int | None
         detail = f"{name} is {shown(text)}, not a whole number from {least} to {most}"
         raise Refuse(400, "malformed", detail)
     return int(text)
+
+
+def since() -> Since | None:
+    """The frame that an answer is to have seen, by the parameter `min_seq`. Raises Refuse."""
+    text = parameter("min_seq")
+    if text is None:
+        return None
+    if not _FRAME.fullmatch(text):
+        detail = f"min_seq is {shown(text)}, not a `seq`, nor the `id` of an event"
+        raise Refuse(400, "malformed", detail)
+    seq, index, check = [*text.split("-"), "", ""][:3]
+    return Since(int(seq), int(index) if index else None, check)
 
 
 def json(value: object, status: int = 200) -> Response:

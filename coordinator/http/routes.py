@@ -11,7 +11,7 @@ from flask import Flask, Response, request
 
 from coordinator.http import schemas
 from coordinator.http.batches.kinds import ARROW, NDJSON
-from coordinator.http.event_views import POSITION_PATTERN, EventData
+from coordinator.http.event_views import EventData
 from coordinator.http.reading import JSON
 from coordinator.operations import answers
 from coordinator.security.tokens import Scope
@@ -121,7 +121,13 @@ _AT = Parameter(
     {"type": "string", "format": "date-time"},
     "a time that has passed; now, if it is missing",
 )
-_POSITION = {"type": "string", "pattern": POSITION_PATTERN}
+_POSITION = {"type": "string", "pattern": schemas.FRAME_PATTERN}
+_MIN_SEQ = Parameter(
+    "min_seq",
+    _POSITION,
+    "a `seq`, or the `id` of an event, of a ledger group: it is enough that the answer has seen"
+    " that frame, and it waits for it; without it the answer is as new as all answers before",
+)
 _AFTER_EVENT = Parameter(
     "after", _POSITION, "the `id` of an event, or the number of a frame; 0, if it is missing"
 )
@@ -192,7 +198,8 @@ _ACCOUNT_ROUTES = (
         "accounts",
         "Read an account",
         {200: Answer("The account.", schemas.AccountView)},
-        _READ_ERRORS,
+        (*_READ_ERRORS, 409),
+        query=(_MIN_SEQ,),
     ),
     Route(
         "open_accounts",
@@ -213,8 +220,8 @@ _ACCOUNT_ROUTES = (
         "accounts",
         "Read an account's statement, page by page",
         {200: Answer("A page; `next` is where the next one begins.", schemas.Statement)},
-        _READ_ERRORS,
-        query=(_LIMIT, _AFTER, _ORDER),
+        (*_READ_ERRORS, 409),
+        query=(_LIMIT, _AFTER, _ORDER, _MIN_SEQ),
     ),
     Route(
         "show_balance",
@@ -224,8 +231,8 @@ _ACCOUNT_ROUTES = (
         "accounts",
         "Read the balance as it was at a time",
         {200: Answer("The balance then; it is final.", schemas.BalanceAt)},
-        _READ_ERRORS,
-        query=(_AT,),
+        (*_READ_ERRORS, 409),
+        query=(_AT, _MIN_SEQ),
     ),
     Route(
         "show_balances",
@@ -235,8 +242,19 @@ _ACCOUNT_ROUTES = (
         "accounts",
         "Read many balances from one snapshot",
         {200: Answer("The balances, in the order asked for.", schemas.Balances)},
-        _READ_ERRORS,
-        query=(_ACCOUNTS,),
+        (*_READ_ERRORS, 409),
+        query=(_ACCOUNTS, _MIN_SEQ),
+    ),
+    Route(
+        "show_trial_balance",
+        "GET",
+        "/v1/trial-balance",
+        Scope.READ,
+        "accounts",
+        "Sum up a ledger group's accounts as they were at a time",
+        {200: Answer("The sums of each currency; they are final.", schemas.TrialBalance)},
+        (*_READ_ERRORS, 409),
+        query=(_AT, _MIN_SEQ),
     ),
 )
 

@@ -13,6 +13,7 @@ from coordinator.operations.answers import ClusterView, InDoubtList, PhaseName
 from coordinator.operations.trace_values import Outcome, TransferTrace
 from ledger.ids import ACCOUNT_ID_PATTERN
 from ledger.model import AMOUNT_MAX, Account, Entry, Transfer
+from shard_client import records
 from shard_client.records import AccountState, StoredTransfer
 
 BATCH_MAX = 10_000
@@ -21,6 +22,9 @@ METADATA_MAX_BYTES = 4096
 METADATA_MAX_DEPTH = 100
 BALANCES_MAX = 1000
 CURSOR_MAX = 10**18 - 1
+# A frame of a ledger group's list: its number; the index of a command; the first digits of the
+# frame's hash.
+FRAME_PATTERN = r"^[0-9]{1,15}(-[0-9]{1,5}(-[0-9a-f]{8})?)?$"
 # No blanks at the ends: HTTP takes them off a header, so there they would make no other key.
 KEY_PATTERN = r"^[!-~]([ -~]{0,126}[!-~])?$"
 
@@ -47,6 +51,11 @@ Protocol = Annotated[
     ),
 ]
 Time = Annotated[str, Meta(description="RFC 3339, UTC, microseconds")]
+
+
+Seq = Annotated[
+    int, Meta(ge=1, description="the frame of a ledger group's list in which it was decided")
+]
 
 
 class Request(Struct, forbid_unknown_fields=True):
@@ -89,6 +98,20 @@ class Problem(Struct, omit_defaults=True):
     status: int
     detail: str
     transfer_id: str | None = None
+    seq: Seq | None = None
+
+
+class AsOfView(Struct):
+    """The frame of a ledger group's list up to which an answer has seen all."""
+
+    seq: int
+    time: Time
+
+
+AsOf = Annotated[
+    AsOfView | UnsetType,
+    Meta(description="which moment the answer is of; from a ledger group only"),
+]
 
 
 class AccountView(Struct):
@@ -101,6 +124,7 @@ class AccountView(Struct):
     shard: str
     created_at: Time
     updated_at: Time
+    as_of: AsOf = UNSET
 
 
 class AccountResult(Struct, omit_defaults=True):
@@ -125,6 +149,7 @@ class EntryView(Struct):
 class Statement(Struct):
     entries: list[EntryView]
     next: str | None
+    as_of: AsOf = UNSET
 
 
 class BalanceAt(Struct):
@@ -132,6 +157,7 @@ class BalanceAt(Struct):
     currency: Currency
     balance: int
     at: Time
+    as_of: AsOf = UNSET
 
 
 class BalanceView(Struct):
@@ -143,6 +169,26 @@ class BalanceView(Struct):
 
 class Balances(Struct):
     balances: list[BalanceView]
+    as_of: AsOf = UNSET
+
+
+class CurrencyTotals(Struct):
+    """Of all accounts in a currency: how many there were, the sums of what was taken from them and
+    given to them, which are equal, and of what they had, which is zero. Whole numbers, which may
+    have more than 64 bits.
+    """
+
+    currency: Currency
+    accounts: int
+    debits: int
+    credits: int
+    balances: int
+
+
+class TrialBalance(Struct):
+    at: Time
+    currencies: list[CurrencyTotals]
+    as_of: AsOfView
 
 
 class TransferView(Struct):
@@ -161,6 +207,7 @@ class TransferView(Struct):
     rejected_at: Time | msgspec.UnsetType = msgspec.UNSET
     reason: str | msgspec.UnsetType = msgspec.UNSET
     detail: str | msgspec.UnsetType = msgspec.UNSET
+    seq: Seq | msgspec.UnsetType = msgspec.UNSET
 
 
 class PendingTransfer(Struct):
@@ -178,6 +225,7 @@ class TransferResult(Struct, omit_defaults=True):
     reason: str | None = None
     detail: str | None = None
     replayed: bool = False
+    seq: Seq | None = None
 
 
 class TransferResults(Struct):
@@ -307,7 +355,18 @@ def account_view(state: AccountState, shard: str) -> AccountView:
         shard=shard,
         created_at=time_text(state.created_at),
         updated_at=time_text(state.updated_at),
+        as_of=as_of_view(state.as_of),
     )
+
+
+def trial_balance_view(found: records.TrialBalance) -> TrialBalance:
+    totals = [CurrencyTotals(*each) for each in found.currencies]
+    as_of = AsOfView(found.as_of.seq, time_text(found.as_of.stamp))
+    return TrialBalance(time_text(found.stamp), totals, as_of)
+
+
+def as_of_view(as_of: records.AsOf | None) -> AsOfView | UnsetType:
+    return UNSET if as_of is None else AsOfView(as_of.seq, time_text(as_of.stamp))
 
 
 def balance_view(account: Account) -> BalanceView:
@@ -370,4 +429,6 @@ def transfer_view(stored: StoredTransfer) -> TransferView:
         view.rejected_at = time_text(stored.decided_at)
         view.reason = stored.reason or ""
         view.detail = stored.detail or ""
+    if stored.seq is not None:
+        view.seq = stored.seq
     return view

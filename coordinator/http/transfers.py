@@ -164,7 +164,7 @@ def _respond_settled(answer: Settled) -> Response:
         detail = f"{stored.detail}; no money has moved"
         if stored.transfer.protocol == "saga":
             detail += f", or what had left {stored.transfer.source} is given back to it"
-        response = problem(422, stored.reason or "", detail, stored.transfer.id)
+        response = problem(422, stored.reason or "", detail, stored.transfer.id, stored.seq)
     if answer.is_replay:
         response.headers["Idempotent-Replayed"] = "true"
     return response
@@ -229,7 +229,11 @@ def _columns(
     counts: Counter[str] = Counter(result.status for result in others.values())
     counts["committed"] += packed.size - len(others)
     note(transfers=packed.size, **counts)
-    return kinds.Told(packed.slots, packed.digests, others)
+    frames: list[tuple[int, int | None]] = [*(batch.decided.frames if batch.decided else ())]
+    if (taken := batch.decided.taken if batch.decided else 0) < packed.size:
+        # Those behind them are among the others.
+        frames.append((taken, None))
+    return kinds.Told(packed.slots, packed.digests, frames, others)
 
 
 def _malformed(detail: str) -> schemas.TransferResult:
@@ -246,6 +250,7 @@ def _result(transfer: str, answer: Answer | Pending) -> schemas.TransferResult:
             stored.reason,
             stored.detail,
             answer.is_replay,
+            stored.seq,
         )
     if isinstance(answer, Refused):
         reason, detail, _ = answer.refusal

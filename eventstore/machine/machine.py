@@ -150,6 +150,13 @@ class Machine:
         account = self._accounts.standing(number).account
         return Terms(account.id, account.currency)
 
+    def currencies(self, count: int) -> tuple[NDArray[np.int64], list[str]]:
+        """Of each of the first accounts, so many, the index of its currency, and the currencies by
+        their indexes. These never change: any thread may ask, while frames are applied.
+        """
+        names = self._accounts.currencies
+        return self._accounts.currencies_of(count), [*map(names.text_of, range(len(names)))]
+
     def place_of(self, transfer: bytes) -> int | None:
         """Where the first command with this id of 128 bits (as in `rows.COMMAND`) stands."""
         first, second = np.frombuffer(transfer, "<u8", 2).tolist()

@@ -83,6 +83,11 @@ class Accounts:
         """The number of the account with this id; None if there is none."""
         return self.index.find(*account_words(account))
 
+    def currencies_of(self, count: int) -> NDArray[np.int64]:
+        """Of each of the first accounts, so many, the index of its currency."""
+        indexes: NDArray[np.int64] = self.rows[:count, META] >> CURRENCY_AT & CURRENCY_BITS
+        return indexes
+
     def standing(self, number: int) -> Standing:
         """An account as it is now."""
         account, row = self.id_of(number), self.rows[number].tolist()

@@ -11,9 +11,17 @@ from eventstore.reading.errors import NotYet
 from eventstore.reading.history import Stretches, between, last_until
 from eventstore.reading.ledger_texts import transfer_bytes
 from eventstore.reading.shapes import Entries
+from eventstore.reading.trial import Trial
 from eventstore.reading.view import Seen, View
 from eventstore.rows import place_parts
-from eventstore.wire.questions import AccountsAre, At, BalanceWas, Dated, EntriesAre
+from eventstore.wire.questions import (
+    AccountsAre,
+    At,
+    BalanceWas,
+    Dated,
+    EntriesAre,
+    TrialBalanceIs,
+)
 
 
 class Answers:
@@ -73,6 +81,17 @@ class Answers:
         count = head.entries
         last = self._view.read(lambda each: last_until(each, number, count, "stamp", time_us))
         return BalanceWas(as_of, now, 0 if last is None else int(last["balance"]))
+
+    def trial_balance(self, time_us: int | None) -> TrialBalanceIs:
+        """See `questions.TrialBalance`. Takes some 0.1 us for each entry that there is. Raises
+        NotYet if the time is after the last frame's.
+        """
+        with self._view.looking() as as_of:
+            when = as_of.time_us if time_us is None else time_us
+            if when > as_of.time_us:
+                raise NotYet(when, as_of.seq, as_of.time_us)
+            trial = Trial(self._view.machine, self._view.heads, as_of, when)
+        return TrialBalanceIs(as_of, when, self._view.read(trial.of))
 
     def entries_of(self, account: str, transfer: str) -> EntriesAre:
         """The entries that a transfer has made on an account, by its id as the API has it."""

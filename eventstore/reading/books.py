@@ -13,7 +13,7 @@ from eventstore.reading.history import Field, between, last_until
 from eventstore.reading.id_order import IdOrder
 from eventstore.reading.ledger_texts import chain_text
 from eventstore.reading.view import Seen, View
-from eventstore.rows import Code, Kind, StatusCode, each_text, place, place_parts
+from eventstore.rows import RECORDED, Code, Kind, StatusCode, each_text, place, place_parts
 from eventstore.segments.frame import Frame
 from eventstore.segments.reader import Reader
 from eventstore.wire.questions import At, Booked
@@ -22,8 +22,6 @@ from ledger.model import Account, Entry, Status
 
 # So many accounts are looked at, at once.
 _LOOKED_AT = 256
-# The outcomes that are recorded under a transfer's id.
-_RECORDED = (Code.DONE, *(code for code in Code if Code.SAME_ACCOUNT <= code < Code.REPLAYED))
 
 
 class Books:
@@ -169,7 +167,7 @@ class Books:
         """The first of a frame's transfers with an outcome."""
         header, (commands, outcomes, texts) = frame.header, frame.body
         details = {int(row["command"]): row for row in outcomes.details}
-        is_booked = (commands["kind"] == Kind.TRANSFER) & np.isin(outcomes.codes, _RECORDED)
+        is_booked = (commands["kind"] == Kind.TRANSFER) & np.isin(outcomes.codes, RECORDED)
         is_booked[: max(0, after + 1 - place(header.seq, 0))] = False
         found: list[Booked] = []
         for index, packed in enumerate(each_text(commands, texts)):

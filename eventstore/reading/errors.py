@@ -5,6 +5,7 @@
     |-- CatchingUp       it has not seen yet what it had seen before it was started again
     |-- NotYet           a moment was asked for that is later than the last frame it has seen
     |-- BooksClosed      books were asked that are not open
+    |-- HoldsList        what is kept was to be dropped, in a folder that is a node's
     `-- Ended            something failed before: it answers nothing more
 
 Errors of the list itself, and of the system, are those of `eventstore.segments.errors`.
@@ -24,7 +25,7 @@ class KeptDamaged(ReadingError):
     def __init__(self, file: str, offset: int, what: str, found: object, expected: object) -> None:
         super().__init__(
             f"{file}, at byte {offset}: {what} is {found}, and should be {expected}. Nothing is"
-            " lost: stop the read side and remove its folder; it is made anew from the list"
+            " lost: start the read side with --rebuild; it is made anew from the list"
         )
         self.file, self.offset, self.what = file, offset, what
         self.found, self.expected = found, expected
@@ -56,6 +57,16 @@ class BooksClosed(ReadingError):
 
     def __init__(self) -> None:
         super().__init__("these books were closed; open new ones, and begin with their first page")
+
+
+class HoldsList(ReadingError):
+    """A node's folder is not to be mistaken for what can be made anew."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            f"{folder} holds a list: it is a node's folder, and not that of a read side; nothing"
+            " was removed"
+        )
 
 
 class Ended(ReadingError):

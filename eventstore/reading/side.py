@@ -14,7 +14,7 @@ from eventstore.reading import heads_file, manifest
 from eventstore.reading.answers import Answers
 from eventstore.reading.books import Books
 from eventstore.reading.clerk import Clerk
-from eventstore.reading.errors import Ended
+from eventstore.reading.errors import Ended, HoldsList
 from eventstore.reading.heads import Heads
 from eventstore.reading.keeper import Keeper, Sizes, Stock, remove_all
 from eventstore.reading.manifest import Manifest
@@ -23,6 +23,7 @@ from eventstore.segments.chain import GENESIS, Link, link_of
 from eventstore.segments.errors import NotThere, translated
 from eventstore.segments.files import DISK, Files
 from eventstore.segments.frame import Frame, Identity
+from eventstore.segments.names import segment_firsts
 from eventstore.segments.reader import Reader
 from eventstore.verify import replay
 from eventstore.wire.questions import At
@@ -181,10 +182,15 @@ class ReadSide(Answers):
 
 
 def drop(folder: Path, *, files: Files = DISK) -> None:
-    """Remove all that is kept in a folder: whoever opens it makes it anew. Raises FolderInUse."""
+    """Remove all that is kept in a folder: whoever opens it makes it anew. Raises FolderInUse, and
+    HoldsList if it is a node's.
+    """
     with translated(folder):
         lock = files.lock(folder)
     try:
+        with translated(folder):
+            if segment_firsts(files.names(folder)):
+                raise HoldsList(folder)
         remove_all(folder, files)
     finally:
         files.close(lock)

@@ -18,7 +18,7 @@ from eventstore.machine.machine import Limits as MachineLimits
 from eventstore.machine.machine import Machine
 from eventstore.reading.errors import ReadingError
 from eventstore.reading.follower import Follower
-from eventstore.reading.side import ReadSide
+from eventstore.reading.side import ReadSide, drop
 from eventstore.recent import Recent
 from eventstore.segments.chain import link_of
 from eventstore.segments.errors import ListError, NoList
@@ -60,6 +60,7 @@ class Options(NamedTuple):
     secret: bytes
     limits: Limits = Limits()
     policy: Policy = Policy()
+    rebuilds: bool = False
 
 
 def run_reads(options: Options) -> int:
@@ -69,6 +70,10 @@ def run_reads(options: Options) -> int:
         identity = _begun(options)
         machine, snapshot = _machine(options.folder, identity)
         options.keep.mkdir(mode=0o700, exist_ok=True)
+        if options.rebuilds:
+            drop(options.keep)
+            event = {"event": "reads.dropped"}
+            log.warning("what was kept in %s is made anew", options.keep, extra=event)
         side = ReadSide.open(options.keep, options.folder, identity, machine)
     except (ListError, ReadingError, LimitReached, OSError) as error:
         log.critical(
@@ -85,7 +90,7 @@ def run_reads(options: Options) -> int:
     service = ReadsService(
         side, machine, new_reader, lambda: link.answerable, lambda: seen.snapshot
     )
-    seen.on_seen = service.waiters.saw
+    seen.on_seen = service.saw
     hello = Hello(options.cluster, str(identity.group), identity.branch, 0, None)
     try:
         server = Server(options.listen, options.secret, hello, service.handlers, options.limits)
@@ -98,7 +103,7 @@ def run_reads(options: Options) -> int:
     end.catch_signals()
     with server:
         follower.start()
-        link.start(service.waiters.expire)
+        link.start(service.expire)
         where = "{}:{}".format(*server.address)
         extra: dict[str, object] = {
             "event": "reads.serving",

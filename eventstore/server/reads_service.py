@@ -5,11 +5,11 @@ follows the list, and connections, wait for nobody.
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from threading import Lock, local
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import BoundedSemaphore, Lock, local
 from typing import Any
 
-from eventstore.events import answer_events
+from eventstore.events import answer_events, is_in_list
 from eventstore.machine.refusals import Directory
 from eventstore.reading.books import Books
 from eventstore.reading.errors import NotYet as NotSeenYet
@@ -18,7 +18,7 @@ from eventstore.reading.side import ReadSide
 from eventstore.segments.errors import ListError
 from eventstore.segments.reader import Reader
 from eventstore.server.handling import Asker, Handlers, NoRequest
-from eventstore.server.waiters import Waiters
+from eventstore.server.waiters import PATIENCE_S, Waiters
 from eventstore.wire.errors import Busy, CannotAnswer, NotYet
 from eventstore.wire.questions import (
     Accounts,
@@ -34,13 +34,19 @@ from eventstore.wire.questions import (
     Lag,
     LagIs,
     OpenBooks,
+    Position,
+    Reach,
+    Reached,
     ReadQuestion,
     TransfersPage,
+    TrialBalance,
 )
 
 # Threads that answer, and those that may wait for events.
 _THREADS = 8
 _EVENTS_THREADS = 64
+# So many trial balances may be asked for at once; they are made one after the other.
+TRIALS_MAX = 8
 # What one question may ask for.
 LIMIT_MAX = 5000
 BOOKS_MAX = 16
@@ -64,7 +70,11 @@ class ReadsService:
         self._pool = ThreadPoolExecutor(_THREADS, "reads")
         self._events_pool = ThreadPoolExecutor(_EVENTS_THREADS, "events")
         self._own = local()
-        self.waiters = Waiters(self._pool.submit)
+        # One trial balance at a time: it reads all entries, and others are answered meanwhile.
+        self._trials_pool = ThreadPoolExecutor(1, "trials")
+        self._trials = BoundedSemaphore(TRIALS_MAX)
+        # Who waits for a frame that may never come is to keep nobody else from waiting.
+        self._waiters, self._reaching = Waiters(self._pool.submit), Waiters(self._pool.submit)
         self._lock = Lock()
         self._books: dict[int, Books] = {}
         self._last_books = 0
@@ -77,7 +87,18 @@ class ReadsService:
     def close(self) -> None:
         """Finish what was begun."""
         self._pool.shutdown(cancel_futures=True)
+        self._trials_pool.shutdown(wait=False, cancel_futures=True)
         self._events_pool.shutdown(wait=False, cancel_futures=True)
+
+    def saw(self, seq: int) -> None:
+        """All frames up to this one were seen."""
+        self._waiters.saw(seq)
+        self._reaching.saw(seq)
+
+    def expire(self) -> None:
+        """Refuse what has waited for too long; to be called now and then."""
+        self._waiters.expire()
+        self._reaching.expire()
 
     def question(self, question: Any, asker: Asker) -> Any:
         """Answer one of `ReadQuestion`. Raises NoRequest, Busy."""
@@ -86,7 +107,13 @@ class ReadsService:
         match question:
             case Accounts() | Entries() | BalanceAt() | EntriesOf() | OpenBooks():
                 ask = self._asking(question, asker)
-                return self.waiters.when_seen(question.min_seq, lambda: _told(ask))
+                return self._waiters.when_seen(question.min_seq, lambda: _told(ask))
+            case TrialBalance(time_us, min_seq):
+                return self._trial(time_us, min_seq)
+            case Reach(position, wait_s):
+                return self._reaching.when_seen(
+                    position.seq, lambda: _told(lambda: self._reached(position)), wait_s
+                )
             case Lag():
                 # At once, whoever reads books meanwhile.
                 return _told(lambda: self._answer(question))
@@ -134,15 +161,45 @@ class ReadsService:
                 return self._opened(number).transfers(place, limit)
         raise NoRequest(f"{question} is no question to a read side")
 
+    def _trial(self, time_us: int | None, min_seq: int) -> "Future[Any]":
+        """Raises Busy."""
+        if not self._trials.acquire(blocking=False):
+            raise Busy(f"{TRIALS_MAX} trial balances are asked for already: ask again later")
+
+        def ask() -> Any:
+            # This thread waits for it, and no other one.
+            if not self._side.wait_for(min_seq, PATIENCE_S):
+                raise NotYet(f"frame {min_seq} was not seen in {PATIENCE_S} s")
+            return self._side.trial_balance(time_us)
+
+        try:
+            told = self._trials_pool.submit(lambda: _told(ask))
+        except BaseException:
+            self._trials.release()
+            raise
+        told.add_done_callback(lambda _: self._trials.release())
+        return told
+
+    def _reached(self, position: Position) -> Reached:
+        as_of = self._side.as_of
+        return Reached(as_of, is_in_list(self._reader, position, as_of.seq))
+
+    @property
+    def _reader(self) -> Reader:
+        """The list, for this thread."""
+        if not hasattr(self._own, "reader"):
+            self._own.reader = self._new_reader()
+        reader: Reader = self._own.reader
+        return reader
+
     # --- events ---------------------------------------------------------------------------------
 
     def _events(self, question: EventsPage) -> Any:
         """What was seen is told: accounts that events name are known then."""
         side = self._side
-        if not hasattr(self._own, "reader"):
-            self._own.reader = self._new_reader()
-        reader = self._own.reader
-        return answer_events(question, reader, self._directory, lambda: side.as_of, side.wait_for)
+        return answer_events(
+            question, self._reader, self._directory, lambda: side.as_of, side.wait_for
+        )
 
     # --- books ----------------------------------------------------------------------------------
 

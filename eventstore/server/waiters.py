@@ -21,6 +21,7 @@ class _Waiting(NamedTuple):
     seq: int
     number: int
     give_up: float
+    patience_s: float
     answer: Callable[[], None]
     refuse: Callable[[Exception], None]
 
@@ -35,9 +36,11 @@ class Waiters:
         self._waiting: list[_Waiting] = []
         self._numbers = itertools.count()
 
-    def when_seen(self, seq: int, ask: Callable[[], Any]) -> "Future[Any]":
+    def when_seen(
+        self, seq: int, ask: Callable[[], Any], patience_s: float = PATIENCE_S
+    ) -> "Future[Any]":
         """The answer to a question, once frame `seq` was seen. The future raises NotYet if that
-        takes too long. Raises Busy.
+        takes longer than `patience_s`, or PATIENCE_S. Raises Busy.
         """
         future: Future[Any] = Future()
 
@@ -56,8 +59,9 @@ class Waiters:
                         f"{WAITING_MAX} questions wait for frames that were not seen yet, the "
                         f"first for {self._waiting[0].seq}, after {self._seen}: ask again later"
                     )
-                give_up = time.monotonic() + PATIENCE_S
-                waiting = _Waiting(seq, next(self._numbers), give_up, answer, future.set_exception)
+                patience_s = min(patience_s, PATIENCE_S)
+                when = next(self._numbers), time.monotonic() + patience_s, patience_s
+                waiting = _Waiting(seq, *when, answer, future.set_exception)
                 heapq.heappush(self._waiting, waiting)
                 return future
         self._run(answer)
@@ -83,5 +87,6 @@ class Waiters:
                 heapq.heapify(self._waiting)
             seen = self._seen
         for waiting in late:
-            text = f"frame {waiting.seq} was not seen in {PATIENCE_S} s; the last one was {seen}"
+            seq, in_s = waiting.seq, waiting.patience_s
+            text = f"frame {seq} was not seen in {in_s:.1f} s; the last one was {seen}"
             waiting.refuse(NotYet(text))

@@ -169,6 +169,35 @@ class BalanceWas(msgspec.Struct, frozen=True):
     balance: int
 
 
+class TrialBalance(msgspec.Struct, frozen=True, tag="trial_balance"):
+    """What all accounts had at a time, which is to be before that of frame `min_seq`; None: as of
+    the last frame that was seen: TrialBalanceIs. All entries are read for it.
+    """
+
+    time_us: int | None
+    min_seq: int = 0
+
+
+class CurrencySums(msgspec.Struct, frozen=True):
+    """Of all accounts in a currency: how many there were; as decimal numbers, for they may have
+    more than 64 bits, the amounts that were taken from them and given to them, and what they had.
+    """
+
+    currency: str
+    accounts: int
+    debits: str
+    credits: str
+    balances: str
+
+
+class TrialBalanceIs(msgspec.Struct, frozen=True):
+    """In the order of the currencies. `time_us` is the moment that it is of."""
+
+    as_of: At
+    time_us: int
+    currencies: list[CurrencySums]
+
+
 class EntriesOf(msgspec.Struct, frozen=True, tag="entries_of"):
     """The entries that a transfer, by its id as the API has it, has made on an account:
     EntriesAre.
@@ -177,6 +206,20 @@ class EntriesOf(msgspec.Struct, frozen=True, tag="entries_of"):
     account: str
     transfer: str
     min_seq: int = 0
+
+
+class Reach(msgspec.Struct, frozen=True, tag="reach"):
+    """Wait until the read side has seen a position: Reached. NotYet after `wait_s`, or 5 s."""
+
+    position: "Position"
+    wait_s: float
+
+
+class Reached(msgspec.Struct, frozen=True):
+    """`is_in_list`: whether the list has that frame, and not another one with its number."""
+
+    as_of: At
+    is_in_list: bool
 
 
 class Lag(msgspec.Struct, frozen=True, tag="lag"):
@@ -332,4 +375,5 @@ class EventsAre(msgspec.Struct, frozen=True):
 
 
 BooksQuestion = OpenBooks | CloseBooks | AccountsPage | EntriesPage | TransfersPage
-ReadQuestion = BooksQuestion | Accounts | Entries | BalanceAt | EntriesOf | Lag | EventsPage
+AccountQuestion = Accounts | Entries | BalanceAt | EntriesOf | TrialBalance
+ReadQuestion = BooksQuestion | AccountQuestion | Reach | Lag | EventsPage

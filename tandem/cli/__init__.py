@@ -12,6 +12,10 @@ COMMANDS = {
     "transfer": ("tandem.cli.transfer:transfer", "Move money between two accounts."),
     "import": ("tandem.cli.import_command:import_", "Import accounts or transfers from a file."),
     "audit": ("tandem.cli.audit:audit", "Check every invariant across all shards."),
+    "trial-balance": (
+        "tandem.cli.trial_balance:trial_balance",
+        "Sum up a ledger group's accounts at any moment.",
+    ),
     "export": ("tandem.cli.export:export", "Export entries of a time range as CSV or Parquet."),
     "chaos": ("tandem.cli.chaos:chaos", "Kill and freeze parts under load; check every answer."),
     "cluster": ("tandem.cli.operation:cluster", "Show who is there, who leads, how shards are."),

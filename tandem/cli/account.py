@@ -101,6 +101,8 @@ def show(id: str, as_json: bool, url: tuple[str, ...], data_dir: Path) -> None:
                 "none" if value is None else str(value),
                 limitless or readable(value, body["currency"]),
             )
+        elif name == "as_of":
+            shown.add_row(name, f"frame {value['seq']}", value["time"])
         else:
             shown.add_row(name, str(value), "")
     console().print(shown)

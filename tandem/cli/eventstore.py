@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,18 +47,26 @@ def eventstore() -> None:
       tandem eventstore snapshot data/g1
       tandem eventstore show data/g1 42
       tandem eventstore state data/g1 --at 2026-11-30T12:00:00Z
+      tandem eventstore history data/g1 --to history/g1
     """
 
 
 @eventstore.command()
 @folder_argument
+@click.option(
+    "--history",
+    "kept",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Also compare the files that `history` has made there, row by row.",
+)
 @json_option
-def verify(folder: Path, as_json: bool) -> None:
+def verify(folder: Path, kept: Path | None, as_json: bool) -> None:
     """Replay the list in FOLDER from its first frame, and compare every outcome.
 
     Of each frame it checks the hashes, that it follows on the frame before, and that a new machine
     decides each of its commands as it was decided. Each snapshot has to be whole, and what that
-    machine is after the same frame. What is written while it runs is not looked at.
+    machine is after the same frame. What is written while it runs is not looked at. --history
+    reads the list once more.
 
     \b
     Exit codes:
@@ -65,6 +74,7 @@ def verify(folder: Path, as_json: bool) -> None:
       1  something does not: where, and both values, are told
       3  there is no list, or it cannot be read
     """
+    files, wrong = 0, list[str]()
     with _told(), shown() as report:
         view = _view(folder)
         from eventstore.snapshots.audit import Audit
@@ -80,14 +90,17 @@ def verify(folder: Path, as_json: bool) -> None:
         found = run(*what, until=view.until, after=snapshots.after)
         if not view.is_held:
             snapshots.end(found.last)
-    if snapshots.violations:
-        raise CommandError("\n".join(snapshots.violations))
+        if kept:
+            files, wrong = _history().check_history(view, folder, kept, tell)
+    if violations := [*snapshots.violations, *wrong]:
+        raise CommandError("\n".join(violations))
     if as_json:
         print_json(
             {
                 "frames": found.frames,
                 "commands": found.commands,
                 "snapshots": snapshots.compared,
+                "history_files": files,
                 "last_hash": found.last.hash.hex(),
                 "last_time": time_text(found.last.time_us),
                 "state_digest": found.digest.hex(),
@@ -97,7 +110,8 @@ def verify(folder: Path, as_json: bool) -> None:
     click.echo(
         f"The list holds: {found.frames:,} frames with {found.commands:,} commands, each decided "
         f"again as it was.\nSnapshots that hold: {snapshots.compared}\n"
-        f"Last frame: {time_text(found.last.time_us)}, hash {found.last.hash.hex()}\n"
+        + (f"Files of history that hold: {files}\n" if kept else "")
+        + f"Last frame: {time_text(found.last.time_us)}, hash {found.last.hash.hex()}\n"
         f"State after it: {found.digest.hex()}"
     )
 
@@ -215,6 +229,64 @@ def snapshot(folder: Path, as_json: bool) -> None:
     click.echo(f"{path}\nThe state after frame {view.until:,}.")
 
 
+@eventstore.command()
+@folder_argument
+@click.option(
+    "--to",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="The folder for the files; it is made if it is not there.",
+)
+@json_option
+def history(folder: Path, to: Path, as_json: bool) -> None:
+    """Write the transfers of FOLDER as Parquet files, for duckdb and the like.
+
+    There is one file for each segment of the list that is sealed (64 MiB; the last one is still
+    open): a row for each transfer, with its wish, its outcome, and the entry that it has made on
+    either account, with the balance after it. A file is whole when it has its name, and final: it
+    is left when this runs again. The node may run meanwhile. The list is replayed from its first
+    frame, as by `verify`; `verify --history` compares every row of the files.
+
+    \b
+    Exit codes:
+      0  the files are there
+      1  a file is not what the list says, or the list does not hold
+      3  there is no list, or it cannot be read
+    """
+    with _told(), shown() as report:
+        view = _view(folder)
+        make = _history().make_history
+
+        def tell(seq: int) -> None:
+            if seq % _REPORT_EVERY == 0:
+                report(f"Replaying: frame {seq:,} of {view.until:,}")
+
+        try:
+            to.mkdir(parents=True, exist_ok=True)
+            made = make(view, folder, to, tell)
+        except OSError as error:
+            raise CommandError(f"{error.filename or to}: {error.strerror or error}.") from error
+    if as_json:
+        print_json({"written": made.written, "left": made.left, "last_seq": made.last_seq})
+        return
+    click.echo(
+        f"Files written to {to}: {made.written:,}; there before: {made.left:,}.\n"
+        f"They go up to frame {made.last_seq:,} of {view.until:,}."
+    )
+
+
+def _history() -> Any:
+    """What makes files, which takes an extra."""
+    if not find_spec("pyarrow"):
+        raise CommandError(
+            "Parquet needs the package pyarrow, which is not installed: "
+            "pip install 'tandem[parquet]'. Nothing was written."
+        )
+    from eventstore.history import files
+
+    return files
+
+
 def _view(folder: Path) -> "ListView":
     try:
         from eventstore.look import ListView
@@ -237,12 +309,13 @@ def _told() -> Iterator[None]:
     except click.ClickException:
         raise
     except Exception as error:
+        from eventstore.history.errors import HistoryDiffers
         from eventstore.segments.errors import Damaged, Differs, ListError
 
         # A Bug: a frame whose hashes are right holds what no machine can have decided.
-        if not isinstance(error, ListError | Bug):
+        if not isinstance(error, ListError | HistoryDiffers | Bug):
             raise
-        is_found = isinstance(error, Damaged | Differs | Bug)
+        is_found = isinstance(error, Damaged | Differs | HistoryDiffers | Bug)
         raise (CommandError if is_found else _CannotBeRead)(str(error)) from error
 
 

@@ -190,6 +190,21 @@ def stop(name: str, kill: bool, data_dir: Path) -> None:
     click.echo(f"{name} has ended.")
 
 
+@local.command()
+@click.argument("name")
+@data_dir_option
+@guarded
+def rebuild(name: str, data_dir: Path) -> None:
+    """Make what the read side NAME (s1-reads) keeps anew, while its node serves.
+
+    It is stopped, its files are removed, and it is started: it reads the node's list from the first
+    frame. Transfers go on; reads wait for it, or are answered 503, until it has come to the end.
+    """
+    with shown(console(stderr=True)) as report:
+        LocalCluster(data_dir).rebuild(name, report)
+    click.echo(f"{name} runs, and makes what it keeps anew from the list.")
+
+
 @local.command("run")
 @cluster_options
 @click.option("--detach", is_flag=True, help="Return when everything is ready, and leave it up.")

@@ -125,6 +125,23 @@ class LocalCluster:
             cluster = self._state()
             self._stop(cluster, [cluster.process(name)], report, kill=kill)
 
+    def rebuild(self, name: str, report: Report = silent) -> None:
+        """Stop a read side, drop what it keeps, and start it: it makes all of it anew from its
+        node's list, which the node goes on with meanwhile. Raises LocalError.
+        """
+        with self._changing(report), self._all_or_nothing() as started:
+            cluster = self._state()
+            process = cluster.process(name)
+            if process.kind != "reads":
+                raise LocalError(
+                    f"{name} is no read side, and what it keeps cannot be made anew: nothing was "
+                    "stopped, and nothing removed"
+                )
+            self._stop(cluster, [process], report)
+            group.drop(self.data_dir / name)
+            found = self._start(cluster, [process], started, report)
+            self._await_ready(cluster, found, report)
+
     def exists(self) -> bool:
         """Whether the folder holds a cluster, running or not."""
         return (self.data_dir / state.FILE).exists()

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from tandem.local.errors import LocalError
 from tandem.local.ports import HOST
 
 START_TIMEOUT_S = 120
@@ -50,6 +51,18 @@ def reads_command(place: Place, folder: Path) -> list[str]:
         *_common("reads", place, place.reads_port),
         *("--node", f"{HOST}:{place.node_port}", "--keep", str(folder)),
     ]
+
+
+def drop(folder: Path) -> None:
+    """Remove what a read side keeps, which must not run. Raises LocalError."""
+    from eventstore.reading import side
+    from eventstore.reading.errors import ReadingError
+    from eventstore.segments.errors import ListError
+
+    try:
+        side.drop(folder)
+    except (ListError, ReadingError) as error:
+        raise LocalError(str(error)) from error
 
 
 def is_ready(port: int, cluster: str, secret: str) -> str | None:

@@ -15,9 +15,9 @@ import pytest
 
 from ledger.ids import transfer_id
 from ledger.model import Account, Reason, Refusal, Status, Transfer
-from shard_client.errors import ClockAhead, ShardError, ShardUnavailable
+from shard_client.errors import ClockAhead, NoList, NotYet, ShardError, ShardUnavailable
 from shard_client.node import ShardNode
-from shard_client.records import StoredTransfer, Terms
+from shard_client.records import AccountState, Since, StoredTransfer, Terms
 from tests.cluster import wait_until
 
 HOUR_US = 3600 * 10**6
@@ -75,6 +75,11 @@ class CallsGround(ABC):
         """Have transfers within s1 carried out; what is recorded of each."""
 
 
+def undated(state: AccountState) -> AccountState:
+    """An account without the frame that it is of, if there are such: reads are of the newest."""
+    return state._replace(as_of=None)
+
+
 class CallsContract:
     """See the module."""
 
@@ -104,14 +109,20 @@ class CallsContract:
             [Terms(one, "USD", None), Terms(two, "EUR", None)], now(), soon()
         )
         assert new == {two}
-        assert again[one] == first[one]
-        assert calls.read_accounts([one, two, ground.name()], soon()) == again
+        assert undated(again[one]) == undated(first[one])
+        found = calls.read_accounts([one, two, ground.name()], soon())
+        assert {name: undated(state) for name, state in found.items()} == {
+            name: undated(state) for name, state in again.items()
+        }
 
     def test_the_status_of_an_account(self, ground: CallsGround) -> None:
         calls, name, other = ground.s1.reads, ground.open(), ground.open()
         assert calls.change_status(ground.name(), Status.FROZEN, now(), soon()) is None
         changed = calls.change_status(name, Status.FROZEN, now(), soon())
-        assert calls.change_status(name, Status.FROZEN, now(), soon()) == changed
+        again = calls.change_status(name, Status.FROZEN, now(), soon())
+        assert isinstance(changed, AccountState)
+        assert isinstance(again, AccountState)
+        assert undated(again) == undated(changed)
         assert ground.account(name).status == Status.FROZEN
         calls.change_status(name, Status.OPEN, now(), soon())
         ground.commit(ground.transfer(name, other))
@@ -124,15 +135,21 @@ class CallsContract:
         for transfer in transfers:
             ground.commit(transfer)
         calls = ground.s1.reads
-        entries = calls.entries(source, None, 9, soon(), newest_first=False)
-        assert entries is not None
+        found = calls.entries(source, None, 9, soon(), newest_first=False)
+        assert found is not None
+        entries = found.entries
         assert [(e.number, e.amount, e.balance) for e in entries] == [
             (1, -1, -1),
             (2, -2, -3),
             (3, -3, -6),
         ]
-        assert calls.entries(source, 1, 1, soon(), newest_first=False) == entries[1:2]
-        assert calls.entries(source, 3, 9, soon(), newest_first=True) == entries[1::-1]
+        for after, limit, newest_first, page in (
+            (1, 1, False, entries[1:2]),
+            (3, 9, True, entries[1::-1]),
+        ):
+            found = calls.entries(source, after, limit, soon(), newest_first=newest_first)
+            assert found is not None
+            assert found.entries == page
         assert calls.entries(ground.name(), None, 9, soon(), newest_first=True) is None
         id_, stamp = transfers[1].id, entries[1].stamp
         assert calls.entry_of(source, id_, stamp, soon()) == entries[1]
@@ -145,7 +162,9 @@ class CallsContract:
         ground.commit(ground.transfer(source, destination))
         calls = ground.s1.reads
         assert calls.balance_at(ground.name(), before, soon()) is None
-        assert calls.balance_at(source, before, soon()) == (ground.account(source), 0)
+        was = calls.balance_at(source, before, soon())
+        assert was is not None
+        assert was[:2] == (ground.account(source), 0)
         at = now()
         for _ in range(2):
             found = calls.balance_at(source, at, soon())
@@ -158,6 +177,32 @@ class CallsContract:
     def test_a_time_to_come_is_refused(self, ground: CallsGround) -> None:
         with pytest.raises(ClockAhead):
             ground.s1.reads.balance_at(ground.open(), now() + HOUR_US, soon())
+
+    def test_a_read_says_which_frame_it_has_seen_and_waits_for_one(
+        self, ground: CallsGround
+    ) -> None:
+        """On shards that keep a list; others say that they keep none."""
+        source, destination = ground.open(), ground.open()
+        (stored,) = ground.commit(ground.transfer(source, destination))
+        calls = ground.s1.reads
+        as_of = calls.read_accounts([source], soon())[source].as_of
+        assert (as_of is None) == (stored.seq is None)
+        for ask in (
+            lambda since, by: calls.read_accounts([source], by, since)[source],
+            lambda since, by: calls.entries(source, None, 9, by, newest_first=True, since=since),
+            lambda since, by: calls.balance_at(source, stored.decided_at, by, since),
+        ):
+            if stored.seq is None:
+                with pytest.raises(NoList):
+                    ask(Since(1), soon())
+                continue
+            found = ask(Since(stored.seq), soon())
+            assert found is not None
+            assert found.as_of is not None
+            assert found.as_of.seq >= stored.seq
+            assert found.as_of.stamp >= stored.decided_at
+            with pytest.raises(NotYet, match=f"frame {10**12} "):
+                ask(Since(10**12), time.monotonic() + 1.2)
 
     # --- whether it can be used -------------------------------------------------------------
 

@@ -83,11 +83,14 @@ class Town:
         return self.account("s1", funds=funds), self.account("s2")
 
     def fund(self, account: str, amount: int, currency: str = EUR) -> None:
+        answer = self.transfer(self.issuer(currency), account, amount, currency=currency)
+        assert answer.status_code == 201, answer.text
+
+    def issuer(self, currency: str) -> str:
+        """The account that this currency's funds come from."""
         if currency not in self._issuers:
             self._issuers[currency] = self.account(currency=currency, overdraft_limit=None)
-        issuer = self._issuers[currency]
-        answer = self.transfer(issuer, account, amount, currency=currency)
-        assert answer.status_code == 201, answer.text
+        return self._issuers[currency]
 
     def balance(self, account: str) -> int:
         answer = self.api.get(f"/v1/accounts/{account}")
@@ -248,6 +251,11 @@ def results(answer: httpx.Response) -> list[dict[str, Any]]:
     assert answer.status_code == 200, answer.text
     found: list[dict[str, Any]] = answer.json()["results"]
     return found
+
+
+def placeless(told: dict[str, Any]) -> dict[str, Any]:
+    """An answer without where in the list of a ledger group it is of; of others it has nothing."""
+    return {name: value for name, value in told.items() if name not in ("as_of", "seq")}
 
 
 def is_problem(answer: httpx.Response, status: int, kind: str, *named: str) -> dict[str, Any]:

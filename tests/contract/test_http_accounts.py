@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from tests.cluster import Cluster
-from tests.contract.http import Town, is_problem, results, visit
+from tests.contract.http import Town, is_problem, placeless, results, visit
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_an_account_is_opened(town: Town, shard: str) -> None:
     )
     assert view["created_at"] == view["updated_at"]
     for api in (town.api, town.other):
-        assert api.get(f"/v1/accounts/{name}").json() == view
+        assert placeless(api.get(f"/v1/accounts/{name}").json()) == placeless(view)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_a_statement(town: Town) -> None:
     times = [e["created_at"] for e in page["entries"]]
     assert times == sorted(times)
     newest = town.other.get(f"/v1/accounts/{alice}/entries", params={"order": "desc"}).json()
-    assert newest == {"entries": page["entries"][::-1], "next": None}
+    assert placeless(newest) == {"entries": page["entries"][::-1], "next": None}
 
 
 @pytest.mark.parametrize("order", ["asc", "desc"])
@@ -222,7 +222,7 @@ def test_a_statement_in_pages(town: Town, order: str, limit: int) -> None:
 
 def test_the_statement_of_an_account_without_entries(town: Town) -> None:
     answer = town.api.get(f"/v1/accounts/{town.account()}/entries")
-    assert answer.json() == {"entries": [], "next": None}
+    assert placeless(answer.json()) == {"entries": [], "next": None}
 
 
 @pytest.mark.parametrize(
@@ -235,3 +235,19 @@ def test_the_statement_of_an_account_without_entries(town: Town) -> None:
 def test_a_bad_page_is_named(town: Town, query: str) -> None:
     answer = town.api.get(f"/v1/accounts/{town.account()}/entries?{query}")
     is_problem(answer, 400, "malformed", query.partition("=")[0])
+
+
+def test_shards_without_a_list_refuse_to_wait_for_a_frame(mysql_cluster: Cluster) -> None:
+    town = visit(mysql_cluster)
+    alice, bob = town.pair(funds=10)
+    for path in (
+        *(f"/v1/accounts/{alice}{part}" for part in ("", "/entries", "/balance")),
+        f"/v1/balances?account={alice}&account={bob}",
+    ):
+        for min_seq in (0, 5, "5-0-0123abcd"):
+            answer = town.api.get(f"{path}{'&' if '?' in path else '?'}min_seq={min_seq}")
+            is_problem(answer, 400, "malformed", "keep no list", "nothing has happened")
+        assert "as_of" not in town.api.get(path).json()
+    assert "seq" not in town.transfer(alice, bob, 4).json()
+    answer = town.api.get("/v1/trial-balance")
+    is_problem(answer, 404, "not-found", "on several shards", "tandem audit")

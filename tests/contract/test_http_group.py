@@ -1,19 +1,30 @@
 """What is special to a ledger group in the HTTP contract: two-phase commit is refused by name, the
-key of a transfer that waits for the node is in use, and without a read side money moves and is not
-shown.
+key of a transfer that waits for the node is in use, without a read side money moves and is not
+shown, and answers name the frame that they have seen.
 """
 
+import json
 import time
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from click.testing import CliRunner
 
+from coordinator.auditing.places import places_of
+from coordinator.http.schemas import parse_time, time_text
+from coordinator.services.accounts import Accounts
 from eventstore.wire.questions import FIND_MAX
 from ledger.ids import transfer_id
 from shard_client.errors import ConnectionLost, Hurried
+from shard_client.records import Since
+from tandem.cli.trial_balance import trial_balance
+from tandem.local.errors import LocalError
 from tests.cluster import Cluster, wait_until
 from tests.contract.http import Town, client, is_problem, item, results, visit, wish
 from tests.contract.lone import paused
@@ -247,3 +258,193 @@ def test_who_gives_a_node_little_time_takes_it_from_nobody(eventstore_cluster: C
             with pytest.raises(ConnectionLost):
                 group.reads.list_prepared(time.monotonic() + 1)
             wait_until(lambda: not group.is_available, 10, "a mute node is used still")
+
+
+# --- which frame of the list an answer has seen ----------------------------------------------
+
+
+def test_answers_name_the_frame_that_they_have_seen(town: Town) -> None:
+    alice, bob = town.pair(funds=10)
+    paid = town.transfer(alice, bob, 4, "k")
+    refused = is_problem(town.transfer(alice, bob, 40, "dear"), 422, "insufficient-funds")
+    seq, committed_at = paid.json()["seq"], paid.json()["committed_at"]
+    # A retry has the seq of the first.
+    assert town.transfer(alice, bob, 4, "k", api=town.other).json() == paid.json()
+    assert town.other.get(f"/v1/transfers/{paid.json()['id']}").json() == paid.json()
+    assert refused["seq"] > seq
+    told = results(town.api.post("/v1/transfers/batch", json={"transfers": _kinds(alice, bob)}))
+    assert [("seq" in one, one["status"]) for one in told] == [
+        (True, "committed"),
+        (True, "committed"),
+        (True, "rejected"),
+        # Not recorded, so in no frame that could be asked for.
+        (False, "rejected"),
+    ]
+    assert told[0]["seq"] == seq
+    for path in reads_of(alice, bob):
+        for api in (town.api, town.other):
+            as_of = api.get(path).json()["as_of"]
+            assert as_of["seq"] >= told[1]["seq"] > refused["seq"]
+            assert as_of["time"] > committed_at
+
+
+def _kinds(alice: str, bob: str) -> list[dict[str, Any]]:
+    return [
+        item(alice, bob, 4, "k"),
+        item(alice, bob, 1, "new"),
+        item(alice, bob, 40, "dear-2"),
+        item(f"{alice}-absent", bob, 1, "k"),
+    ]
+
+
+def reads_of(alice: str, bob: str) -> list[str]:
+    return [
+        f"/v1/accounts/{alice}",
+        f"/v1/accounts/{alice}/entries",
+        f"/v1/accounts/{alice}/balance",
+        f"/v1/balances?account={alice}&account={bob}",
+    ]
+
+
+def _with(path: str, min_seq: object) -> str:
+    return f"{path}{'&' if '?' in path else '?'}min_seq={min_seq}"
+
+
+def test_a_read_waits_for_a_frame(town: Town) -> None:
+    alice, bob = town.pair(funds=10)
+    seq = town.transfer(alice, bob, 4).json()["seq"]
+    for path in reads_of(alice, bob):
+        answer = town.other.get(_with(path, seq))
+        assert answer.status_code == 200
+        assert answer.json()["as_of"]["seq"] >= seq
+        is_problem(town.api.get(_with(path, "")), 400, "malformed", "min_seq")
+        is_problem(town.api.get(_with(path, "-1")), 400, "malformed", "min_seq")
+        is_problem(town.api.get(_with(path, "1.0")), 400, "malformed", "min_seq")
+    is_problem(town.api.get(_with(reads_of(alice, bob)[0], 10**15)), 400, "malformed", "min_seq")
+    began = time.monotonic()
+    answer = town.api.get(_with(reads_of(alice, bob)[1], 10**12))
+    is_problem(answer, 409, "not-yet", f"frame {10**12} was not seen", "nothing has happened")
+    assert time.monotonic() - began < 4
+
+
+def test_a_frame_that_is_yet_to_come_is_waited_for(town: Town) -> None:
+    alice, bob = town.pair(funds=10)
+    path, seq = f"/v1/accounts/{bob}", town.transfer(alice, bob, 1).json()["seq"]
+    with ThreadPoolExecutor(1) as pool:
+        # At most one frame for each of them, and an empty one behind it.
+        waiting = pool.submit(lambda: town.other.get(_with(path, seq + 4)).json())
+        for _ in range(4):
+            last = town.transfer(alice, bob, 1).json()["seq"]
+        assert last >= seq + 4
+        assert waiting.result(10)["as_of"]["seq"] >= seq + 4
+
+
+def test_a_frame_of_another_list_is_never_seen(town: Town) -> None:
+    """The id of an event has a part of its frame's hash."""
+    alice, bob = town.pair(funds=10)
+    seq = town.transfer(alice, bob, 4).json()["seq"]
+    with httpx.stream("GET", f"{town.urls[0]}/v1/events?after={seq - 1}", timeout=10) as events:
+        line = next(line for line in events.iter_lines() if line.startswith("id: "))
+    id_ = line.removeprefix("id: ")
+    frame, command, check = id_.split("-")
+    assert int(frame) == seq
+    other = f"{frame}-{command}-{int(check, 16) ^ 1:08x}"
+    for path in reads_of(alice, bob):
+        assert town.other.get(_with(path, id_)).status_code == 200
+        is_problem(town.other.get(_with(path, other)), 409, "not-in-list", f"frame {seq}")
+
+
+def test_what_was_seen_is_answered_while_the_node_is_mute(
+    town: Town, eventstore_cluster: Cluster
+) -> None:
+    """Without `min_seq` nobody can say whether it is as new as all answers before."""
+    alice, bob = town.pair(funds=10)
+    seq = town.transfer(alice, bob, 4).json()["seq"]
+    path = f"/v1/accounts/{bob}"
+    with eventstore_cluster.process() as process:
+        accounts = Accounts(process.shards)
+        with paused(eventstore_cluster.pid("s1")):
+            found = accounts.get(bob, Since(seq))
+            assert found is not None
+            assert found[0].account.balance == 4
+    assert town.api.get(path).json()["balance"] == 4
+
+
+# --- the trial balance ------------------------------------------------------------------------
+
+
+def test_the_trial_balance_is_that_of_the_entries(town: Town, eventstore_cluster: Cluster) -> None:
+    """In a currency that nobody else has: all its entries are read by themselves, as an export
+    reads them, and summed up. In all others the books balance.
+    """
+    currency = f"T{uuid.uuid4().hex[:7].upper()}"
+    alice, bob = (town.account(currency=currency) for _ in "ab")
+    for amount in (100, 2**62, 2**62):
+        town.fund(alice, amount, currency)
+        paid = town.transfer(alice, bob, amount - 50, currency=currency).json()
+        if amount > 100:
+            refund = town.transfer(bob, town.issuer(currency), amount - 50, currency=currency)
+            assert refund.status_code == 201
+    late = town.account(currency=currency)
+    names = [alice, bob, late, town.issuer(currency)]
+    opened = [parse_time(town.api.get(f"/v1/accounts/{n}").json()["created_at"]) for n in names]
+    with closing(places_of(eventstore_cluster.settings)[1]["s1"].books()) as books:
+        entries = [entry for name in names for entry in books.entries(name)]
+
+    def expected(at: int) -> dict[str, Any]:
+        amounts = [entry.amount for entry in entries if entry.stamp <= at]
+        given, taken = (sum(max(sign * each, 0) for each in amounts) for sign in (1, -1))
+        sums = {"debits": taken, "credits": given, "balances": 0}
+        return {"currency": currency, "accounts": sum(o <= at for o in opened), **sums}
+
+    for stamp in {entry.stamp for entry in entries} | set(opened):
+        for at in (stamp - 1, stamp):
+            answer = town.other.get(f"/v1/trial-balance?at={time_text(at)}").json()
+            assert answer["at"] == time_text(at)
+            assert answer["as_of"]["seq"] >= paid["seq"]
+            for each in answer["currencies"]:
+                assert (each["debits"], each["balances"]) == (each["credits"], 0)
+            own = [each for each in answer["currencies"] if each["currency"] == currency]
+            assert own == ([expected(at)] if expected(at)["accounts"] else [])
+    latest = town.other.get(f"/v1/trial-balance?min_seq={paid['seq']}").json()
+    assert latest["at"] == latest["as_of"]["time"] > paid["committed_at"]
+    assert expected(parse_time(latest["at"])) in latest["currencies"]
+    assert expected(parse_time(latest["at"]))["debits"] > 2**63
+    assert town.api.get("/v1/trial-balance?at=1969-07-20T20:17:40Z").json()["currencies"] == []
+    for query in ("at=3000-01-01T00:00:00Z", "at=today"):
+        is_problem(town.api.get(f"/v1/trial-balance?{query}"), 400, "malformed", "at is")
+    is_problem(town.api.get(f"/v1/trial-balance?min_seq={10**12}"), 409, "not-yet")
+    shown = CliRunner().invoke(
+        trial_balance, ["--url", town.urls[0], "--at", latest["at"], "--json"]
+    )
+    assert json.loads(shown.stdout)["currencies"] == latest["currencies"]
+    shown = CliRunner().invoke(trial_balance, ["--url", town.urls[0]])
+    sums = f"{expected(parse_time(latest['at']))['debits']:,} {currency}"
+    assert (shown.exit_code, shown.output.count(sums)) == (0, 2)
+    refused = CliRunner().invoke(trial_balance, ["--url", town.urls[0], "--at", "today"])
+    assert (refused.exit_code, "at is" in refused.output) == (1, True)
+
+
+# --- made anew ----------------------------------------------------------------------------------
+
+
+def test_a_read_side_is_made_anew_while_money_moves(
+    town: Town, eventstore_cluster: Cluster
+) -> None:
+    local = eventstore_cluster.local
+    alice, bob = town.pair(funds=10**6)
+    seq = town.transfer(alice, bob, 1).json()["seq"]
+    told = town.api.get(f"/v1/accounts/{alice}/entries").json()["entries"]
+    for name in ("s1", "zk"):
+        with pytest.raises(LocalError, match="is no read side"):
+            local.rebuild(name)
+    with ThreadPoolExecutor(1) as pool:
+        rebuilt = pool.submit(local.rebuild, "s1-reads")
+        while not rebuilt.done():
+            assert town.transfer(alice, bob, 1).status_code == 201
+        rebuilt.result()
+    path = f"/v1/accounts/{alice}/entries?min_seq={seq}"
+    wait_until(lambda: town.other.get(path).status_code == 200, 30, "no reads")
+    paid = town.api.get(f"/v1/accounts/{alice}/entries?limit=1000").json()["entries"]
+    assert paid[: len(told)] == told
+    assert [entry["balance"] for entry in paid] == list(range(10**6, 10**6 - len(paid), -1))

@@ -16,7 +16,7 @@ from eventstore.segments.files import Disk, Files
 from eventstore.segments.frame import Body, Draft, Frame
 from eventstore.segments.reader import Reader
 from eventstore.segments.writer import List, begin
-from eventstore.wire.questions import At, Dated
+from eventstore.wire.questions import At, CurrencySums, Dated
 from ledger.chain import first_link
 from ledger.decide import change_status, decide
 from ledger.ids import transfer_id
@@ -107,6 +107,17 @@ class Model:
         before = [entry for entry in self.entries[account] if entry.stamp <= time_us]
         return before[-1].balance if before else 0
 
+    def trial_balance(self, time_us: int) -> list[CurrencySums]:
+        opened = [a for a in self.accounts.values() if self.created[a.id] <= time_us]
+        found = []
+        for currency in sorted({account.currency for account in opened}):
+            own = [account.id for account in opened if account.currency == currency]
+            amounts = [e.amount for id_ in own for e in self.entries[id_] if e.stamp <= time_us]
+            debits, credits = (-sum(a for a in amounts if a < 0), sum(a for a in amounts if a > 0))
+            had = sum(self.balance_at(id_, time_us) for id_ in own)
+            found.append(CurrencySums(currency, len(own), str(debits), str(credits), str(had)))
+        return found
+
 
 class Group:
     """A list on disk, and the model of it."""
@@ -190,11 +201,25 @@ def check(side: ReadSide, model: Model, limits: Sequence[int] = (1, 3, 1000)) ->
         _check_times(side, model, account)
     assert side.entries("nobody", None, 1).entries is None
     assert side.balance_at("nobody", model.as_of.time_us).account is None
+    _check_trial_balances(side, model)
     some = _some(model.transfers)
     for transfer in [*some, transfer_id("nobody", "key"), "no id"]:
         for account in model.accounts:
             of_it = [entry for entry in model.entries[account] if entry.transfer == transfer]
             assert side.entries_of(account, transfer).entries == of_it
+
+
+def _check_trial_balances(side: ReadSide, model: Model) -> None:
+    """Of the last moment, and of some before it: just before, at and after an entry."""
+    stamps = [entry.stamp for entries in model.entries.values() for entry in entries]
+    chosen = random.Random(len(stamps)).sample(stamps, min(2, len(stamps)))
+    times = {stamp + more for stamp in chosen for more in (-1, 0, 1)}
+    for time_us in (None, -1, 0, *times):
+        if (time_us or 0) <= model.as_of.time_us:
+            found = side.trial_balance(time_us)
+            assert found.as_of == model.as_of
+            assert found.time_us == (model.as_of.time_us if time_us is None else time_us)
+            assert found.currencies == model.trial_balance(found.time_us)
 
 
 def _some(all_: Iterable[T]) -> list[T]:

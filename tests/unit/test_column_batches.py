@@ -116,7 +116,7 @@ def submit(service: ColumnTransfers, timeout_s: float = 30) -> ColumnBatch:
 
 def decided(rest: ShardError | None = None, **others: Decided) -> DecidedTogether:
     by_index = {KEYS.index(key): one for key, one in others.items()}
-    return DecidedTogether(1 if rest else len(KEYS), by_index, rest)
+    return DecidedTogether(1 if rest else len(KEYS), [(0, 7)], by_index, rest)
 
 
 def transfer(key: str, amount: int = 5) -> Transfer:

@@ -91,6 +91,7 @@ def test_the_texts_of_transfers() -> None:
         "currency": "EUR",
         "metadata": {"é": "1\n2"},
         "created_at": at,
+        "seq": 2,
         "idempotency_key": "k\n1",
     }
     assert (told["id"], told["event"]) == ("2-7-0a1b2c3d", "transfer-committed")

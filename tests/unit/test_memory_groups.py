@@ -124,7 +124,9 @@ def test_a_transfer_is_made(world: World, protocol: str, destination: str) -> No
     assert isinstance(asked.answer, Settled)
     assert asked.answer.stored.status == "committed"
     assert world.balances("1a", destination) == [-1, 1]
-    (entry,) = world.accounts.entries(destination, None, 9, newest_first=True) or []
+    found = world.accounts.entries(destination, None, 9, newest_first=True)
+    assert found is not None
+    (entry,) = found.entries
     assert (entry.transfer, entry.balance) == (asked.transfer.id, 1)
     assert world.is_idle()
 

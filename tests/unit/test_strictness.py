@@ -73,8 +73,9 @@ def test_a_repeated_parameter(api: FlaskClient, path: str, query: str, name: str
 
 
 def test_a_parameter_of_another_route(api: FlaskClient) -> None:
-    assert "(account)" in refused(api, "GET", "/v1/balances?account=a&at=2026-11-22T10:00:00Z")
-    assert "(at)" in refused(api, "GET", "/v1/accounts/a/balance?limit=5")
+    assert "(account, min_seq)" in refused(api, "GET", "/v1/balances?account=a&at=2026-11-22")
+    assert "(at, min_seq)" in refused(api, "GET", "/v1/accounts/a/balance?limit=5")
+    assert "no parameter" in refused(api, "GET", "/v1/transfers/x?min_seq=5")
 
 
 def test_too_many_parameters_are_not_looked_at(
@@ -135,6 +136,12 @@ def test_routes_take_the_parameters_that_the_document_names(api: FlaskClient) ->
         ("/v1/accounts/x/entries", "order"),
         ("/v1/accounts/x/balance", "at"),
         ("/v1/balances", "account"),
+        ("/v1/trial-balance", "at"),
+        ("/v1/accounts/x", "min_seq"),
+        ("/v1/accounts/x/entries", "min_seq"),
+        ("/v1/accounts/x/balance", "min_seq"),
+        ("/v1/balances", "min_seq"),
+        ("/v1/trial-balance", "min_seq"),
     }
 
 

@@ -34,6 +34,7 @@ _RESULT = pa.schema(
         ("replayed", pa.bool_()),
     ]
 )
+SEQ = pa.field("seq", pa.int64())
 
 
 def read(data: bytes, pause: Callable[[], None], bytes_max: int) -> Iterator[Value]:
@@ -65,22 +66,29 @@ def read(data: bytes, pause: Callable[[], None], bytes_max: int) -> Iterator[Val
 
 
 def write(results: Sequence[TransferResult]) -> bytes:
-    """The results as a stream. What JSON leaves out is null."""
-    columns = [
+    """The results as a stream. What JSON leaves out is null; without any `seq` there is no such
+    column.
+    """
+    schema = _RESULT
+    columns: list[list[Any]] = [
         [result.id for result in results],
         [result.status for result in results],
         [result.reason for result in results],
         [result.detail for result in results],
         [result.replayed or None for result in results],
     ]
-    return write_columns(*map(pa.array, columns, _RESULT.types))
+    frames = [result.seq for result in results]
+    if any(seq is not None for seq in frames):
+        schema, columns = schema.append(SEQ), [*columns, frames]
+    return write_columns(*map(pa.array, columns, schema.types))
 
 
 def write_columns(*columns: pa.Array) -> bytes:
-    """A stream of the columns that results have."""
+    """A stream of the columns that results have, the last of which, `seq`, may be missing."""
+    schema = _RESULT if len(columns) == len(_RESULT) else _RESULT.append(SEQ)
     sink = pa.BufferOutputStream()
-    with ipc.new_stream(sink, _RESULT) as stream:
-        stream.write_batch(pa.record_batch(list(columns), schema=_RESULT))
+    with ipc.new_stream(sink, schema) as stream:
+        stream.write_batch(pa.record_batch(list(columns), schema=schema))
     return bytes(sink.getvalue())
 
 

@@ -6,22 +6,24 @@ import numpy as np
 import pyarrow as pa
 
 from coordinator.http.batches import arrow_stream, told
-from coordinator.http.batches.told import ID_BYTES, Digests, Others, Slots
+from coordinator.http.batches.told import ID_BYTES, Digests, Frames, Others, Slots
 
 _STATUSES = ("committed", "rejected", "pending", "failed")
 
 
-def arrow(slots: Slots, digests: Digests, others: Others) -> bytes:
+def arrow(slots: Slots, digests: Digests, frames: Frames, others: Others) -> bytes:
     """The bytes of `arrow_stream.write`."""
     count = len(slots)
     told.check(others, count)
-    return arrow_stream.write_columns(
+    columns = [
         _ids(slots, digests, others),
         _statuses(count, others),
         _texts(count, {index: other.reason for index, other in others.items()}),
         _texts(count, {index: other.detail for index, other in others.items()}),
         _replayed(count, others),
-    )
+    ]
+    seqs = _seqs(count, frames, others)
+    return arrow_stream.write_columns(*columns, *([seqs] if seqs.null_count < count else []))
 
 
 def _ids(slots: Slots, digests: Digests, others: Others) -> pa.Array:
@@ -66,6 +68,15 @@ def _replayed(count: int, others: Others) -> pa.Array:
     bits = _bits(is_replay)
     # What is there is true.
     return pa.Array.from_buffers(pa.bool_(), count, [bits, bits])
+
+
+def _seqs(count: int, frames: Frames, others: Others) -> pa.Array:
+    seqs = np.zeros(count, np.int64)
+    for first, end, seq in told.spans(frames, count):
+        seqs[first:end] = seq or 0
+    for index, other in others.items():
+        seqs[index] = other.seq or 0
+    return pa.array(seqs, mask=seqs == 0)
 
 
 def _bits(truths: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> pa.Buffer:

@@ -25,13 +25,14 @@ _NAME = "transfers"
 
 
 class Told(NamedTuple):
-    """What became of a batch of columns: `slots` and `digests` make the ids, see
-    `shard_client.columns`; `others` has, by their index, the results of those that were not
-    committed just now.
+    """What became of a batch of columns: `slots` and `digests` make the ids, `frames` says in which
+    frames they are, see `shard_client.columns`; `others` has, by their index, the results of those
+    that were not committed just now.
     """
 
     slots: "NDArray[np.uint16]"
     digests: "NDArray[np.uint8]"
+    frames: list[tuple[int, int | None]]
     others: dict[int, TransferResult]
 
 

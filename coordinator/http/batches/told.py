@@ -2,10 +2,13 @@
 `TransferResult`s one by one, made at one go.
 
 The transfers are given by their ids: `slots` of shape (n,), and `digests` of shape (n, 16).
-`others` has the results of those that are not simply committed, by their index.
+`frames` has the frames that they are in: the index of the first one in each, and its number, None
+where there is none. `others` has the results of those that are not simply committed, by index.
 """
 
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 
 import msgspec
 import numpy as np
@@ -17,6 +20,7 @@ from ledger.errors import Bug
 
 Slots = NDArray[np.uint16]
 Digests = NDArray[np.uint8]
+Frames = Sequence[tuple[int, int | None]]
 Others = Mapping[int, TransferResult]
 
 # Of an id: three digits of the slot, a hyphen, and the digest.
@@ -25,28 +29,28 @@ ID_BYTES = _SLOT_DIGITS + 1 + 2 * _DIGEST_BYTES
 _encode = msgspec.json.Encoder().encode
 
 
-def _around_id(text: bytes) -> tuple[bytes, bytes]:
-    """What stands before and behind the id in a text that has one."""
-    before, _, behind = text.partition(b"#")
-    return before, behind
-
-
-_BEFORE, _BEHIND = _around_id(_encode(TransferResult("#", "committed")))
 # And around all results.
 _HEAD, _TAIL = _encode(TransferResults([]))[:-2], b"]}"
 
 
-def json(slots: Slots, digests: Digests, others: Others) -> bytes:
+@lru_cache(16)
+def _around_id(seq: int | None) -> tuple[bytes, bytes]:
+    """What stands before and behind the id in what is committed in a frame."""
+    before, _, behind = _encode(TransferResult("#", "committed", seq=seq)).partition(b"#")
+    return before, behind
+
+
+def json(slots: Slots, digests: Digests, frames: Frames, others: Others) -> bytes:
     """As `TransferResults` in JSON."""
-    pieces = _pieces(slots, digests, others, b",")
+    pieces = _pieces(slots, digests, frames, others, b",")
     if pieces:
         pieces[-1] = pieces[-1][:-1]
     return b"".join((_HEAD, *pieces, _TAIL))
 
 
-def lines(slots: Slots, digests: Digests, others: Others) -> bytes:
+def lines(slots: Slots, digests: Digests, frames: Frames, others: Others) -> bytes:
     """As a line of JSON for each."""
-    return b"".join(_pieces(slots, digests, others, b"\n"))
+    return b"".join(_pieces(slots, digests, frames, others, b"\n"))
 
 
 def ids(slots: Slots, digests: Digests) -> NDArray[np.uint8]:
@@ -54,18 +58,32 @@ def ids(slots: Slots, digests: Digests) -> NDArray[np.uint8]:
     return _written(slots, digests, b"", b"")
 
 
-def _pieces(slots: Slots, digests: Digests, others: Others, end: bytes) -> list[memoryview | bytes]:
-    """The results in JSON, each with an end behind it, in pieces that follow each other."""
-    count = len(slots)
-    check(others, count)
-    plain = memoryview(_written(slots, digests, _BEFORE, _BEHIND + end))  # type: ignore[arg-type]
-    size = len(plain) // count if count else 0
+def spans(frames: Frames, count: int) -> Iterator[tuple[int, int, int | None]]:
+    """Of each frame where its transfers begin and end, and its number."""
+    ends = [first for first, _ in frames[1:]] + [count]
+    for (first, seq), end in zip(frames, ends, strict=True):
+        yield first, end, seq
+
+
+def _pieces(
+    slots: Slots, digests: Digests, frames: Frames, others: Others, mark: bytes
+) -> list[memoryview | bytes]:
+    """The results in JSON, each with a mark behind it, in pieces that follow each other."""
+    check(others, len(slots))
+    odd = sorted(others)
     pieces: list[memoryview | bytes] = []
-    at = 0
-    for index in sorted(others):
-        pieces += (plain[at * size : index * size], _encode(others[index]) + end)
-        at = index + 1
-    pieces.append(plain[at * size :])
+    for first, end, seq in spans(frames, len(slots)):
+        before, behind = _around_id(seq)
+        written = _written(slots[first:end], digests[first:end], before, behind + mark)
+        plain = memoryview(written)  # type: ignore[arg-type]
+        size, at = len(before) + ID_BYTES + len(behind) + len(mark), first
+        for index in odd[bisect_left(odd, first) : bisect_left(odd, end)]:
+            pieces += (
+                plain[(at - first) * size : (index - first) * size],
+                _encode(others[index]) + mark,
+            )
+            at = index + 1
+        pieces.append(plain[(at - first) * size :])
     return [piece for piece in pieces if piece]
 
 

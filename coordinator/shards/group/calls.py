@@ -1,5 +1,6 @@
 """What is asked of a ledger group by itself, as every shard is asked."""
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TypeVar
@@ -10,8 +11,10 @@ from eventstore.client import Answered
 from eventstore.commands import Packer
 from eventstore.machine.refusals import closing_refusal
 from eventstore.rows import Code
+from eventstore.wire import questions as ask
 from eventstore.wire.questions import (
     FIND_MAX,
+    WHOLE_FRAME,
     Accounts,
     AccountsAre,
     At,
@@ -24,27 +27,47 @@ from eventstore.wire.questions import (
     EntriesOf,
     Find,
     Finding,
+    Position,
+    Reach,
+    Reached,
 )
-from ledger.model import Account, Entry, Refusal, Status
-from shard_client.errors import ClockAhead, ConnectionLost, ShardError, StatementRefused, TryAgain
+from ledger.model import Entry, Refusal, Status
+from shard_client.errors import (
+    ClockAhead,
+    ConnectionLost,
+    NotInList,
+    ShardError,
+    StatementRefused,
+    TryAgain,
+)
 from shard_client.node import ReadHold, Reply, ShardCalls
 from shard_client.records import (
     AccountState,
+    AsOf,
+    BalanceThen,
+    CurrencyTotals,
     Decision,
     DecisionOutcome,
     Held,
     Look,
     PhaseRow,
     PreparedBranch,
+    Since,
+    Statement,
     StepRow,
     StoredTransfer,
     Terms,
+    TrialBalance,
     Undecided,
     Unfinished,
     clock_is_ahead,
 )
 
 T = TypeVar("T")
+
+# Of a read's time, what is left for the answer when it has waited for a frame in vain: the read
+# side looks twice a second who has waited for long enough.
+_ANSWER_S = 1.0
 
 
 class GroupCalls(ShardCalls):
@@ -86,8 +109,7 @@ class GroupCalls(ShardCalls):
             if code == Code.DONE
         }
         names = [item.id for item in terms]
-        states = self._after(names, answered.pieces[-1].seq, deadline)
-        return {name: _state(dated) for name, dated in states.items()}, new
+        return self._after(names, answered.pieces[-1].seq, deadline), new
 
     def change_status(
         self, account: str, status: Status, now: int, deadline: float
@@ -100,28 +122,55 @@ class GroupCalls(ShardCalls):
             # Nothing has happened, whether it can be said in which currency or not.
             found = self._accounts([account], piece.seq, deadline)[account]
             return closing_refusal(account, found.account.currency, piece.outcomes.details[0])
-        return _state(self._after([account], piece.seq, deadline)[account])
+        return self._after([account], piece.seq, deadline)[account]
 
-    def read_accounts(self, names: Sequence[str], deadline: float) -> dict[str, AccountState]:
-        found = self._accounts(names, self._now(deadline).seq, deadline)
-        return {name: _state(dated) for name, dated in found.items()}
+    def read_accounts(
+        self, names: Sequence[str], deadline: float, since: Since | None = None
+    ) -> dict[str, AccountState]:
+        return self._accounts(names, self._to_see(since, deadline), deadline)
 
     def entries(
-        self, account: str, after: int | None, limit: int, deadline: float, *, newest_first: bool
-    ) -> list[Entry] | None:
-        seq = self._now(deadline).seq
+        self,
+        account: str,
+        after: int | None,
+        limit: int,
+        deadline: float,
+        *,
+        newest_first: bool,
+        since: Since | None = None,
+    ) -> Statement | None:
+        seq = self._to_see(since, deadline)
         question = Entries(account, after, limit, newest_first, seq)
-        return self._link.ask_reads(question, EntriesAre, deadline).entries
+        found = self._link.ask_reads(question, EntriesAre, deadline)
+        return None if found.entries is None else Statement(found.entries, _as_of(found.as_of))
 
-    def balance_at(self, account: str, at: int, deadline: float) -> tuple[Account, int] | None:
-        now = self._now(deadline)
-        if now.time_us <= at:
-            # A time is past when an answerable frame is stamped later (rule E10).
-            now = self._noting(lambda: self._link.ask_node(Barrier(), At, deadline))
-        if now.time_us <= at:
-            raise ClockAhead(self._link.shard, clock_is_ahead(at, now.time_us))
-        was = self._link.ask_reads(BalanceAt(account, at, now.seq), BalanceWas, deadline)
-        return (was.account, was.balance) if was.account else None
+    def balance_at(
+        self, account: str, at: int, deadline: float, since: Since | None = None
+    ) -> BalanceThen | None:
+        # What is later than that time changes nothing of the answer, so `since` spares nothing.
+        seq = max(self._past(at, deadline).seq, self._reached(since, deadline))
+        was = self._link.ask_reads(BalanceAt(account, at, seq), BalanceWas, deadline)
+        return BalanceThen(was.account, was.balance, _as_of(was.as_of)) if was.account else None
+
+    def trial_balance(
+        self, at: int | None, deadline: float, since: Since | None = None
+    ) -> TrialBalance:
+        if at is None:
+            seq = self._to_see(since, deadline)
+        else:
+            seq = max(self._past(at, deadline).seq, self._reached(since, deadline))
+        found = self._link.ask_reads(ask.TrialBalance(at, seq), ask.TrialBalanceIs, deadline)
+        totals = [
+            CurrencyTotals(
+                each.currency,
+                each.accounts,
+                int(each.debits),
+                int(each.credits),
+                int(each.balances),
+            )
+            for each in found.currencies
+        ]
+        return TrialBalance(found.time_us, totals, _as_of(found.as_of))
 
     def entry_of(self, account: str, transfer: str, stamp: int, deadline: float) -> Entry | None:
         found = self.entries_of(account, transfer, [stamp], deadline)
@@ -206,11 +255,41 @@ class GroupCalls(ShardCalls):
     def _now(self, deadline: float) -> At:
         return self._noting(lambda: self._link.answerable(deadline))
 
-    def _accounts(self, names: Sequence[str], min_seq: int, deadline: float) -> dict[str, Dated]:
-        found = self._link.ask_reads(Accounts(list(names), min_seq), AccountsAre, deadline)
-        return {dated.account.id: dated for dated in found.accounts if dated}
+    def _past(self, at: int, deadline: float) -> At:
+        """A frame behind a time. Raises ClockAhead if that has not passed."""
+        now = self._now(deadline)
+        if now.time_us <= at:
+            # A time is past when an answerable frame is stamped later (rule E10).
+            now = self._noting(lambda: self._link.ask_node(Barrier(), At, deadline))
+        if now.time_us <= at:
+            raise ClockAhead(self._link.shard, clock_is_ahead(at, now.time_us))
+        return now
 
-    def _after(self, names: Sequence[str], seq: int, deadline: float) -> dict[str, Dated]:
+    def _to_see(self, since: Since | None, deadline: float) -> int:
+        """The frame that a read is to have seen: the last one, unless an earlier one will do."""
+        return self._now(deadline).seq if since is None else self._reached(since, deadline)
+
+    def _reached(self, since: Since | None, deadline: float) -> int:
+        """Wait until the read side has seen a frame of its list. Raises NotYet, NotInList."""
+        if since is None:
+            return 0
+        index = WHOLE_FRAME if since.command is None else since.command
+        wait_s = max(0.0, deadline - time.monotonic() - _ANSWER_S)
+        question = Reach(Position(since.seq, index, since.check), wait_s)
+        found = self._link.ask_reads(question, Reached, deadline)
+        if not found.is_in_list:
+            text = f"its list has another frame {since.seq} than the one that was to be seen"
+            raise NotInList(self._link.shard, text)
+        return since.seq
+
+    def _accounts(
+        self, names: Sequence[str], min_seq: int, deadline: float
+    ) -> dict[str, AccountState]:
+        found = self._link.ask_reads(Accounts(list(names), min_seq), AccountsAre, deadline)
+        as_of = _as_of(found.as_of)
+        return {dated.account.id: _state(dated, as_of) for dated in found.accounts if dated}
+
+    def _after(self, names: Sequence[str], seq: int, deadline: float) -> dict[str, AccountState]:
         """Accounts after a frame that may have changed them: what it did has happened, whether they
         can be shown or not.
         """
@@ -284,5 +363,9 @@ class _Later(Reply[T]):
         return self._fetch()
 
 
-def _state(dated: Dated) -> AccountState:
-    return AccountState(dated.account, dated.created_at, dated.updated_at)
+def _as_of(at: At) -> AsOf:
+    return AsOf(at.seq, at.time_us)
+
+
+def _state(dated: Dated, as_of: AsOf) -> AccountState:
+    return AccountState(dated.account, dated.created_at, dated.updated_at, as_of)

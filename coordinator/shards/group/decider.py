@@ -88,7 +88,7 @@ def decided(
         for index, code in enumerate(piece.outcomes.codes.tolist(), start=piece.first):
             _give_way(index)
             known, detail = answered.firsts.get(index), details.get(index - piece.first)
-            found.append(_decided(transfers[index], code, piece.time_us, known, detail))
+            found.append(_decided(transfers[index], code, piece, known, detail))
     left = len(transfers) - len(found)
     return found + [_rest(shard, len(transfers), left, answered) for _ in range(left)]
 
@@ -103,13 +103,12 @@ def decided_together(shard: str, packed: GroupPacked, answered: Answered) -> Dec
             index = piece.first + offset
             _give_way(len(others))
             known, detail = answered.firsts.get(index), details.get(offset)
-            others[index] = _decided(
-                packed.sent(index), int(codes[offset]), piece.time_us, known, detail
-            )
+            others[index] = _decided(packed.sent(index), int(codes[offset]), piece, known, detail)
         taken += len(codes)
     left = packed.size - taken
     rest = _rest(shard, packed.size, left, answered) if left else None
-    return DecidedTogether(taken, others, rest)
+    frames = [(piece.first, piece.seq) for piece in answered.pieces]
+    return DecidedTogether(taken, frames, others, rest)
 
 
 def _give_way(count: int) -> None:
@@ -125,13 +124,13 @@ def _details_of(piece: Piece) -> dict[int, np.void]:
 
 
 def _decided(
-    transfer: Transfer, code: int, time_us: int, known: Known | None, detail: np.void | None
+    transfer: Transfer, code: int, frame: Piece, known: Known | None, detail: np.void | None
 ) -> Decided:
     if code == _DONE:
-        return _recorded(transfer, time_us, None, None)
+        return _recorded(transfer, frame, None, None)
     if known:
         return _known(transfer, known)
-    return _refused(transfer, time_us, transfer_refusal(Code(code), transfer, detail))
+    return _refused(transfer, frame, transfer_refusal(Code(code), transfer, detail))
 
 
 def _rest(shard: str, count: int, left: int, answered: Answered) -> ShardError:
@@ -143,8 +142,8 @@ def _rest(shard: str, count: int, left: int, answered: Answered) -> ShardError:
 def stored_transfer(first: First) -> StoredTransfer:
     """What a group has recorded of a transfer."""
     status = TransferStatus.REJECTED if first.reason else TransferStatus.COMMITTED
-    time_us = first.at.time_us
-    return StoredTransfer(first.transfer, "", status, first.reason, first.detail, time_us)
+    seq, time_us = first.at.seq, first.at.time_us
+    return StoredTransfer(first.transfer, "", status, first.reason, first.detail, time_us, seq)
 
 
 def _known(asked: Transfer, known: Known) -> Decided:
@@ -154,15 +153,15 @@ def _known(asked: Transfer, known: Known) -> Decided:
     return Decided(stored, None, was_known=True)
 
 
-def _refused(transfer: Transfer, time_us: int, refusal: Refusal) -> Decided:
+def _refused(transfer: Transfer, frame: Piece, refusal: Refusal) -> Decided:
     if not refusal.is_recorded:
         return Decided(None, refusal, was_known=False)
-    return _recorded(transfer, time_us, refusal.reason.value, refusal.detail)
+    return _recorded(transfer, frame, refusal.reason.value, refusal.detail)
 
 
-def _recorded(transfer: Transfer, time_us: int, reason: str | None, detail: str | None) -> Decided:
+def _recorded(transfer: Transfer, frame: Piece, reason: str | None, detail: str | None) -> Decided:
     # A group takes a transfer when it decides it.
-    taken = Transfer(*transfer[:-1], time_us)
+    taken = Transfer(*transfer[:-1], frame.time_us)
     status = TransferStatus.REJECTED if reason else TransferStatus.COMMITTED
-    stored = StoredTransfer(taken, "", status, reason, detail, time_us)
+    stored = StoredTransfer(taken, "", status, reason, detail, frame.time_us, frame.seq)
     return Decided(stored, None, was_known=False)

@@ -24,6 +24,7 @@ from eventstore.wire.errors import (
     Rejected,
     Unreachable,
 )
+from eventstore.wire.errors import NotYet as NotSeenYet
 from eventstore.wire.errors import TooLarge as TooMuch
 from eventstore.wire.proofs import Hello
 from eventstore.wire.questions import At, Barrier, NodeQuestion, NowAnswerable, ReadQuestion
@@ -31,6 +32,7 @@ from shard_client.errors import (
     ConnectionLost,
     Hurried,
     NoTime,
+    NotYet,
     ShardError,
     ShardUnavailable,
     StatementRefused,
@@ -172,6 +174,8 @@ class Link:
             if client.heard == heard:
                 self._mute = client, heard
             raise self._cannot_read(f"no answer in {left_s:.1f} s") from error
+        except NotSeenYet as error:
+            raise NotYet(self.shard, str(error)) from error
         except ClientError as error:
             raise self._cannot_read(str(error)) from error
 
