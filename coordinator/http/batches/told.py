@@ -61,7 +61,8 @@ def ids(slots: Slots, digests: Digests) -> NDArray[np.uint8]:
 def spans(frames: Frames, count: int) -> Iterator[tuple[int, int, int | None]]:
     """Of each frame where its transfers begin and end, and its number."""
     ends = [first for first, _ in frames[1:]] + [count]
-    for (first, seq), end in zip(frames, ends, strict=True):
+    # Without transfers there are no frames.
+    for (first, seq), end in zip(frames, ends, strict=False):
         yield first, end, seq
 
 
