@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from coordinator.http.batches import arrow_stream, arrow_told, told
@@ -29,6 +29,7 @@ ANSWERS = st.lists(st.tuples(IDS, st.none() | OTHERS), max_size=12)
 ALL_DIGITS = (0xABC, bytes.fromhex("00112233445566778899aabbccddeeff"))
 
 
+@settings(deadline=None)
 @given(ANSWERS, FRAMES)
 @example([], [])
 @example([(ALL_DIGITS, None)] * 3, [(2, 7)])
