@@ -13,8 +13,6 @@ from eventstore.rows import COMMAND, NOBODY, Commands, Kind, each_text, pack_tex
 # In front of a number; no account's id has it.
 MARK = "#"
 _SIDES = ("source", "destination")
-# The texts of a transfer: key, metadata, and the ids of these.
-_PARTS = 4
 
 
 def named(commands: Commands, texts: bytes, accounts: int) -> tuple[Commands, bytes]:
@@ -25,13 +23,21 @@ def named(commands: Commands, texts: bytes, accounts: int) -> tuple[Commands, by
         return commands, texts
     is_transfer = commands["kind"] == Kind.TRANSFER
     unknown = [is_transfer & _is_unknown(commands[side], accounts) for side in _SIDES]
-    odd = np.flatnonzero(unknown[0] | unknown[1])
-    if not len(odd):
+    odd = np.flatnonzero(unknown[0] | unknown[1]).tolist()
+    if not odd:
         return commands, texts
-    commands, pieces = commands.copy(), list(each_text(commands, texts))
-    for index in odd.tolist():
-        sides = [side for side, is_odd in zip(_SIDES, unknown, strict=True) if is_odd[index]]
-        pieces[index] = _named(commands[index], pieces[index], sides)
+    pieces, names = list(each_text(commands, texts)), [_names(commands, side) for side in _SIDES]
+    named_by = list(zip(names, [is_odd.tolist() for is_odd in unknown], strict=True))
+    for index in odd:
+        given = [side[index] if is_odd[index] else "" for side, is_odd in named_by]
+        try:
+            pieces[index] = _named(pieces[index], *given)
+        except ValueError:
+            return commands, texts
+    commands = commands.copy()
+    for side, is_odd in zip(_SIDES, unknown, strict=True):
+        commands[side][is_odd] = NOBODY
+    commands["text"][odd] = [len(pieces[index]) for index in odd]
     return commands, b"".join(pieces)
 
 
@@ -40,17 +46,12 @@ def _is_unknown(numbers: NDArray[np.uint32], accounts: int) -> NDArray[np.bool_]
     return found
 
 
-def _named(row: np.void, packed: bytes, sides: list[str]) -> bytes:
-    """Name these sides of one transfer in its row, which is changed, and in its texts."""
-    try:
-        parts = unpack_texts(packed)
-    except ValueError:
-        return packed
-    if len(parts) != _PARTS:
-        return packed
-    for side in sides:
-        parts[_SIDES.index(side) + 2] = f"{MARK}{row[side]}"
-        row[side] = NOBODY
-    told = pack_texts(parts)
-    row["text"] = len(told)
-    return told
+def _names(commands: Commands, side: str) -> list[str]:
+    return [f"{MARK}{number}" for number in commands[side].tolist()]
+
+
+def _named(packed: bytes, source: str, destination: str) -> bytes:
+    """The texts of a transfer with these names where they are not empty. Raises ValueError."""
+    key, metadata, *sides = unpack_texts(packed)
+    was_source, was_destination = sides
+    return pack_texts([key, metadata, source or was_source, destination or was_destination])

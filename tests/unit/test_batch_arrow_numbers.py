@@ -122,6 +122,19 @@ def test_a_null_in_a_dictionary_itself() -> None:
     assert faults(currency=found).keys() == {1, 2}
 
 
+def test_a_dictionary_as_large_as_its_indices_can_name() -> None:
+    names = [f"A{number:03}" for number in range(128)]
+    few = pa.array([127, None, 0], pa.int8())
+    many = pa.array([*range(128), None], pa.int8())
+    for indices in (few, many):
+        found = read(of(len(indices), currency=pa.DictionaryArray.from_arrays(indices, names)))
+        (hole,) = found.faults
+        wanted = indices.to_pylist()
+        assert wanted[hole] is None
+        del wanted[hole]
+        assert found.columns.currency.tolist() == [currency_number(names[i]) for i in wanted]
+
+
 def test_a_number_that_means_none() -> None:
     odd = pa.array([0, 2**32 - 1, 2**32 - 2], pa.uint32())
     for name in ("source", "destination"):

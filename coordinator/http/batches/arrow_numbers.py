@@ -225,11 +225,16 @@ def _codes(
     """The codes of texts, each found once, however often it is there; _MISSING for a null."""
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
-    places = column.indices.fill_null(len(column.dictionary)).to_numpy().astype(np.int64)
-    used, places = np.unique(places, return_inverse=True)
+    none = len(column.dictionary)
+    places = _values(column.indices).astype(np.int64)
+    places[_is_null(column.indices)] = none
+    used = np.arange(none + 1)
+    if none > len(places):
+        # It may be much larger than a batch.
+        used, places = np.unique(places, return_inverse=True)
     texts = [_text_at(column.dictionary, place) for place in used.tolist()]
     codes = np.array([_MISSING if text is None else code_of(text) for text in texts], np.int64)
-    found = codes[places]
+    found: NDArray[np.int64] = codes[places]
     faults.note(found == _WRONG, lambda row: f"{name} is {shown(texts[places[row]])}, {what}")
     return found
 
