@@ -7,7 +7,7 @@ fault alone.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -89,11 +89,16 @@ def read(data: bytes, room: int, bytes_max: int) -> Numbered:
 
 
 def _right_ones(made: list[NumberedColumns], count: int, faults: "_Faults") -> Numbered:
-    is_right = np.ones(count, np.bool_)
-    is_right[list(faults.by_row)] = False
-    rows = np.flatnonzero(is_right)
-    columns = (np.concatenate(parts)[rows] for parts in zip(*made, strict=True))
-    return Numbered(rows, NumberedColumns(*columns), faults.by_row)
+    rows = np.arange(count)
+    if faults.by_row:
+        rows = np.delete(rows, list(faults.by_row))
+    all_of = made[0] if len(made) == 1 else _of(map(np.concatenate, zip(*made, strict=True)))
+    columns = _of(column[rows] for column in all_of) if faults.by_row else all_of
+    return Numbered(rows, columns, faults.by_row)
+
+
+def _of(columns: Iterable[Any]) -> NumberedColumns:
+    return NumberedColumns(*columns)
 
 
 def _check_columns(schema: pa.Schema) -> None:
