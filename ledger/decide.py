@@ -299,11 +299,12 @@ def change_status(account: Account, status: Status, unfinished: int = 0) -> Refu
 
 
 def refuse_reuse(stored: Transfer, asked: Transfer) -> Refusal | None:
-    """Refuse a key that comes again with another body, field by field; None is the same body. Who
-    asks without naming a protocol ("") takes any.
+    """Refuse a key, or an id that the client has drawn itself, that comes again with another body,
+    field by field; None is the same body. Who asks without naming a protocol ("") takes any.
     """
     asked = asked._replace(protocol=asked.protocol or stored.protocol)
-    fields = ("destination", "amount", "currency", "metadata", "protocol")
+    # Source and key are the same wherever the id is made of them.
+    fields = ("source", "key", "destination", "amount", "currency", "metadata", "protocol")
     differences = [
         f"{field} was {getattr(stored, field)}, now {getattr(asked, field)}"
         for field in fields
@@ -311,7 +312,6 @@ def refuse_reuse(stored: Transfer, asked: Transfer) -> Refusal | None:
     ]
     if not differences:
         return None
-    detail = (
-        f"the idempotency key {asked.key!r} of {asked.source} is used: {'; '.join(differences)}"
-    )
+    name = f"idempotency key {asked.key!r} of {asked.source}" if asked.key else f"id {asked.id}"
+    detail = f"the {name} is used: {'; '.join(differences)}"
     return Refusal(Reason.IDEMPOTENCY_KEY_REUSED, detail, is_recorded=False)

@@ -27,6 +27,7 @@ from eventstore.node.check import check
 from eventstore.node.durable import At, Counts, Durable, Tell
 from eventstore.node.errors import NoRoom, NotServing, OutcomeUnknown
 from eventstore.node.intake import Answer, Barrier, Gathered, Intake, Limits, Look, Submission
+from eventstore.node.unknown import named
 from eventstore.recent import Recent
 from eventstore.rows import Commands
 from eventstore.segments.errors import ListDead
@@ -157,9 +158,12 @@ class Node:
 
     def submit(self, commands: Commands, texts: bytes) -> "Future[Answer]":
         """Have commands decided, in their order. The future has the answer when it is durable, or
-        raises NodeError. Raises NotTaken at once, and Bug for commands that are none.
+        raises NodeError. Raises NotTaken at once, and Bug for commands that are none. A transfer
+        may have a number that no account has: that one is refused.
         """
-        check(commands, texts, len(self._machine))
+        accounts = len(self._machine)
+        commands, texts = named(commands, texts, accounts)
+        check(commands, texts, accounts)
         submission = Submission(commands, texts)
         if len(commands):
             self._check_room()

@@ -12,13 +12,14 @@ from eventstore.machine.machine import Limits as MachineLimits
 from eventstore.node.errors import Busy, NoRoom, NotServing, NotTaken, OutcomeUnknown
 from eventstore.node.intake import Limits
 from eventstore.node.node import Node
-from eventstore.rows import Code, Outcomes, place
+from eventstore.rows import Code, Outcomes, pack_texts, place
 from eventstore.segments.errors import Differs, FolderInUse
 from eventstore.segments.files import Disk
 from eventstore.segments.frame import Body, Draft
 from eventstore.segments.reader import Reader
 from eventstore.segments.writer import List
 from ledger.errors import Bug
+from ledger.ids import slot_of, transfer_id
 from tests.cluster import wait_until
 from tests.eventstore.groups import (
     GROUP,
@@ -105,6 +106,41 @@ def test_what_is_no_command_is_not_taken(node: Node) -> None:
     with pytest.raises(Bug, match="texts"):
         node.submit(commands, texts[:-1])
     assert codes(node.submit(*accounts("bank")).result(PATIENCE_S)) == [Code.DONE]
+
+
+def test_an_id_that_others_have_taken_is_refused_by_itself(node: Node) -> None:
+    node.submit(*accounts("a", "b")).result(PATIENCE_S)
+    first, other = wish("k", "a", "b", 1), wish("", "b", "a", 1)
+    taken = other._replace(id=f"{slot_of('b'):03x}{transfer_id('a', 'k')[3:]}")
+    for wishes in ([first, taken, taken], [taken]):
+        answer = node.submit(*transfers(*wishes)).result(PATIENCE_S)
+        assert codes(answer)[-1] == Code.REUSED
+    assert balances(node, "a", "b") == [-1, 1]
+
+
+def test_numbers_that_no_account_has_are_refused_by_themselves(node: Node) -> None:
+    node.submit(*accounts("a", "b")).result(PATIENCE_S)
+    sides = [(0, 1), (0, 2), (2, 0), (2**32 - 2, 7), (1, 1)]
+    commands, _ = transfers(*(wish(f"k{n}", "x", "y", 5) for n in range(len(sides))))
+    pieces = [pack_texts([f"k{n}", "{}", "", ""]) for n in range(len(sides))]
+    for row, numbers, piece in zip(commands, sides, pieces, strict=True):
+        row["source"], row["destination"] = numbers
+        row["text"] = len(piece)
+    texts = b"".join(pieces)
+    commands.flags.writeable = False
+
+    def submitted() -> list[Code]:
+        return codes(node.submit(commands, texts).result(PATIENCE_S))
+
+    refused = [Code.DONE, Code.NO_DESTINATION, Code.NO_SOURCE, Code.NO_SOURCE, Code.SAME_ACCOUNT]
+    again = [Code.REPLAYED if code != Code.NO_SOURCE else code for code in refused]
+    assert [submitted(), submitted()] == [refused, again]
+    # What was refused for want of an account stays so when there is one: it was another one.
+    node.submit(*accounts("c")).result(PATIENCE_S)
+    assert submitted() == [again[0], Code.REUSED, Code.DONE, *again[3:]]
+    assert balances(node, "a", "b", "c") == [0, 5, -5]
+    with pytest.raises(Bug, match="texts"):
+        node.submit(commands, texts + b"x")
 
 
 def test_more_than_a_frame_holds_is_answered_as_one(node: Node) -> None:

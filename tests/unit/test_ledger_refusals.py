@@ -219,3 +219,13 @@ def test_every_field_that_differs_is_named_with_both_values(fields: set[str]) ->
     for field in _OTHER:
         text = f"{field} was {getattr(stored, field)}, now {_OTHER[field]}"
         assert (text in refusal.detail) == (field in fields)
+
+
+def test_an_id_that_others_have_taken() -> None:
+    stored = transfer("a", "b", 1)
+    asked = stored._replace(source="c", key="", id="fff-" + "0" * 32)
+    refusal = refuse_reuse(stored, asked)
+    assert refusal is not None
+    assert refusal.detail == (
+        f"the id {asked.id} is used: source was a, now c; key was {stored.key}, now "
+    )
