@@ -135,6 +135,12 @@ class Machine:
         """The number of the account with this id; None if there is none."""
         return self._accounts.number_of(account)
 
+    def ids_from(self, first: int, most: int) -> tuple[bytes, NDArray[np.uint32]]:
+        """The ids of accounts from a number on, `most` at most: one after the other, and where each
+        of them ends.
+        """
+        return self._accounts.ids_from(first, most)
+
     def numbers_of(
         self, commands: Commands, named: NDArray[np.int64], texts: bytes
     ) -> NDArray[np.int64]:

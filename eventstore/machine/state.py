@@ -79,6 +79,17 @@ class Accounts:
         start, end = self._end_before(number), self._end_before(number + 1)
         return self._ids[start:end].tobytes().decode("ascii")
 
+    def ids_from(self, first: int, most: int) -> tuple[bytes, NDArray[np.uint32]]:
+        """The ids of accounts from a number on, `most` at most: one after the other, and where each
+        of them ends.
+        """
+        end = min(first + most, self._count)
+        if first >= end:
+            return b"", np.empty(0, np.uint32)
+        start = self._end_before(first)
+        ends = (self._ends[first:end] - np.uint64(start)).astype(np.uint32)
+        return self._ids[start : start + int(ends[-1])].tobytes(), ends
+
     def number_of(self, account: str) -> int | None:
         """The number of the account with this id; None if there is none."""
         return self.index.find(*account_words(account))

@@ -26,6 +26,7 @@ from eventstore.server.handling import Asker, Decided, Handlers, NoRequest
 from eventstore.wire.answers import Answer, Piece
 from eventstore.wire.questions import (
     FIND_MAX,
+    NAMES_MAX,
     At,
     Barrier,
     Describe,
@@ -34,6 +35,8 @@ from eventstore.wire.questions import (
     Finding,
     Follow,
     Known,
+    Names,
+    NamesAre,
     NodeQuestion,
     NowAnswerable,
 )
@@ -116,7 +119,7 @@ class NodeService:
 
     def question(
         self, question: NodeQuestion, asker: Asker
-    ) -> "msgspec.Struct | Future[Description] | Future[Finding] | Future[At]":
+    ) -> "msgspec.Struct | Future[Description] | Future[Finding] | Future[NamesAre] | Future[At]":
         """Answer one of `NodeQuestion`. Raises NodeError, NoRequest."""
         match question:
             case Barrier():
@@ -125,6 +128,8 @@ class NodeService:
                 return _at(self._node.durable)
             case Find(transfers):
                 return self._find(transfers)
+            case Names(first):
+                return self._names(first)
             case Describe():
                 sizes = self._node.look(lambda machine: machine.sizes)
                 return then(sizes, self._describe, self._files)
@@ -156,6 +161,16 @@ class NodeService:
             return _Places(self._node.decided, found)
 
         return then(self._node.look(look), self._found, self._files)
+
+    def _names(self, first: int) -> "Future[NamesAre]":
+        if first < 0:
+            raise NoRequest(f"accounts are numbered from 0 on, and {first} is asked for")
+
+        def look(machine: Machine) -> NamesAre:
+            ids, ends = machine.ids_from(first, NAMES_MAX)
+            return NamesAre(_at(self._node.decided), ids, ends.astype("<u4").tobytes())
+
+        return self._node.look(look)
 
     def _found(self, places: _Places) -> Finding:
         firsts = {asked: self._firsts.at(place) for asked, place in places.places.items()}

@@ -73,6 +73,28 @@ class Finding(msgspec.Struct, frozen=True):
     found: dict[str, First]
 
 
+# So many accounts are named at once.
+NAMES_MAX = 2**16
+
+
+class Names(msgspec.Struct, frozen=True, tag="names"):
+    """The ids of accounts by their numbers, from one number on, NAMES_MAX at most: NamesAre. They
+    never change.
+    """
+
+    first: int
+
+
+class NamesAre(msgspec.Struct, frozen=True):
+    """The ids one after the other, in ASCII, and where each of them ends, as numbers of 32 bits
+    (little-endian). None are there behind the last account.
+    """
+
+    as_of: At
+    ids: bytes
+    ends: bytes
+
+
 class Describe(msgspec.Struct, frozen=True, tag="describe"):
     """How the node is: Description."""
 
@@ -103,7 +125,7 @@ class Follow(msgspec.Struct, frozen=True, tag="follow"):
     """
 
 
-NodeQuestion = Barrier | NowAnswerable | Find | Describe | Follow
+NodeQuestion = Barrier | NowAnswerable | Find | Names | Describe | Follow
 
 
 # --- the read side ------------------------------------------------------------------------------
@@ -120,11 +142,12 @@ class Accounts(msgspec.Struct, frozen=True, tag="accounts"):
 
 
 class Dated(msgspec.Struct, frozen=True):
-    """An account, when it was opened, and when anything of it was last changed."""
+    """An account, when it was opened, when anything of it was last changed, and its number."""
 
     account: Account
     created_at: int
     updated_at: int
+    number: int
 
 
 class AccountsAre(msgspec.Struct, frozen=True):
