@@ -57,8 +57,6 @@ _BESIDE_SINGLES_MAX = 100
 # A group of batches is no larger while single transfers come, as far as the last of them is ago:
 # they would wait for its processor time.
 _BATCHES_MAX = 125
-# Nor are more of batches put to the accounts that keep them at a time: that takes some ms.
-_KEPT_AT_ONCE = 500
 # And it has no other one beside it, unless that is older than this: such a one waits for a shard.
 # After it batches rest for as long as it took, but no longer than this.
 _LARGE_RECENT_S = 0.25
@@ -145,8 +143,6 @@ class Queue:
         self._last_single = 0.0
         # Until then no large group of batches begins while single transfers come.
         self._rest_until = 0.0
-        # Not all that wait were gone through: there may be more to take than was found.
-        self._is_cut = False
         # The groups that run, and when they were taken.
         self._running: dict[int, tuple[float, Group]] = {}
         # Until then an under-filled group lingers, and nobody need be woken before it has enough.
@@ -583,7 +579,6 @@ class Queue:
 
     def _pick(self) -> Group | None:
         now = time.monotonic()
-        self._is_cut = False
         if self._lock_waits:
             self._check_lock_waits(now)
         if now - self._last_single < _SINGLES_COME_S:
@@ -629,8 +624,7 @@ class Queue:
         self, tickets: Iterable[Ticket], wanted: str | None = None, most: int | None = None
     ) -> list[Ticket]:
         """Those of some that wait whose accounts are free in this process and whose shards can be
-        used, in order; which want one account, if it is named; and so many at most, or fewer
-        when many are kept by claimed accounts.
+        used, in order; which want one account, if it is named; and so many at most.
         """
         now = time.monotonic()
         troubles = _Troubles(self._trouble_with)
@@ -665,9 +659,6 @@ class Queue:
                     gone.append(ticket)
                 if ticket.batch is not None:
                     order.hold(ticket)
-                if most is not None and len(kept) >= _KEPT_AT_ONCE:
-                    self._is_cut = True
-                    break
                 continue
             found.append(ticket)
             if room.takes_last(ticket) or len(found) == most:
@@ -706,8 +697,6 @@ class Queue:
 
     def _pause(self) -> float:
         """How long nothing can change by itself, in seconds."""
-        if self._is_cut:
-            return PAUSE_MIN_S
         now = time.monotonic()
         pause = 1.0
         if self._waiting:
