@@ -2,7 +2,7 @@
 
 import heapq
 import itertools
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from operator import attrgetter
@@ -55,8 +55,9 @@ class Waiting:
                 (singles if ticket.batch is None else of_batches).append(ticket)
         for lane, some in ((self.singles, singles), (self.of_batches, of_batches)):
             if some:
-                lane.extend(some)
-                lane.sort(key=NUMBER)
+                # Thousands that come later are left where they are.
+                end = _end(lane, some)
+                lane[:end] = sorted([*lane[:end], *some], key=NUMBER)
 
     def remove(self, tickets: Collection[Ticket]) -> None:
         """Take some away that are here."""
@@ -65,7 +66,15 @@ class Waiting:
         if count:
             self.singles = [ticket for ticket in self.singles if id(ticket) not in gone]
         if count < len(tickets):
-            self.of_batches = [ticket for ticket in self.of_batches if id(ticket) not in gone]
+            # Most are taken from the front of thousands.
+            lane = self.of_batches
+            end = _end(lane, tickets)
+            lane[:end] = [ticket for ticket in lane[:end] if id(ticket) not in gone]
+
+
+def _end(lane: Sequence[Ticket], some: Iterable[Ticket]) -> int:
+    """Where in a lane all are past whose turns are not after those of some."""
+    return bisect_right(lane, max(map(NUMBER, some)), key=NUMBER)
 
 
 class Blocked:
@@ -105,10 +114,16 @@ class Blocked:
 
     def lock_timed_out(self, account: str) -> None:
         """Count it for those that this account keeps, and forget those that have their answers."""
-        for ticket in self.release({account}):
-            if ticket.state is not State.DONE:
-                ticket.waits += 1
-                self.add(ticket, account)
+        kept = self._by_account.get(account, [])
+        left = [ticket for ticket in kept if ticket.state is not State.DONE]
+        for ticket in left:
+            ticket.waits += 1
+        # These stay where they are: they may be thousands, and this comes again and again.
+        self._forget(ticket for ticket in kept if ticket.state is State.DONE)
+        if left:
+            self._by_account[account] = left
+        else:
+            self._by_account.pop(account, None)
 
     def add(self, ticket: Ticket, account: str) -> None:
         self._by_account[account].append(ticket)
@@ -133,9 +148,14 @@ class Blocked:
         ]
         for ticket in free:
             self.answered(ticket)
+        self._forget(free)
+        return free
+
+    def _forget(self, tickets: Iterable[Ticket]) -> None:
+        """Those of batches hold back nobody any more."""
+        for ticket in tickets:
             for end in accounts_in_batch(ticket) if ticket.batch is not None else ():
                 numbers = self._numbers[end]
                 del numbers[bisect_left(numbers, ticket.number)]
                 if not numbers:
                     del self._numbers[end]
-        return free
