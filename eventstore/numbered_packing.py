@@ -4,7 +4,7 @@ import numpy as np
 
 from eventstore.commands import Packed
 from eventstore.rows import COMMAND, CURRENCY_BYTES, Kind, ProtocolCode, pack_texts
-from ledger.numbered import NumberedColumns
+from ledger.columns import NumberedColumns
 
 # Neither key nor metadata, nor the ids of accounts.
 _TEXTS = pack_texts(["", "", "", ""])

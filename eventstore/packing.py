@@ -72,6 +72,13 @@ def pack(columns: Columns, default: ProtocolCode) -> Packing:
     return Packing(words.view(COMMAND).reshape(count), texts.tobytes(), slots, digests)
 
 
+def slots_of(ids: bytes, ends: NDArray[np.uint32]) -> Slots:
+    """The slots of accounts, whose ids lie one after the other; `ends` says where each one ends."""
+    slots = np.empty(len(ends), np.uint16)
+    _slots(np.frombuffer(ids, np.uint8), ends, slots)
+    return slots
+
+
 # --- compiled -----------------------------------------------------------------------------------
 
 _SPANS = types.Array(types.int32, 2, "C", readonly=True)
@@ -178,3 +185,12 @@ def _pack(
         code = np.uint64(default if protocol[i] == 0 else protocol[i])
         words[i, 5] = _KIND | code << _PROTOCOL_AT | np.uint64(at - start) << _TEXT_AT
     return at
+
+
+@compiled(types.void(BYTES, types.Array(types.uint32, 1, "C", readonly=True), types.uint16[::1]))
+def _slots(ids: Data, ends: NDArray[np.uint32], slots: Slots) -> None:
+    begin: Number = 0
+    for i in range(len(ends)):
+        end = np.int64(ends[i])
+        slots[i] = _slot_at(ids, begin, end)
+        begin = end

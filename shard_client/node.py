@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import NamedTuple, Protocol, TypeVar
 
-from ledger.columns import Columns
+from ledger.columns import Columns, NumberedColumns
 from ledger.model import Entry, Refusal, Status, Transfer
 from shard_client.columns import DecidedTogether, Packed
 from shard_client.errors import ALL_SHARDS, NoList, ShardError
@@ -249,9 +249,12 @@ class Decider(ABC):
         """
 
     @abstractmethod
-    def pack(self, columns: Columns, protocol: str, now: int) -> Packed:
+    def pack(
+        self, columns: Columns | NumberedColumns, protocol: str, now: int, deadline: float
+    ) -> Packed:
         """Transfers that came as columns, as they are sent; those that name no protocol go by this
-        one. They were asked for at `now`, a stamp. Nothing is sent yet.
+        one. They were asked for at `now`, a stamp. Nothing is sent yet. Where accounts are named by
+        numbers the shard may be asked for their ids; raises ShardError.
         """
 
     @abstractmethod

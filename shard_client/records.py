@@ -66,12 +66,15 @@ class Undecided(NamedTuple):
 
 
 class AccountState(NamedTuple):
-    """An account with its dates; `as_of` which frame it was so, on shards that keep a list."""
+    """An account with its dates; on shards that keep a list `as_of` which frame it was so, and the
+    number that it has there.
+    """
 
     account: Account
     created_at: int
     updated_at: int
     as_of: AsOf | None = None
+    number: int | None = None
 
 
 class Statement(NamedTuple):

@@ -100,6 +100,16 @@ def items(data: bytes, read: Reader, name: str, kind: type[T]) -> Iterator[T | M
         turns.end()
 
 
+def at_once(data: bytes, read: Callable[[bytes], T]) -> T:
+    """What is read of a batch in one stretch. Raises Refuse."""
+    try:
+        return read(data)
+    except json_text.TooLong as error:
+        raise Refuse(413, "too-large", f"{error}; nothing has happened") from None
+    except ValueError as error:
+        raise Refuse(400, "malformed", f"{_cut(error)}; nothing has happened") from None
+
+
 def batch_bytes_max() -> int:
     """How large a batch may be."""
     most: int = current_app.config["MAX_CONTENT_LENGTH"]

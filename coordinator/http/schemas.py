@@ -58,6 +58,11 @@ Seq = Annotated[
 ]
 
 
+Number = Annotated[
+    int, Meta(ge=0, description="by which Arrow streams may name the account, on a ledger group")
+]
+
+
 class Request(Struct, forbid_unknown_fields=True):
     """What a client sends: a field that is not known is an error."""
 
@@ -125,6 +130,7 @@ class AccountView(Struct):
     created_at: Time
     updated_at: Time
     as_of: AsOf = UNSET
+    number: Number | UnsetType = UNSET
 
 
 class AccountResult(Struct, omit_defaults=True):
@@ -356,6 +362,7 @@ def account_view(state: AccountState, shard: str) -> AccountView:
         created_at=time_text(state.created_at),
         updated_at=time_text(state.updated_at),
         as_of=as_of_view(state.as_of),
+        number=UNSET if state.number is None else state.number,
     )
 
 

@@ -27,7 +27,6 @@ from coordinator.services.column_transfers import ColumnTransfers
 from coordinator.services.transfers import PENDING, Pending, Transfers
 from coordinator.settings import Engine
 from coordinator.telemetry.logs import few
-from ledger.columns import Columns
 from ledger.decide import refuse_reuse
 from ledger.ids import transfer_id
 from ledger.model import Transfer
@@ -75,10 +74,10 @@ def views(transfers: Transfers, by_columns: ColumnTransfers, engine: Engine) -> 
     def make_transfers() -> Response:
         patience_s, kind = reading.wait_preference(), kinds.requested()
         body = reading.batch_body()
-        columns = kind.columns(body) if by_columns.are_taken else None
-        if columns is None:
+        taken = kind.columns(body) if by_columns.are_taken else None
+        if taken is None:
             return kind.answer(_batch(transfers, engine, kind.items(body), patience_s))
-        return kind.told(_columns(by_columns, engine, columns, patience_s))
+        return kind.told(_columns(by_columns, engine, taken, patience_s))
 
     return by_name(make_transfer, show_transfer, make_transfers)
 
@@ -214,26 +213,23 @@ def _batch(
 
 
 def _columns(
-    by_columns: ColumnTransfers, engine: Engine, columns: Columns, patience_s: float
+    by_columns: ColumnTransfers, engine: Engine, taken: kinds.Taken, patience_s: float
 ) -> kinds.Told:
-    """The same for a batch of which every item is valid. Raises what `submit` raises."""
-    access.charge(columns.size)
-    timeout_s = engine.batch_deadline_ms / 1000
-    batch = by_columns.submit(columns, timeout_s, access.caller())
+    """The same for a batch that came as columns. Raises what `submit` raises."""
+    others = {index: _malformed(why) for index, why in taken.faults.items()}
+    count = taken.columns.size + len(others)
+    access.charge(count)
+    batch = by_columns.submit(taken.columns, engine.batch_deadline_ms / 1000, access.caller())
     answers, packed = by_columns.wait(batch, patience_s), batch.packed
-    others = {}
-    for count, (index, answer) in enumerate(answers.items()):
-        if count % _TURN == _TURN - 1:
+    row_of = range(count) if taken.rows is None else taken.rows.tolist()
+    for number, (index, answer) in enumerate(answers.items()):
+        if number % _TURN == _TURN - 1:
             reading.pause()
-        others[index] = _result(packed.id(index), answer)
+        others[row_of[index]] = _result(packed.id(index), answer)
     counts: Counter[str] = Counter(result.status for result in others.values())
-    counts["committed"] += packed.size - len(others)
-    note(transfers=packed.size, **counts)
-    frames: list[tuple[int, int | None]] = [*(batch.decided.frames if batch.decided else ())]
-    if (taken := batch.decided.taken if batch.decided else 0) < packed.size:
-        # Those behind them are among the others.
-        frames.append((taken, None))
-    return kinds.Told(packed.slots, packed.digests, frames, others)
+    counts["committed"] += count - len(others)
+    note(transfers=count, **counts)
+    return kinds.told_of(taken, batch, others)
 
 
 def _malformed(detail: str) -> schemas.TransferResult:

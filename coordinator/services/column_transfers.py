@@ -16,7 +16,7 @@ from coordinator.services.transfers import PENDING, SETTLE_S, Pending, Transfers
 from coordinator.shards.registry import NoShardMap, Shards
 from coordinator.telemetry import logs
 from coordinator.telemetry.metrics import Metrics
-from ledger.columns import Columns
+from ledger.columns import Columns, NumberedColumns
 from ledger.errors import Bug
 
 
@@ -40,14 +40,18 @@ class ColumnTransfers:
             return False
         return shards.has_groups and len(shards.shards) == 1
 
-    def submit(self, columns: Columns, timeout_s: float, caller: str) -> ColumnBatch:
-        """Hand in a batch of a caller, all of it or nothing. Raises Overloaded, Closed."""
+    def submit(
+        self, columns: Columns | NumberedColumns, timeout_s: float, caller: str
+    ) -> ColumnBatch:
+        """Hand in a batch of a caller, all of it or nothing. Raises Overloaded, Closed; ShardError
+        if accounts are named by numbers, and their ids cannot be learnt.
+        """
         (name,) = self._shards.map.shards
         if not (decider := self._shards[name].decider):
             raise Bug(f"shard {name} decides nothing, and columns are handed in for it")
         default = self._commands.default
         deadline = time.monotonic() + timeout_s
-        packed = decider.pack(columns, default, time.time_ns() // 1000)
+        packed = decider.pack(columns, default, time.time_ns() // 1000, deadline)
         batch = ColumnBatch(name, packed, deadline, caller, logs.request_id.get())
         try:
             self._commands.put_columns(batch)

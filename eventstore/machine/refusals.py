@@ -14,6 +14,8 @@ from ledger.decide import change_status, decide, refuse_reuse
 from ledger.errors import Bug
 from ledger.model import Account, Posting, Refusal, Status, Transfer
 
+# In front of a number that no account has, where an id stands else; no account's id begins so.
+UNKNOWN_MARK = "#"
 _TRANSFERS = range(Code.NO_SOURCE, Code.DESTINATION_OVERFLOW + 1)
 
 

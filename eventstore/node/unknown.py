@@ -8,10 +8,9 @@ itself, as for any other account that is not there.
 import numpy as np
 from numpy.typing import NDArray
 
+from eventstore.machine.refusals import UNKNOWN_MARK
 from eventstore.rows import COMMAND, NOBODY, Commands, Kind, each_text, pack_texts, unpack_texts
 
-# In front of a number; no account's id has it.
-MARK = "#"
 _SIDES = ("source", "destination")
 
 
@@ -47,7 +46,7 @@ def _is_unknown(numbers: NDArray[np.uint32], accounts: int) -> NDArray[np.bool_]
 
 
 def _names(commands: Commands, side: str) -> list[str]:
-    return [f"{MARK}{number}" for number in commands[side].tolist()]
+    return [f"{UNKNOWN_MARK}{number}" for number in commands[side].tolist()]
 
 
 def _named(packed: bytes, source: str, destination: str) -> bytes:

@@ -121,7 +121,7 @@ class Answers:
 
 
 def _dated(seen: Seen) -> Dated:
-    return Dated(seen.account, seen.head.opened, seen.head.changed)
+    return Dated(seen.account, seen.head.opened, seen.head.changed, seen.number)
 
 
 def _of_frame(stretches: Stretches, account: int, count: int, seq: int) -> Entries:

@@ -101,7 +101,8 @@ class Model:
     def dated(self, account: str) -> Dated | None:
         if account not in self.accounts:
             return None
-        return Dated(self.accounts[account], self.created[account], self.updated[account])
+        number = list(self.accounts).index(account)
+        return Dated(self.accounts[account], self.created[account], self.updated[account], number)
 
     def balance_at(self, account: str, time_us: int) -> int:
         before = [entry for entry in self.entries[account] if entry.stamp <= time_us]

@@ -60,7 +60,7 @@ class ColumnGroup(Group):
         self.columns: list[Future[DecidedTogether]] = []
         self.is_broken = False
 
-    def pack(self, columns: Columns, protocol: str, now: int) -> Packed:
+    def pack(self, columns: Columns, protocol: str, now: int, deadline: float) -> Packed:
         return Pack(KEYS, protocol)
 
     def decide_packed(self, packed: Packed) -> "Future[DecidedTogether]":

@@ -51,7 +51,7 @@ class Group(Decider):
         self.asked.append((list(transfers), future))
         return future
 
-    def pack(self, columns: Columns, protocol: str, now: int) -> Packed:
+    def pack(self, columns: Columns, protocol: str, now: int, deadline: float) -> Packed:
         raise Bug("these tests send no columns")
 
     def decide_packed(self, packed: Packed) -> "Future[DecidedTogether]":

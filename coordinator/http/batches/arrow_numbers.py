@@ -18,8 +18,8 @@ from pyarrow import ipc
 from coordinator.http.batches import arrow_frames
 from coordinator.http.batches.patterns import SAGA, TCC
 from coordinator.http.json_text import TooLong, shown
+from ledger.columns import NumberedColumns
 from ledger.model import AMOUNT_MAX
-from ledger.numbered import NumberedColumns
 
 _ID_BYTES = 16
 # Each is some work, however small it is.

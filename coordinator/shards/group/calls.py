@@ -368,4 +368,4 @@ def _as_of(at: At) -> AsOf:
 
 
 def _state(dated: Dated, as_of: AsOf) -> AccountState:
-    return AccountState(dated.account, dated.created_at, dated.updated_at, as_of)
+    return AccountState(dated.account, dated.created_at, dated.updated_at, as_of, dated.number)

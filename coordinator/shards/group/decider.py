@@ -8,8 +8,9 @@ from typing import TypeVar
 
 import numpy as np
 
+from coordinator.shards.group.directory import Directory
 from coordinator.shards.group.link import Link, translate
-from coordinator.shards.group.packed import GroupPacked
+from coordinator.shards.group.packed import GroupPacked, NamedPacked, NumberedPacked
 from eventstore.client import Answered
 from eventstore.commands import Packed as Commands
 from eventstore.commands import Packer
@@ -17,7 +18,7 @@ from eventstore.machine.refusals import transfer_refusal
 from eventstore.rows import Code
 from eventstore.wire.answers import Piece
 from eventstore.wire.questions import First, Known
-from ledger.columns import Columns
+from ledger.columns import Columns, NumberedColumns
 from ledger.errors import Bug
 from ledger.model import Refusal, Transfer
 from shard_client.columns import DecidedTogether, Packed
@@ -37,6 +38,7 @@ class GroupDecider(Decider):
     def __init__(self, link: Link, now: Callable[[], float]) -> None:
         self._link = link
         self._now = now
+        self._directory = Directory(link)
         # When those were sent that are not answered, by the futures that will be.
         self._sent: dict[int, float] = {}
 
@@ -52,8 +54,14 @@ class GroupDecider(Decider):
             packer.transfer(transfer)
         return self._send(packer.packed, partial(decided, self._link.shard, transfers))
 
-    def pack(self, columns: Columns, protocol: str, now: int) -> GroupPacked:
-        return GroupPacked(columns, protocol, now)
+    def pack(
+        self, columns: Columns | NumberedColumns, protocol: str, now: int, deadline: float
+    ) -> GroupPacked:
+        if isinstance(columns, Columns):
+            return NamedPacked(columns, protocol, now)
+        for numbers in (columns.source, columns.destination):
+            self._directory.learn(numbers, deadline)
+        return NumberedPacked(columns, protocol, now, self._directory)
 
     def decide_packed(self, packed: Packed) -> "Future[DecidedTogether]":
         if not isinstance(packed, GroupPacked):
