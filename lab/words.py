@@ -17,6 +17,20 @@ def joined(parts: Sequence[str], word: str = "and") -> str:
     )
 
 
+def about_groups() -> list[str]:
+    """What event sourcing does not share with the ways that run on two shards."""
+    return [
+        "Event sourcing runs as one ledger group, so both accounts of a transfer are always in one "
+        "place. The other ways make two shards agree, and their figures contain that; its figures "
+        "contain nothing of the kind. It moves money between the same accounts.",
+        "Where one of two shards is away or slow for the others, its only node is, at the same "
+        "times; after each slow one its read side is killed too, which the others do not have.",
+        "No likeness: one of two shards away while the other goes on; a coordinator that dies "
+        "between the steps on two shards, which leaves something in doubt; locks and how long they "
+        "are held; a sum that is off while money is between two shards.",
+    ]
+
+
 def about_rates(outcomes: Sequence[Outcome]) -> list[str]:
     """Under the plot of throughput."""
     figures = joined([f"{o.title} {o.rate:,.0f}" for o in outcomes])
@@ -24,7 +38,8 @@ def about_rates(outcomes: Sequence[Outcome]) -> list[str]:
     return [
         f"Transfers committed in a second, over the whole time with its faults: {figures}.",
         f"The longest time in which no transfer at all was committed: {gaps}. While a shard is "
-        "away no way can pay across shards; what counts is how soon it goes on.",
+        "away no way can pay across shards, nor a group without its node; what counts is how soon "
+        "it goes on.",
     ]
 
 
@@ -129,7 +144,7 @@ def when_to_take_which(outcomes: Sequence[Outcome]) -> list[str]:
     told.append(
         f"{joined([o.title for o in right])} kept every cent, so the choice is about the rest."
     )
-    told += [_best(wish, right) for wish in WISHES if all(map(wish.is_measured, right))]
+    told += [_best(wish, right) for wish in WISHES if sum(map(wish.is_measured, right)) > 1]
     return told
 
 
@@ -156,6 +171,8 @@ class Wish(NamedTuple):
     cost: Callable[[Outcome], float]
     figure: Callable[[Outcome], str]
     is_measured: Callable[[Outcome], bool] = lambda outcome: True
+    # Of those of which it is not measured.
+    otherwise: str = ""
 
 
 WISHES = (
@@ -177,6 +194,7 @@ WISHES = (
         lambda o: o.locks.p99 if o.locks else 0.0,
         lambda o: seconds_text(o.locks.p99) if o.locks else "",
         lambda o: o.locks is not None,
+        "takes no locks",
     ),
     Wish(
         "other programs read the shards by themselves and should not see money missing",
@@ -195,10 +213,11 @@ WISHES = (
 
 def _best(wish: Wish, outcomes: Sequence[Outcome]) -> str:
     """What to take for a wish; ways that are close to the best are named with it."""
-    ranked = sorted(outcomes, key=wish.cost)
+    ranked = sorted(filter(wish.is_measured, outcomes), key=wish.cost)
     costs = [wish.cost(outcome) for outcome in ranked]
     room = CLOSE * max(map(abs, costs))
     near = [o.title for o, cost in zip(ranked, costs, strict=True) if cost - costs[0] <= room]
     best = joined(near, "or") if len(near) < len(ranked) else "no clear difference in this run"
     figures = ", ".join(f"{outcome.title} {wish.figure(outcome)}" for outcome in ranked)
-    return f"If {wish.text}: {best}. {wish.measure}: {figures}."
+    others = [f" {o.title} {wish.otherwise}." for o in outcomes if not wish.is_measured(o)]
+    return f"If {wish.text}: {best}. {wish.measure}: {figures}.{''.join(others)}"

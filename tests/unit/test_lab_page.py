@@ -19,7 +19,7 @@ from lab.result import (
     Spread,
     Verdict,
 )
-from lab.schedule import AWAY, KILL, SLOW
+from lab.schedule import AWAY, KILL, READS, SLOW
 
 
 def outcome(way: str, title: str, **changes: Any) -> Outcome:
@@ -65,6 +65,14 @@ NAIVE = outcome(
 )
 XA = outcome("xa", "Two-phase commit")
 SAGA = outcome("saga", "Saga", rate=300.0, locks=Spread(0.001, 0.002, 0.003, 0.01, 60), gap_s=2.05)
+
+GROUP = outcome(
+    "eventstore",
+    "Event sourcing",
+    locks=None,
+    plain=Seen(100, 3, 0.0, 0.0, 0, 0, None),
+    faults=[*XA.faults, Disturbed(READS, "s1-reads", 8.5, 9.0)],
+)
 
 
 def comparison(outcomes: Sequence[Outcome]) -> Comparison:
@@ -112,6 +120,26 @@ def test_the_page_stands_alone() -> None:
     named = re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', told)
     assert named
     assert {one or other for one, other in named} <= set(ids)
+
+
+def test_a_ledger_group_is_said_to_be_no_two_shards_and_what_has_no_likeness() -> None:
+    told = page(comparison([XA, GROUP]))
+    assert "Not alike" in told
+    assert "No likeness: one of two shards away while the other goes on" in told
+    assert "on two shards (event sourcing: in one group), 2,000.00 EUR in all" in told
+    assert "a read side is away" in told
+    # Its read side is no part of what the others meet.
+    assert page(comparison([GROUP, XA])).count("Meanwhile 3 faults struck") == 1
+    without = page(comparison([NAIVE, XA, SAGA]))
+    assert "Not alike" not in without
+    assert "read side" not in without
+    assert "accounts on one ledger group, " in page(comparison([GROUP]))
+
+
+def test_a_way_without_locks_is_named_beside_those_that_have_them() -> None:
+    told = " ".join(words.when_to_take_which([XA, SAGA, GROUP]))
+    assert "Saga 3 ms, Two-phase commit 30 ms. Event sourcing takes no locks." in told
+    assert "Locks held" not in " ".join(words.when_to_take_which([XA, GROUP]))
 
 
 def test_a_page_where_every_sum_stays_wrong_has_no_closer_look() -> None:
