@@ -110,14 +110,15 @@ class GroupPlace(ServicePlace):
 
 
 class SumReader:
-    """Reads what the group's accounts hold, as any client of the read side could: as far as it has
-    seen the list.
+    """Reads what the group's accounts hold, as any client of the read side could. It asks for
+    nothing earlier than it was told before: a read side that begins anew has an earlier moment.
     """
 
     def __init__(self, new: Callable[[], Client], accounts: Sequence[str]) -> None:
         """`new` makes a client of the read side, which is not connected yet."""
         self._new = new
-        self._question = Accounts(list(accounts))
+        self._accounts = list(accounts)
+        self._seen = 0
         self._client: Client | None = None
 
     def __call__(self) -> int | None:
@@ -125,10 +126,12 @@ class SumReader:
             if self._client is None:
                 self._client = self._new()
                 self._client.connect()
-            told = self._client.ask(self._question, AccountsAre, READ_TIMEOUT_S)
+            question = Accounts(self._accounts, min_seq=self._seen)
+            told = self._client.ask(question, AccountsAre, READ_TIMEOUT_S)
         except (ClientError, TimeoutError):
             self._forget()
             return None
+        self._seen = told.as_of.seq
         return sum(dated.account.balance for dated in told.accounts if dated)
 
     def _forget(self) -> None:

@@ -25,6 +25,9 @@ def about_groups() -> list[str]:
         "contain nothing of the kind. It moves money between the same accounts.",
         "Where one of two shards is away or slow for the others, its only node is, at the same "
         "times; after each slow one its read side is killed too, which the others do not have.",
+        "Whoever reads its read side by itself names the last moment that it was told, and is told "
+        "nothing earlier. One that does not can see an earlier moment while the read side begins "
+        "anew.",
         "No likeness: one of two shards away while the other goes on; a coordinator that dies "
         "between the steps on two shards, which leaves something in doubt; locks and how long they "
         "are held; a sum that is off while money is between two shards.",

@@ -1,6 +1,7 @@
 """What the bench makes of batches for a ledger group, and works out of what it measures there."""
 
-from collections import Counter
+from collections import Counter, defaultdict
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -11,11 +12,24 @@ from bench.group_oracles import miscounted
 from bench.loads.base import Tally
 from bench.loads.columns import Wishes, digits, lines, stream, with_numbers
 from bench.loads.honest import HonestTally
+from bench.loads.ledger_node import BATCH, LedgerNode
 from bench.loads.reads import PAGE, History, balance_at, statement
 from bench.measure import Figures
-from bench.parts.ledger_group_findings import alone, kept, read, to_rate
+from bench.parts.base import Finding, Outcome
+from bench.parts.eventstore_findings import (
+    alone,
+    compared,
+    frames,
+    kept,
+    read,
+    started,
+    to_rate,
+)
+from bench.parts.eventstore_goals import GOALS, rows
+from bench.report import document, show
 from coordinator.http.batches import arrow_stream
 from coordinator.http.json_text import read_lines
+from tandem.local.progress import silent
 
 
 class Fixed:
@@ -108,3 +122,74 @@ def test_the_audit_counts_what_was_acknowledged(
 ) -> None:
     summary = {"transfers": transfers, "entries": entries}
     assert miscounted(summary, range(10, 13)) == told
+
+
+# --- the goals ------------------------------------------------------------------------------------
+
+
+def _every(**found: Finding) -> dict[str, Finding]:
+    """A finding that meets its goal for each that a goal is seen by, with these instead."""
+    met = Finding("x", {"transfers/s": 7.0}, [2.0], 1.0)
+    return {goal.finding: met for goal in GOALS if goal.finding} | found
+
+
+def test_a_goal_is_met_missed_or_not_measured_and_then_says_why() -> None:
+    told = rows(_every(node=Finding("x", {}, [0.9], 1.0)), is_full=True)
+    assert [row.load for row in told] == [goal.load for goal in GOALS]
+    assert [row.load for row in told if row.is_met is False] == [
+        "batches of 8,192, account numbers, straight to the node"
+    ]
+    unmeasured = [row for row in told if row.is_met is None]
+    assert [row.load for row in unmeasured] == [goal.load for goal in GOALS if not goal.finding]
+    assert all(row.not_measured for row in unmeasured)
+    assert not any(row.not_measured for row in told if row.is_met is not None)
+
+
+def test_what_is_smaller_than_a_goal_says_nothing_of_it() -> None:
+    found = _every()
+    del found["ids"]
+    told = {row.load: row for row in rows(found, is_full=False)}
+    small = [goal.load for goal in GOALS if goal.needs_full]
+    assert len(small) == 5
+    assert all(told[load].is_met is None and told[load].not_measured for load in small)
+    # What was found is shown nevertheless.
+    assert told["10 million accounts, straight to the node"].figures == {"transfers/s": 7.0}
+
+
+def test_the_goals_are_printed_with_their_verdicts(capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = Outcome("the part", goals=rows(_every(), is_full=False))
+    show(document({}, {}, [], {"eventstore": outcome}))
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "it must reach" in printed
+    assert "64 bytes 7 transfers/s 2.00 1 met" in printed
+    assert "not measured:" in printed
+
+
+def test_goals_are_seen_by_findings_that_the_part_makes() -> None:
+    timed = Figures("x", [_timed(0.001)], [10.0], Tally(committed=1))
+    loads = defaultdict(lambda: timed, ids=timed)
+    made = set(compared(loads)) | {"bytes", "start"}
+    made |= {"replay", "replay of texts", "catch-up", "catch-up of texts"}
+    assert {goal.finding for goal in GOALS if goal.finding} <= made
+
+
+def test_a_start_and_a_frame_are_compared_with_the_goal() -> None:
+    assert started(100, [5.0, 20.0]).ratios == [2.0, 0.5]
+    found = frames(Figures("x", [_timed(0.002, 0.020)], [10.0]))
+    assert (found.ratio, found.is_met) == (0.5, False)
+
+
+# --- a node without a socket ----------------------------------------------------------------------
+
+
+def test_a_node_has_its_ids_before_the_load_and_every_answer_is_timed(tmp_path: Path) -> None:
+    load = LedgerNode(tmp_path / "list", 100, "a node", under_way=1, ids=BATCH + 1)
+    load.set_up(silent)
+    runner = load.open()
+    try:
+        done = runner.run(0.05)
+    finally:
+        runner.close()
+    assert done.committed == len(done.latencies) * BATCH > 0
+    assert load.violations(done) == []
+    assert load.violations(Tally(done.committed - 1))
