@@ -222,5 +222,7 @@ def _best(wish: Wish, outcomes: Sequence[Outcome]) -> str:
     near = [o.title for o, cost in zip(ranked, costs, strict=True) if cost - costs[0] <= room]
     best = joined(near, "or") if len(near) < len(ranked) else "no clear difference in this run"
     figures = ", ".join(f"{outcome.title} {wish.figure(outcome)}" for outcome in ranked)
-    others = [f" {o.title} {wish.otherwise}." for o in outcomes if not wish.is_measured(o)]
-    return f"If {wish.text}: {best}. {wish.measure}: {figures}.{''.join(others)}"
+    others = [f"{o.title} {wish.otherwise}" for o in outcomes if not wish.is_measured(o)]
+    if others:
+        best = f"{joined(others)}; of the others {best}"
+    return f"If {wish.text}: {best}. {wish.measure}: {figures}."
