@@ -13,7 +13,7 @@ WAY_COLOURS = {
     "xa": "#3d7fc1",
     "tcc": "#38985a",
     "saga": "#a371c4",
-    "eventstore": "#c9822b",
+    "eventstore": "#d6498f",
 }
 FAULT_COLOURS = {KILL: "#c0392b", AWAY: "#e08e0b", SLOW: "#7f8c9b", READS: "#1f9e9e"}
 # Stand for what the page has: its colour of text, and that of its thin lines.
@@ -45,7 +45,7 @@ def plots(comparison: Comparison) -> dict[str, str]:
     Raises ImportError without matplotlib.
     """
     outcomes = comparison.outcomes
-    closer = [outcome for outcome in outcomes if outcome.plain.wrong_since_s is None]
+    closer = [o for o in outcomes if o.plain.wrong_since_s is None and o.plain.wrong_share > 0]
     height = _height(outcomes)
     made = {
         "rates": _drawn("rates", height, lambda figure: _rates(figure, outcomes)),

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from lab.report import money, seconds_text, share_text
 from lab.result import Outcome
+from lab.ways import WAYS
 
 # Differences up to this share are not called differences: a second run may turn them round.
 CLOSE = 0.1
@@ -79,11 +80,15 @@ def about_closer_sums() -> list[str]:
 
 def _about_sum(outcome: Outcome) -> str:
     plain, verdict = outcome.plain, outcome.verdict
-    text = (
-        f"{outcome.title}: who reads each shard by itself saw a wrong sum for "
-        f"{share_text(plain.wrong_share)} of the time, at the longest for "
-        f"{seconds_text(plain.longest_s)}, with up to {money(plain.missing_most)} missing."
-    )
+    what = "its read side" if WAYS[outcome.way].is_group else "each shard"
+    text = f"{outcome.title}: who reads {what} by itself "
+    if plain.wrong_share:
+        text += (
+            f"saw a wrong sum for {share_text(plain.wrong_share)} of the time, at the longest for "
+            f"{seconds_text(plain.longest_s)}, with up to {money(plain.missing_most)} missing."
+        )
+    else:
+        text += "never saw a wrong sum."
     if outcome.service and outcome.service.reads > outcome.service.unanswered:
         text += f" The service's own read of all balances {_when(outcome.service.wrong_share)}."
     if plain.wrong_since_s is not None:

@@ -41,7 +41,8 @@ L = TypeVar("L", Batches, Columns, Singles)
 _ACCOUNTS, _IDS, _ENTRIES = 10_000_000, 100_000_000, 20_000_000
 # Without --full no more than that.
 _ACCOUNTS_MAX, _ENTRIES_MAX = 200_000, 200_000
-_PAYERS = 1000
+# Of that account each other one pays so many, which its money is enough for.
+_PAYMENTS = 200
 
 
 class _Places(NamedTuple):
@@ -100,8 +101,10 @@ def _entries(sizes: Sizes) -> int:
 def _measure(places: _Places, sizes: Sizes, outcome: Outcome, report: Report) -> dict[str, Finding]:
     """All loads in turns, and that the bank's rules hold after them."""
     name = secrets.token_hex(4)
-    payments = Columns(places.group, Scale(_PAYERS, 1, 1, 0), f"{name}paid", "NDJSON", is_hot=True)
-    history, paid = _paid(payments, _entries(sizes), report)
+    entries = _entries(sizes)
+    payers = Scale(1 + max(entries, BATCH) // _PAYMENTS, 1, 1, 0)
+    payments = Columns(places.group, payers, f"{name}paid", "NDJSON", is_hot=True)
+    history, paid = _paid(payments, entries, report)
     of_group = _group_loads(places.group, sizes, name, report)
     loads: dict[str, Load] = {
         **_mysql_loads(places.mysql, sizes, name, report),

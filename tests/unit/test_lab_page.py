@@ -106,6 +106,9 @@ def test_words_about_a_sum() -> None:
     assert "From second 1.5 on it was never right again." in lost
     assert lost.endswith("In the end 74.06 EUR of 2,000.00 EUR are gone, for ever.")
     assert right.endswith("was never wrong. In the end the sum is right.")
+    assert "who reads each shard by itself saw a wrong sum for 15.0 % of the time" in right
+    (group,) = words.about_sums([GROUP])
+    assert "who reads its read side by itself never saw a wrong sum. The service's" in group
 
 
 def test_the_page_stands_alone() -> None:
@@ -145,6 +148,8 @@ def test_a_way_without_locks_is_named_beside_those_that_have_them() -> None:
 
 def test_a_page_where_every_sum_stays_wrong_has_no_closer_look() -> None:
     assert page(comparison([NAIVE])).count("<svg") == 3
+    # Nor has one whose sum was always right.
+    assert page(comparison([NAIVE, GROUP])).count("<svg") == 3
 
 
 def test_a_plot_takes_colour_and_font_from_the_page() -> None:
