@@ -24,10 +24,10 @@ from bench.loads.one_by_one import OneByOne
 from bench.loads.reads import History, Reads
 from bench.loads.singles import CONNECTIONS, Singles
 from bench.loads.textbook import Textbook
-from bench.measure import Figures
 from bench.parts.base import Finding, Outcome, Sizes
 from bench.parts.eventstore_findings import caught_up, compared, kept, replayed, started
 from bench.parts.eventstore_goals import rows
+from bench.parts.eventstore_rates import at_rates
 from bench.parts.skew import THREADS, measure_all
 from bench.place import Place, cluster
 from bench.rebuilding import catch_up_rate, replay_rate, start_seconds
@@ -113,16 +113,16 @@ def _measure(places: _Places, sizes: Sizes, outcome: Outcome, report: Report) ->
         **_reads(places.group.urls[0], history),
     }
     found = measure_all(loads, sizes, outcome, report)
-    acknowledged = [payments.acknowledged(paid)]
+    most = found["textbook"].rate
+    rates = at_rates(places.mysql, places.group, most, name, sizes, report)
+    outcome.violations += rates.violations
+    acknowledged = [payments.acknowledged(paid), rates.acknowledged]
     acknowledged += [load.acknowledged(found[key].total) for key, load in of_group.items()]
     all_of_it = range(sum(a[0] for a in acknowledged), sum(a[-1] for a in acknowledged) + 1)
     report("Checking the bank's rules: the audit of the ledger group")
     outcome.violations += group_oracles.audited(places.group, all_of_it, report)
-    return compared(found) | {"bytes": _bytes(places.node, found["node"])}
-
-
-def _bytes(node: NodeAt, found: Figures) -> Finding:
-    return kept(list_bytes(node.folder), found.total.committed)
+    bytes_ = kept(list_bytes(places.node.folder), found["node"].total.committed)
+    return compared(found) | rates.findings | {"bytes": bytes_}
 
 
 # --- loads ----------------------------------------------------------------------------------------

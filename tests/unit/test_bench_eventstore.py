@@ -1,6 +1,7 @@
 """What the bench makes of batches for a ledger group, and works out of what it measures there."""
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -26,6 +27,7 @@ from bench.parts.eventstore_findings import (
     to_rate,
 )
 from bench.parts.eventstore_goals import GOALS, rows
+from bench.parts.eventstore_rates import compared_at
 from bench.report import document, show
 from coordinator.http.batches import arrow_stream
 from coordinator.http.json_text import read_lines
@@ -169,6 +171,7 @@ def test_goals_are_seen_by_findings_that_the_part_makes() -> None:
     timed = Figures("x", [_timed(0.001)], [10.0], Tally(committed=1))
     loads = defaultdict(lambda: timed, ids=timed)
     made = set(compared(loads)) | {"bytes", "start"}
+    made |= set(compared_at({}, {}))
     made |= {"replay", "replay of texts", "catch-up", "catch-up of texts"}
     assert {goal.finding for goal in GOALS if goal.finding} <= made
 
@@ -177,6 +180,19 @@ def test_a_start_and_a_frame_are_compared_with_the_goal() -> None:
     assert started(100, [5.0, 20.0]).ratios == [2.0, 0.5]
     found = frames(Figures("x", [_timed(0.002, 0.020)], [10.0]))
     assert (found.ratio, found.is_met) == (0.5, False)
+
+
+def test_a_group_is_quicker_if_it_is_at_every_rate_of_a_round() -> None:
+    books = {"25%": _at(10, 20), "75%": _at(12, 40)}
+    found = compared_at(books, {"25%": _at(5, 10), "75%": _at(6, 50)})
+    assert found["rates p50 ms"].ratios == [2.0]
+    assert found["rates p99 ms"].ratios == [0.8]
+    assert (found["rates p50 ms"].is_met, found["rates p99 ms"].is_met) == (True, False)
+    assert found["textbook 25%"].title == "textbook XA at 25% of its most"
+
+
+def _at(p50: float, p99: float) -> list[Mapping[str, float]]:
+    return [{"p50 ms": p50, "p99 ms": p99}]
 
 
 # --- a node without a socket ----------------------------------------------------------------------
