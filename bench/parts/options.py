@@ -55,8 +55,8 @@ _OPTIONS = (
     click.option(
         "--full",
         is_flag=True,
-        help="Eventstore: 10 million accounts, 100 million ids, 20 million entries. Takes an hour "
-        "more, 12 GiB of memory and 20 GB of disk.",
+        help="Eventstore: 10 million accounts, 100 million ids, 20 million entries. Takes about "
+        "an hour more, 12 GiB of memory and 20 GB of disk.",
     ),
 )
 

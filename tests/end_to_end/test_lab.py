@@ -22,12 +22,13 @@ from tandem.chaos.workload import Wire, account_names
 from tandem.local.errors import LocalError
 from tandem.local.progress import silent
 from tandem.local.redis import is_ready
+from tandem.local.servers import PROJECT
 from tests.cluster import Cluster, wait_until
 
 pytestmark = pytest.mark.alone
 
-TANDEM = [sys.executable, "-c", "from tandem.cli import main; main()"]
-TIMEOUT_S = 200
+LAB = [sys.executable, "-m", "lab"]
+TIMEOUT_S = 300
 SEED, SECONDS = 1, 8.0
 
 
@@ -40,10 +41,15 @@ class Ran:
         (folder / "tmp").mkdir()
         done = subprocess.run(
             [
-                *(*TANDEM, "lab", "--ways", "naive,xa,eventstore", "--seed", f"{SEED}"),
+                *(*LAB, "--ways", "naive,xa,eventstore", "--seed", f"{SEED}"),
                 *("--seconds", f"{SECONDS}", "--report", "page.html", "--json", "found.json"),
             ],
-            env={**variables, **kept, "TMPDIR": str(folder / "tmp")},
+            env={
+                **variables,
+                **kept,
+                "PYTHONPATH": str(PROJECT),
+                "TMPDIR": str(folder / "tmp"),
+            },
             cwd=folder,
             capture_output=True,
             text=True,

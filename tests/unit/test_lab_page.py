@@ -115,6 +115,8 @@ def test_the_page_stands_alone() -> None:
     told = page(comparison([NAIVE, XA, SAGA]))
     assert told.count("<svg") == told.count("</svg>") == 4
     assert "Three ways of moving money" in told
+    assert "Not alike" not in told
+    assert "read side" not in told
     assert "74.06 EUR" in told
     assert "a &lt;server&gt;" in told
     assert re.findall(r"https?:|//\w|@import|\bsrc=|<link|<script|url\((?!#)", told) == []
@@ -126,17 +128,13 @@ def test_the_page_stands_alone() -> None:
 
 
 def test_a_ledger_group_is_said_to_be_no_two_shards_and_what_has_no_likeness() -> None:
-    told = page(comparison([XA, GROUP]))
+    told = page(comparison([GROUP, XA]))
     assert "Not alike" in told
     assert "No likeness: one of two shards away while the other goes on" in told
     assert "on two shards (event sourcing: in one group), 2,000.00 EUR in all" in told
     assert "a read side is away" in told
     # Its read side is no part of what the others meet.
-    assert page(comparison([GROUP, XA])).count("Meanwhile 3 faults struck") == 1
-    without = page(comparison([NAIVE, XA, SAGA]))
-    assert "Not alike" not in without
-    assert "read side" not in without
-    assert "accounts on one ledger group, " in page(comparison([GROUP]))
+    assert "Meanwhile 3 faults struck" in told
 
 
 def test_a_way_without_locks_is_named_beside_those_that_have_them() -> None:
@@ -146,9 +144,7 @@ def test_a_way_without_locks_is_named_beside_those_that_have_them() -> None:
     assert "Locks held" not in " ".join(words.when_to_take_which([XA, GROUP]))
 
 
-def test_a_page_where_every_sum_stays_wrong_has_no_closer_look() -> None:
-    assert page(comparison([NAIVE])).count("<svg") == 3
-    # Nor has one whose sum was always right.
+def test_a_sum_that_stays_wrong_or_was_always_right_is_not_looked_at_closer() -> None:
     assert page(comparison([NAIVE, GROUP])).count("<svg") == 3
 
 
