@@ -121,9 +121,8 @@ def main(
     shards, by the servers' own counters), neighbours (what honest clients get beside somebody who
     misbehaves, a sick shard or a stuck account), batch-sizes (the largest batches beside those of a
     thousand), memory (a coordinator's at full load), smallbank (the benchmark of that name); the
-    last three use the cluster of `--data-dir`, if there is one; event-store (a node of the
-    event-sourced ledger by itself); ledger-group (a ledger group beside the MySQL engine and
-    textbook XA).
+    last three use the cluster of `--data-dir`, if there is one; eventstore (a ledger group and its
+    node beside the MySQL engine and textbook XA, and how far its goals are met).
     `--all` measures everything.
     """
     plan, scale = Plan(rounds, seconds, 2.0), Scale(accounts, threads, clients, batch)

@@ -1,14 +1,18 @@
-"""How fast what a list says is made anew: the machine's state, and the read side."""
+"""How fast what a list says is made anew: the machine's state, the read side, and a node that
+starts from a snapshot.
+"""
 
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from bench.loads.node_socket import node_process
 from eventstore.look import ListView
 from eventstore.reading.side import ReadSide
 from eventstore.segments.frame import Frame
 from eventstore.verify import replay
+from tandem.local.progress import Report
 
 # More of a list than that makes the figure no better.
 COMMANDS_MAX = 1_000_000
@@ -32,6 +36,20 @@ def catch_up_rate(folder: Path) -> float:
             return _rate(view, side.apply, side.seal)
         finally:
             side.close()
+
+
+def start_seconds(folder: Path, times: int, report: Report) -> list[float]:
+    """From the start of a node's process on the list in a folder until it answers, each time. Its
+    state is in a snapshot, which is made here, up to the last frame.
+    """
+    report("Making a snapshot")
+    ListView(folder).make_snapshot()
+    found = []
+    for _ in range(times):
+        began = time.monotonic()
+        with node_process(folder, report):
+            found.append(time.monotonic() - began)
+    return found
 
 
 def _rate(

@@ -1,6 +1,6 @@
 """What was measured, as a table for people and as JSON."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from statistics import median
 from typing import Any
@@ -44,7 +44,8 @@ def _part(outcome: Outcome) -> dict[str, Any]:
         asdict(finding) | {"ratio": finding.ratio, "is_met": finding.is_met}
         for finding in outcome.findings
     ]
-    return asdict(outcome) | {"findings": findings}
+    goals = [asdict(row) | {"is_met": row.is_met} for row in outcome.goals]
+    return asdict(outcome) | {"findings": findings, "goals": goals}
 
 
 def show(found: Mapping[str, Any]) -> None:
@@ -70,6 +71,8 @@ def show(found: Mapping[str, Any]) -> None:
         screen.print(measured)
     for part in found["parts"].values():
         screen.print(_table_of(part))
+        if part["goals"]:
+            screen.print(_table_of_goals(part["goals"]))
     _show_verdict(found)
 
 
@@ -88,6 +91,22 @@ def _table_of(part: Mapping[str, Any]) -> Table:
             *([f"{ratio:.2f}" for ratio in ends] or [""] * 3),
             "" if finding["goal"] is None else f"{finding['goal']:g}",
             _VERDICTS[finding["is_met"]],
+        )
+    return shown
+
+
+def _table_of_goals(goals: Sequence[Mapping[str, Any]]) -> Table:
+    """Each goal with what was found, and why where it was not measured."""
+    shown = table("it must reach", "goal", "found", "ratio", "of", "", right=("ratio", "of"))
+    for row in goals:
+        why = row["not_measured"]
+        shown.add_row(
+            row["load"],
+            row["goal"],
+            ", ".join(f"{_number(x)} {name}" for name, x in row["figures"].items()),
+            "" if row["ratio"] is None else f"{row['ratio']:.2f}",
+            "" if row["least"] is None else f"{row['least']:g}",
+            f"not measured: {why}" if why else _VERDICTS[row["is_met"]],
         )
     return shown
 

@@ -4,7 +4,8 @@ ways.py       the ways that are compared
 schedule.py   which fault comes when: from a seed alone, pure
 naive/        the way that the literature starts from: Redis nodes, ZooKeeper, two plain updates
 parts.py      what both kinds of place offer: parts that can be killed, frozen and started
-redis_place.py, shard_place.py   where the ways run
+redis_place.py, shard_place.py, group_place.py   where the ways run; service_place.py: what the
+              last two have in common
 faults.py     carries a schedule out
 wire.py       one HTTP request, for clients that have to be quick
 workload.py   clients, in a process of their own

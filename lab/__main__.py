@@ -95,11 +95,13 @@ def lab(
     \b
     naive  balances in two Redis nodes, two plain updates, ZooKeeper for the map
     xa     two-phase commit         tcc  try, confirm or cancel         saga  and compensations
+    eventstore  event sourcing: all accounts in one ledger group, a node with its read side
 
     Each way gets new accounts, on real servers. While clients move money, coordinators are killed,
-    shards are away, and shards are slow: for each way at the same times. Another client reads all
-    balances. In the end the books are compared with what the clients were told. A table is printed,
-    and a page with plots is written that needs nothing but a browser.
+    shards are away, and shards are slow: for each way at the same times. A group is one shard; its
+    read side is killed too. Another client reads all balances. In the end the books are compared
+    with what the clients were told. A table is printed, and a page with plots is written that needs
+    nothing but a browser.
 
     \b
     Examples:
@@ -154,7 +156,9 @@ def command_line(wanted: Wanted) -> str:
 
 def _check_packages(ways: list[Way]) -> None:
     """Before anything is started. Raises CommandError."""
-    needed = ["matplotlib", *(["redis"] if any(way.name == NAIVE for way in ways) else [])]
+    needed = ["matplotlib"]
+    needed += ["redis"] if any(way.is_naive for way in ways) else []
+    needed += ["numpy", "numba"] if any(way.is_group for way in ways) else []
     for name in needed:
         try:
             importlib.import_module(name)

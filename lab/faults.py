@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from lab.parts import Parts
 from lab.result import Disturbed
-from lab.schedule import COORDINATORS, GOES_S, SHARDS, SLOW, STANDS_S, Fault
+from lab.schedule import GOES_S, SLOW, STANDS_S, Fault
 from tandem.local.errors import LocalError
 
 # How long a part may take until it is ready again.
@@ -21,12 +21,16 @@ class Disturber:
     def __init__(
         self,
         parts: Parts,
+        names: Sequence[str],
         faults: Sequence[Fault],
         clock: Callable[[], float],
         tell: Callable[[str], None],
     ) -> None:
-        """`clock`: seconds since the load began."""
+        """`names`: of all parts that may be away in the end. `clock`: seconds since the load
+        began.
+        """
         self._parts = parts
+        self._names = names
         self._faults = faults
         self._clock = clock
         self._tell = tell
@@ -52,10 +56,10 @@ class Disturber:
 
     def heal(self) -> None:
         """Bring back whatever may be away; wait until all is ready. Raises LocalError."""
-        for name in (*SHARDS, *COORDINATORS):
+        for name in self._names:
             self._parts.thaw(name)
             self._parts.start(name)
-        for name in (*SHARDS, *COORDINATORS):
+        for name in self._names:
             self._await_ready(name)
 
     def _kill(self, fault: Fault) -> None:

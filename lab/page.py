@@ -8,7 +8,7 @@ from lab import words
 from lab.plots import FAULT_COLOURS, plots
 from lab.report import Row, groups, money
 from lab.result import Comparison, Outcome
-from lab.schedule import KINDS
+from lab.schedule import KINDS, READS
 from lab.ways import WAYS
 
 
@@ -20,6 +20,7 @@ def page(comparison: Comparison) -> str:
     parts = [
         f"<h1>{title}</h1>",
         _lead(comparison),
+        *_differences(outcomes),
         _verdicts(outcomes),
         "<h2>When to take which</h2>",
         _list(words.when_to_take_which(outcomes)),
@@ -28,15 +29,21 @@ def page(comparison: Comparison) -> str:
         _list(words.about_books(outcomes)),
         "<h2>The sum of all balances</h2>",
         _figure(
-            drawn["sums"], "How far the sum of all balances is off", words.about_sums(outcomes)
+            drawn["sums"],
+            "How far the sum of all balances is off",
+            words.about_sums(outcomes),
+            _kinds(outcomes),
         ),
-        _closer(drawn),
+        _closer(drawn, _kinds(outcomes)),
         "<h2>Throughput</h2>",
-        _figure(drawn["rates"], "Committed transfers over time", words.about_rates(outcomes)),
-        "<h2>Latency</h2>",
         _figure(
-            drawn["latencies"], "Distribution of latencies", words.about_latency(outcomes), False
+            drawn["rates"],
+            "Committed transfers over time",
+            words.about_rates(outcomes),
+            _kinds(outcomes),
         ),
+        "<h2>Latency</h2>",
+        _figure(drawn["latencies"], "Distribution of latencies", words.about_latency(outcomes)),
         "<h2>What was compared</h2>",
         _ways(outcomes),
         _method(comparison),
@@ -55,16 +62,30 @@ def page(comparison: Comparison) -> str:
 
 
 def _count_word(count: int) -> str:
-    numbers = ("No way", "One way", "Two ways", "Three ways", "Four ways")
+    numbers = ("No way", "One way", "Two ways", "Three ways", "Four ways", "Five ways")
     return numbers[count] if count < len(numbers) else f"{count} ways"
 
 
+def _places(outcomes: Sequence[Outcome]) -> str:
+    kinds = {WAYS[outcome.way].is_group for outcome in outcomes}
+    if kinds == {True}:
+        return "one ledger group"
+    return "two shards (event sourcing: in one group)" if True in kinds else "two shards"
+
+
+def _differences(outcomes: Sequence[Outcome]) -> list[str]:
+    """Where a way does not run like the others, above all figures; nothing if none does."""
+    if not any(WAYS[outcome.way].is_group for outcome in outcomes):
+        return []
+    return [f'<section class="note"><h3>Not alike</h3>{_list(words.about_groups())}</section>']
+
+
 def _lead(comparison: Comparison) -> str:
-    faults = len(comparison.outcomes[0].faults)
+    faults = sum(fault.kind != READS for fault in comparison.outcomes[0].faults)
     total = money(comparison.accounts * comparison.each)
     return (
         f'<p class="lead">{comparison.clients} clients moved money at random between '
-        f"{comparison.accounts} accounts on two shards, {total} in all, for "
+        f"{comparison.accounts} accounts on {_places(comparison.outcomes)}, {total} in all, for "
         f"{comparison.seconds:g} s in each way. Meanwhile {faults} faults struck, the same ones "
         "at the same times: coordinators were killed, shards were away, shards were slow. A client "
         "without a clear answer sent its request again. In the end everything was brought back, "
@@ -115,23 +136,30 @@ def _table_row(row: Row) -> str:
     return f'<tr><th scope="row">{escape(row.title)}</th>{cells}</tr>'
 
 
-def _closer(drawn: Mapping[str, str]) -> str:
+def _kinds(outcomes: Sequence[Outcome]) -> list[str]:
+    """The kinds of faults that struck."""
+    struck = {fault.kind for outcome in outcomes for fault in outcome.faults}
+    return [kind for kind in KINDS if kind in struck]
+
+
+def _closer(drawn: Mapping[str, str], kinds: Sequence[str]) -> str:
     svg = drawn.get("closer_sums")
-    return _figure(svg, "The same, closer", words.about_closer_sums()) if svg else ""
+    return _figure(svg, "The same, closer", words.about_closer_sums(), kinds) if svg else ""
 
 
-def _figure(svg: str, label: str, told: Sequence[str], has_faults: bool = True) -> str:
-    legend = _legend() if has_faults else ""
+def _figure(svg: str, label: str, told: Sequence[str], kinds: Sequence[str] = ()) -> str:
+    """A plot, with the kinds of faults that are marked in it."""
+    legend = _legend(kinds) if kinds else ""
     return (
         f'<figure><div class="wide" role="img" aria-label="{escape(label)}">{svg}</div>{legend}'
         f"<figcaption>{_list(told)}</figcaption></figure>"
     )
 
 
-def _legend() -> str:
+def _legend(kinds: Sequence[str]) -> str:
     items = "".join(
-        f'<span><i style="background:{FAULT_COLOURS[kind]}"></i>{escape(told)}</span>'
-        for kind, told in KINDS.items()
+        f'<span><i style="background:{FAULT_COLOURS[kind]}"></i>{escape(KINDS[kind])}</span>'
+        for kind in kinds
     )
     return f'<p class="legend">{items}</p>'
 
@@ -149,10 +177,10 @@ def _method(comparison: Comparison) -> str:
         [
             "Every server and every client runs on this one machine and shares its processors. So "
             "compare the ways, not the numbers: another machine has other numbers.",
-            "MySQL makes each commit durable before it answers. Redis runs with appendonly yes and "
-            "appendfsync everysec, its usual setting: a killed process loses nothing by that, a "
-            "machine that fails may lose a second. So the naive way is measured with less "
-            "durability.",
+            "MySQL makes each commit durable before it answers, a ledger group each frame of its "
+            "list. Redis runs with appendonly yes and appendfsync everysec, its usual setting: "
+            "a killed process loses nothing by that, a machine that fails may lose a second. So "
+            "the naive way is measured with less durability.",
             "A fault is over in the plots when its part is usable again; where that takes long, "
             "the next one comes late. A slow shard stands still for a quarter of a second and goes "
             "on for a tenth, again and again.",

@@ -14,7 +14,7 @@ READ_TIMEOUT_S = 2.0
 
 
 class Parts(Protocol):
-    """Kills, freezes and starts parts by name: s1, s2, c1, c2."""
+    """Kills, freezes and starts parts by name: s1, s2, c1, c2, and a group's read side."""
 
     def kill(self, name: str) -> None: ...
 
@@ -36,6 +36,10 @@ class Place(Protocol):
     def parts(self) -> Parts: ...
 
     @property
+    def names(self) -> Sequence[str]:
+        """Of the parts that faults may strike, in the order in which they are started again."""
+
+    @property
     def urls(self) -> Sequence[str]:
         """Where its coordinators take transfers."""
 
@@ -47,13 +51,18 @@ class Place(Protocol):
     def versions(self) -> Mapping[str, str]:
         """What it is made of."""
 
-    def shard_of(self, account: str) -> str: ...
+    def shard_of(self, account: str) -> str:
+        """Of two shards the one that has an account, or would have it: transfers go from accounts
+        of the one to accounts of the other.
+        """
 
     def fund(self, accounts: Sequence[str], each: int) -> None:
         """Open new accounts with so much money on each."""
 
     def readers(self, accounts: Sequence[str]) -> dict[str, ReadSum]:
-        """For each shard how another client reads, plainly, what the accounts hold there."""
+        """For each shard, or for the group that has all, how another client reads, plainly, what
+        the accounts hold there.
+        """
 
     def balances(self, accounts: Sequence[str]) -> dict[str, int]:
         """What each account holds, when nothing is under way any more."""

@@ -6,10 +6,16 @@ from io import StringIO
 from typing import Any
 
 from lab.result import Comparison, Outcome
-from lab.schedule import AWAY, KILL, SLOW
+from lab.schedule import AWAY, KILL, READS, SLOW
 
-WAY_COLOURS = {"naive": "#d4513f", "xa": "#3d7fc1", "tcc": "#38985a", "saga": "#a371c4"}
-FAULT_COLOURS = {KILL: "#c0392b", AWAY: "#e08e0b", SLOW: "#7f8c9b"}
+WAY_COLOURS = {
+    "naive": "#d4513f",
+    "xa": "#3d7fc1",
+    "tcc": "#38985a",
+    "saga": "#a371c4",
+    "eventstore": "#d6498f",
+}
+FAULT_COLOURS = {KILL: "#c0392b", AWAY: "#e08e0b", SLOW: "#7f8c9b", READS: "#1f9e9e"}
 # Stand for what the page has: its colour of text, and that of its thin lines.
 _TEXT, _LINE = "#010203", "#040506"
 _WIDTH, _PANEL, _SINGLE = 8.6, 1.35, 3.4
@@ -39,7 +45,7 @@ def plots(comparison: Comparison) -> dict[str, str]:
     Raises ImportError without matplotlib.
     """
     outcomes = comparison.outcomes
-    closer = [outcome for outcome in outcomes if outcome.plain.wrong_since_s is None]
+    closer = [o for o in outcomes if o.plain.wrong_since_s is None and o.plain.wrong_share > 0]
     height = _height(outcomes)
     made = {
         "rates": _drawn("rates", height, lambda figure: _rates(figure, outcomes)),

@@ -100,6 +100,7 @@ class RedisPlace:
     """Two Redis nodes with their coordinators; see parts.Place."""
 
     can_read_at_once = False
+    names = (*SHARDS, *COORDINATORS)
 
     def __init__(self, parts: RedisParts, shard_map: ShardMap, version: str) -> None:
         self.parts = parts

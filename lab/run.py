@@ -2,8 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from lab.faults import Disturber
 from lab.observer import Observer, PlainReader, ServiceReader
 from lab.parts import Place
 from lab.result import Deal, Disturbed, Outcome
-from lab.schedule import schedule
+from lab.schedule import of_group, schedule
 from lab.seen import committed, distribution, rates, seen, spread, thinned
 from lab.shard_place import ShardPlace, shard_place
 from lab.verdict import judge
@@ -50,16 +50,16 @@ def run(wanted: Wanted, folder: Path, report: Report, tell: Callable[[str], None
     with ExitStack() as stack:
         places = _Places(folder, stack, report)
         for way in wanted.ways:
-            with places.of(way) as place:
-                tell(f"{way.title}: {wanted.seconds:g} s of load and faults")
-                outcomes.append(_run_way(way, place, wanted, f"lab-{way.name}-{stamp}", tell))
+            place = places.of(way)
+            tell(f"{way.title}: {wanted.seconds:g} s of load and faults")
+            outcomes.append(_run_way(way, place, wanted, f"lab-{way.name}-{stamp}", tell))
     return outcomes
 
 
 def check_known(ways: Sequence[Way]) -> None:
     """Raises LocalError for a way that Tandem does not have, before anything is started."""
     for way in ways:
-        if not way.is_naive and way.name not in PROTOCOLS:
+        if way.protocol and way.protocol not in PROTOCOLS:
             raise LocalError(
                 f'this Tandem does not know the protocol "{way.name}" (it knows '
                 f"{', '.join(PROTOCOLS)}); leave it out of --ways. Nothing was started"
@@ -67,29 +67,39 @@ def check_known(ways: Sequence[Way]) -> None:
 
 
 class _Places:
-    """The naive way has a place of its own while it runs; all others share a cluster."""
+    """The protocols that run one after the other share a cluster; every other way has a place of
+    its own. One place runs at a time.
+    """
 
     def __init__(self, folder: Path, stack: ExitStack, report: Report) -> None:
         self._folder = folder
-        self._stack = stack
+        self._running = stack.enter_context(ExitStack())
         self._report = report
         self._shards: ShardPlace | None = None
 
-    @contextmanager
-    def of(self, way: Way) -> Iterator[Place]:
+    def of(self, way: Way) -> Place:
+        """It runs until another one is asked for, or the end."""
+        if way.protocol and self._shards:
+            self._shards.check_protocol(way.protocol)
+            return self._shards
+        self._running.close()
+        self._shards = None
         if way.is_naive:
             # Here, since it needs a package that only the laboratory needs.
             from lab.redis_place import redis_place
 
-            with redis_place(self._folder / way.name, self._report) as place:
-                yield place
-            return
-        if self._shards is None:
-            wire = self._stack.enter_context(closing(Wire(4)))
-            cluster = shard_place(self._folder / "cluster", wire, self._report)
-            self._shards = self._stack.enter_context(cluster)
-        self._shards.check_protocol(way.name)
-        yield self._shards
+            return self._running.enter_context(redis_place(self._folder / way.name, self._report))
+        wire = self._running.enter_context(closing(Wire(4)))
+        if way.is_group:
+            # Here, since it needs what other clusters do without.
+            from lab.group_place import group_place
+
+            place = group_place(self._folder / way.name, wire, self._report)
+            return self._running.enter_context(place)
+        cluster = shard_place(self._folder / "cluster", wire, self._report)
+        self._shards = self._running.enter_context(cluster)
+        self._shards.check_protocol(way.protocol)
+        return self._shards
 
 
 @dataclass(frozen=True)
@@ -160,7 +170,7 @@ def _measure(
         shards={account: place.shard_of(account) for account in accounts},
         clients=wanted.clients,
         seed=wanted.seed,
-        protocol="" if way.is_naive else way.name,
+        protocol=way.protocol,
     )
     with clients(plan) as load:
         began = load.start()
@@ -172,7 +182,8 @@ def _measure(
         service = ServiceReader(place.urls, accounts, clock) if place.can_read_at_once else None
         observer = Observer([plain, service] if service else [plain])
         faults = schedule(wanted.seed, wanted.seconds)
-        disturber = Disturber(place.parts, faults, clock, tell)
+        faults = of_group(faults) if way.is_group else faults
+        disturber = Disturber(place.parts, place.names, faults, clock, tell)
         disturbing = Task(disturber.run).start()
         observer.start()
         try:

@@ -1,9 +1,7 @@
-"""Where Tandem's protocols run: a local cluster of its own, with two MySQL shards."""
+"""Where Tandem's protocols run: a cluster with two MySQL shards."""
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -11,31 +9,19 @@ import pymysql
 from pymysql.connections import Connection
 from pymysql.cursors import Cursor
 
-from coordinator.auditing.audit import audit
 from coordinator.cluster import read_map
-from coordinator.settings import Settings, load
+from coordinator.settings import Settings
 from lab.parts import READ_TIMEOUT_S, ReadSum
-from lab.result import Deal
 from lab.schedule import COORDINATORS, SHARDS
+from lab.service_place import COORDINATOR, ServicePlace
 from shard_client.plain import PlainConnection
 from shard_client.shard_map import ShardAddress
-from tandem.chaos.faults import Hands
 from tandem.chaos.history import Order
-from tandem.chaos.watchers import read_view
 from tandem.chaos.workload import CURRENCY, Wire
 from tandem.local.cluster import LocalCluster, Options
 from tandem.local.errors import LocalError
 from tandem.local.progress import Report
 
-SETUP_PATIENCE_S = 30.0
-SETUP_PAUSE_S = 0.5
-# Of so many transfers that were answered as committed the service is asked one by one.
-ASKED_MAX = 300
-# The naive coordinator is one process each, so these are too. A line for each request is no part
-# of what is compared.
-COORDINATOR = {"TANDEM_COORDINATOR_WORKERS": "1", "TANDEM_LOG_REQUESTS": "errors"}
-
-ISSUER = "issuer"
 SUM = "SELECT COALESCE(SUM(balance), 0) FROM accounts WHERE id IN %s"
 BALANCES = "SELECT id, balance FROM accounts WHERE id IN %s"
 # What each transfer has put on each account of these, in all; what was booked back counts too.
@@ -44,17 +30,13 @@ SELECT transfer_id, account_id, SUM(amount) FROM entries
 WHERE account_id IN %s GROUP BY transfer_id, account_id"""
 
 
-class ShardPlace:
-    """A cluster; see parts.Place."""
+class ShardPlace(ServicePlace):
+    """Two shards; see parts.Place."""
 
-    can_read_at_once = True
+    names = (*SHARDS, *COORDINATORS)
 
     def __init__(self, local: LocalCluster, wire: Wire) -> None:
-        self.local = local
-        self.parts = Hands(local)
-        self.urls = local.urls()
-        self._wire = wire
-        self.settings: Settings = load(environ={}, defaults=local.environment())
+        super().__init__(local, wire)
         self._map = read_map(self.settings)
         self.versions: Mapping[str, str] = {
             name: f"MySQL {self._rows(name, 'SELECT VERSION()', None)[0][0]}"
@@ -63,26 +45,6 @@ class ShardPlace:
 
     def shard_of(self, account: str) -> str:
         return self._map.shard_of(account)
-
-    def fund(self, accounts: Sequence[str], each: int) -> None:
-        issuer = f"{accounts[0]}-{ISSUER}"
-        terms: list[dict[str, Any]] = [{"id": name, "currency": CURRENCY} for name in accounts]
-        terms.append({"id": issuer, "currency": CURRENCY, "overdraft_limit": None})
-        self._insist("/v1/accounts/batch", {"accounts": terms}, {"created", "exists"})
-        orders = [Order(f"fund-{name}", issuer, name, each, CURRENCY) for name in accounts]
-        items = {"transfers": [order.item for order in orders]}
-        self._insist("/v1/transfers/batch", items, {"committed"})
-
-    def _insist(self, path: str, body: object, wanted: set[str]) -> None:
-        give_up = time.monotonic() + SETUP_PATIENCE_S
-        for url in cycle(self.urls):
-            reply = self._wire.send("POST", f"{url}{path}", body)
-            results = reply.body["results"] if reply.status == 200 else []
-            if results and {result["status"] for result in results} <= wanted:
-                return
-            if time.monotonic() > give_up:
-                raise LocalError(f"accounts cannot be funded: {path} at {url}: {reply.label}")
-            time.sleep(SETUP_PAUSE_S)
 
     def readers(self, accounts: Sequence[str]) -> dict[str, ReadSum]:
         return {
@@ -122,25 +84,6 @@ class ShardPlace:
                 f"{reply.body['detail']}; leave it out of --ways"
             )
 
-    def unfinished(self) -> str | None:
-        for url in self.urls:
-            reply, view = read_view(self._wire, url)
-            if view is None:
-                return f"{url} does not tell what is in doubt: {reply.label}"
-            if view.branches or view.unreachable:
-                return f"{len(view.branches)} branches in doubt"
-        return None
-
-    def violations(self, deals: Sequence[Deal]) -> list[str]:
-        """The audit of all shards, and of some of the transfers what the service says of them."""
-        audited = audit(self.settings, lambda text: None)
-        found = [f"{rule}: {subject}" for rule, _, subject, _ in audited.violations]
-        for deal in _some([deal for deal in deals if deal.outcome == "committed"], ASKED_MAX):
-            reply = self._wire.send("GET", f"{self.urls[0]}/v1/transfers/{deal.id}")
-            if reply.status != 200 or reply.body["status"] != "committed":
-                found.append(f"GET of a transfer that was answered as committed: {reply.label}")
-        return found
-
     def _rows(self, shard: str, statement: str, values: object) -> Sequence[Any]:
         address = self._map.shards[shard]
         with _connect(self.settings, address) as session, session.cursor() as cursor:
@@ -173,11 +116,6 @@ class SumReader:
         if session is not None:
             with suppress(pymysql.MySQLError, OSError):
                 session.close()
-
-
-def _some(deals: Sequence[Deal], at_most: int) -> Sequence[Deal]:
-    """So many at most, evenly from all of them."""
-    return deals[:: max(1, -(-len(deals) // at_most))]
 
 
 def _connect(settings: Settings, address: ShardAddress) -> "Connection[Cursor]":

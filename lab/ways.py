@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 
 class Way(NamedTuple):
-    """A way of moving money. Those that are not naive are a `protocol` of the same service."""
+    """A way of moving money: the naive one, event sourcing, or a protocol of the same service."""
 
     name: str
     title: str
@@ -15,8 +15,18 @@ class Way(NamedTuple):
     def is_naive(self) -> bool:
         return self.name == NAIVE
 
+    @property
+    def is_group(self) -> bool:
+        """Whether it runs on a ledger group."""
+        return self.name == EVENT_SOURCING
 
-NAIVE = "naive"
+    @property
+    def protocol(self) -> str:
+        """Of the request's body; "" for one that has none."""
+        return "" if self.is_naive or self.is_group else self.name
+
+
+NAIVE, EVENT_SOURCING = "naive", "eventstore"
 WAYS = {
     way.name: way
     for way in (
@@ -46,6 +56,14 @@ WAYS = {
             "Saga",
             "One local transaction after the other; when a later one is refused, those before are "
             "compensated by booking back. Locks are short, and others see the steps in between.",
+        ),
+        Way(
+            EVENT_SOURCING,
+            "Event sourcing",
+            "All accounts are in one ledger group. One process, its node, decides one command "
+            "after the other in memory, writes command and outcome to a list that only grows, and "
+            "answers after the flush. Nothing is locked. A second process, the read side, follows "
+            "the list; balances and statements are read there.",
         ),
     )
 }

@@ -38,7 +38,7 @@ class Plan:
     # The keys begin with it.
     run: str
     urls: Sequence[str]
-    # account -> its shard
+    # account -> its shard; see parts.Place
     shards: Mapping[str, str]
     clients: int
     seed: int

@@ -6,7 +6,10 @@ are enough for every change.
 _FILES = {"end_to_end/test_lab.py"}
 # What the bench measures besides the loads, in its short form; further bugs that are planted.
 _CASES = {
-    "end_to_end/test_bench.py": ("test_parts_in_their_short_form",),
+    "end_to_end/test_bench.py": (
+        "test_parts_in_their_short_form",
+        "test_the_event_store_in_its_short_form",
+    ),
     "end_to_end/test_chaos.py": (
         "test_a_planted_bug_is_caught[collect-early]",
         "test_a_lost_branch_that_is_taken_for_done_is_caught",

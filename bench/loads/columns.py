@@ -83,10 +83,14 @@ class ColumnsRunner:
         return run_together([client.run for client in self._clients], seconds, Tally())
 
     def send(self, count: int) -> Tally:
-        """Let the first client send so many transfers, rounded up to whole batches."""
+        """Let the first client send so many transfers, rounded up to whole batches. Raises
+        RuntimeError if they are not committed.
+        """
         tally = Tally()
         while tally.committed < count:
             self._clients[0].once(tally)
+            if tally.other["pending"] > max(count, BATCH):
+                raise RuntimeError(f"of {count:,} transfers {tally.committed:,} were committed")
         return tally
 
     def close(self) -> None:

@@ -8,18 +8,19 @@ import random
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
 
 from bench.loads.base import FUNDS, Tally
+from bench.loads.honest import HonestTally
 from eventstore.commands import Packed, Packer
 from eventstore.look import ListView
-from eventstore.machine.machine import Machine
+from eventstore.machine.machine import Limits, Machine
 from eventstore.node.intake import Answer
-from eventstore.node.node import Node
+from eventstore.node.node import Node, Settings
 from eventstore.rows import COMMAND, Code, Codes, Commands, Kind, ProtocolCode, pack_texts
 from eventstore.segments.frame import Identity
 from eventstore.segments.writer import begin
@@ -30,14 +31,21 @@ BATCH = 8192
 UNDER_WAY = 8
 _NO_TEXTS = pack_texts(["", "", "", ""])
 _OPENINGS = 5000
+# More than a node takes by itself: what is measured is not to end at its limit.
+_SETTINGS = Settings(machine=Limits(transfers=400_000_000))
 
 
 class LedgerNode:
-    """The load, on a list of its own in `folder`. With `is_hot` all pay into one account."""
+    """The load, on a list of its own in `folder`, which is new; `under_way` batches wait for their
+    answers. Before it begins the list has `ids` transfers.
+    """
 
-    def __init__(self, folder: Path, accounts: int, title: str, *, is_hot: bool = False) -> None:
+    def __init__(
+        self, folder: Path, accounts: int, title: str, *, under_way: int = UNDER_WAY, ids: int = 0
+    ) -> None:
         self.title = title
-        self._folder, self._accounts, self._is_hot = folder, accounts, is_hot
+        self._folder, self._accounts = folder, accounts
+        self._under_way, self._ids = under_way, ids
 
     def set_up(self, report: Report) -> None:
         """The node makes its accounts when it is opened."""
@@ -45,18 +53,18 @@ class LedgerNode:
         begin(self._folder)
 
     def open(self) -> "NodeRunner":
-        node = Node.open(self._folder, Identity(uuid.uuid4(), uuid.uuid4(), 0))
+        node = Node.open(self._folder, Identity(uuid.uuid4(), uuid.uuid4(), 0), _SETTINGS)
         for packed in opening(self._accounts):
             node.submit(*packed).result()
-        return NodeRunner(node, self._accounts, self._is_hot)
+        runner = NodeRunner(node, self._accounts, self._under_way)
+        runner.send(self._ids)
+        return runner
 
     def violations(self, total: Tally) -> list[str]:
         """The list is replayed from its first frame, and every outcome compared."""
         machine, _ = ListView(self._folder).replayed()
-        return miscounted(machine, total)
-
-    def bytes_on_disk(self) -> int:
-        return list_bytes(self._folder)
+        before = -(-self._ids // BATCH) * BATCH
+        return miscounted(machine, Tally(before + total.committed))
 
 
 def list_bytes(folder: Path) -> int:
@@ -66,35 +74,50 @@ def list_bytes(folder: Path) -> int:
 
 def miscounted(machine: Machine, total: Tally) -> list[str]:
     """Whether a machine has the money and the entries that it must have after `total`."""
-    accounts = [machine.account(number).account for number in range(len(machine))]
     wrong = []
-    if balances := sum(account.balance for account in accounts):
+    balances = entries = 0
+    # One after the other: there may be ten million.
+    for number in range(len(machine)):
+        account = machine.account(number).account
+        balances += account.balance
+        entries += account.entry_count
+    if balances:
         wrong.append(f"all balances add up to {balances}")
-    entries = sum(account.entry_count for account in accounts)
     if entries != 2 * total.committed:
         wrong.append(f"{total.committed} transfers were answered, {entries} entries are there")
     return wrong
 
 
 class NodeRunner:
-    """Keeps UNDER_WAY batches under way."""
+    """Keeps so many batches under way. Of each it keeps how long its answer took, from when it was
+    handed over.
+    """
 
-    def __init__(self, node: Node, accounts: int, is_hot: bool) -> None:
-        self._node, self._accounts, self._is_hot = node, accounts, is_hot
+    def __init__(self, node: Node, accounts: int, under_way: int) -> None:
+        self._node, self._accounts, self._under_way = node, accounts, under_way
         self._chance = np.random.default_rng(random.getrandbits(64))
 
-    def run(self, seconds: float) -> Tally:
-        tally = Tally()
+    def run(self, seconds: float) -> HonestTally:
+        tally = HonestTally()
         began = time.monotonic()
-        under_way: deque[Future[Answer]] = deque()
-        while time.monotonic() < began + seconds or under_way:
-            if time.monotonic() < began + seconds and len(under_way) < UNDER_WAY:
-                batch = drawn(self._chance, self._accounts, is_hot=self._is_hot)
-                under_way.append(self._node.submit(*batch))
-                continue
-            _count(under_way.popleft().result(), tally)
+        self._send(tally, lambda: time.monotonic() < began + seconds)
         tally.seconds = time.monotonic() - began
         return tally
+
+    def send(self, count: int) -> None:
+        """So many transfers, rounded up to whole batches."""
+        batches = iter(range(-(-count // BATCH)))
+        self._send(HonestTally(), lambda: next(batches, None) is not None)
+
+    def _send(self, tally: HonestTally, goes_on: Callable[[], bool]) -> None:
+        under_way: deque[tuple[float, Future[Answer]]] = deque()
+        while goes_on():
+            batch = drawn(self._chance, self._accounts, is_hot=False)
+            under_way.append((time.monotonic(), self._node.submit(*batch)))
+            if len(under_way) == self._under_way:
+                _take(under_way.popleft(), tally)
+        while under_way:
+            _take(under_way.popleft(), tally)
 
     def close(self) -> None:
         self._node.stop()
@@ -126,7 +149,10 @@ def opening(accounts: int) -> Iterator[Packed]:
         yield packer.packed
 
 
-def _count(answer: Answer, tally: Tally) -> None:
+def _take(sent: "tuple[float, Future[Answer]]", tally: HonestTally) -> None:
+    began, future = sent
+    answer = future.result()
+    tally.latencies.append(time.monotonic() - began)
     for piece in answer.pieces:
         count_codes(piece.outcomes.codes, tally)
 

@@ -40,9 +40,9 @@ class NodeAt(NamedTuple):
 
 @contextmanager
 def node_process(folder: Path, report: Report) -> Iterator[NodeAt]:
-    """A node with a list of its own in `folder`, which is new, for the block. Raises LocalError."""
+    """A node with the list in `folder`, or a new one there, for the block. Raises LocalError."""
     report("Starting a node of the event store")
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     secret = group.write_secret(folder.parent, _SECRET)
     with reserved(2) as (port, reads_port):
         place = group.Place(folder, _CLUSTER, secret, port, reads_port)

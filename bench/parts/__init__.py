@@ -3,10 +3,9 @@
 from bench.parts.base import Part
 from bench.parts.batch_sizes import batch_sizes
 from bench.parts.counts import counts
-from bench.parts.event_store import event_store
+from bench.parts.eventstore import eventstore
 from bench.parts.growth import growth
 from bench.parts.latency import latency
-from bench.parts.ledger_group import ledger_group
 from bench.parts.memory import memory
 from bench.parts.neighbours import neighbours
 from bench.parts.protocols import protocols
@@ -24,6 +23,5 @@ PARTS: dict[str, Part] = {
     "memory": memory,
     "smallbank": smallbank,
     "neighbours": neighbours,
-    "event-store": event_store,
-    "ledger-group": ledger_group,
+    "eventstore": eventstore,
 }

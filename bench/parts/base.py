@@ -33,6 +33,8 @@ class Sizes:
     shards: tuple[int, ...] = (2, 4, 8)
     # For the parts that need nothing but two shards; None: a new cluster.
     data_dir: Path | None = None
+    # The event store at the size of its goals.
+    full: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,27 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class GoalRow:
+    """A goal that is agreed on, in words, and what was found: figures by their name and unit, the
+    ratio, and the least one that is good enough. `not_measured`: why this says nothing of the goal.
+    """
+
+    load: str
+    goal: str
+    figures: dict[str, float]
+    ratio: float | None
+    least: float | None
+    not_measured: str = ""
+
+    @property
+    def is_met(self) -> bool | None:
+        """None: it was not measured."""
+        if self.not_measured or self.ratio is None or self.least is None:
+            return None
+        return self.ratio >= self.least
+
+
+@dataclass(frozen=True)
 class Curve:
     """A line of the plot; `y` over `x`."""
 
@@ -71,6 +94,7 @@ class Outcome:
 
     title: str
     findings: list[Finding] = field(default_factory=list)
+    goals: list[GoalRow] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
     # The servers it was measured on.
     settings: dict[str, Any] = field(default_factory=dict)

@@ -24,9 +24,9 @@ from bench.quantiles import histogram_quantile, medians, percentile
 from tandem.local.progress import Report
 
 _THREADS = 8
-_CONNECTIONS = 64
+CONNECTIONS = 64
 # Shares of textbook XA's highest rate at which both are asked.
-_STEPS = (0.25, 0.5, 0.75)
+STEPS = (0.25, 0.5, 0.75)
 _HOLD = "coordinator_lock_hold_seconds_bucket"
 _TIMEOUT_S = 60.0
 
@@ -54,12 +54,12 @@ def latency(sizes: Sizes, report: Report) -> Outcome:
         stack.callback(runner.close)
         tally, our_holds = Tally(), Holds(place)
         drivers: list[Work] = [lambda d=driver: d.once(tally) for driver in runner.drivers]  # type: ignore[misc]
-        clients = [Client(place, accounts, f"{name}-{n}") for n in range(_CONNECTIONS)]
+        clients = [Client(place, accounts, f"{name}-{n}") for n in range(CONNECTIONS)]
         most_rate = most["textbook"].rate
         # With connections that are open, and what the first requests make.
         for workers in (drivers, [client.once for client in clients]):
             latencies(workers, most_rate / 2, sizes.warm_up_s)
-        for share in _STEPS:
+        for share in STEPS:
             rate = share * most_rate
             report(f"Open loop, {rate:,.0f}/s, {share:.0%} of textbook XA's most")
             book, us = [], []
@@ -68,7 +68,7 @@ def latency(sizes: Sizes, report: Report) -> Outcome:
                     driver.holds.clear()
                 times = latencies(drivers, rate, sizes.seconds)
                 holds = [hold for driver in runner.drivers for hold in driver.holds]
-                book.append(_figures(rate, times, percentile(holds, 0.99)))
+                book.append(figures(rate, times, percentile(holds, 0.99)))
                 us.append(_ours(clients, our_holds, rate, sizes.seconds))
             title = f"textbook XA at {share:.0%} of its most"
             outcome.findings.append(Finding(title, medians(book)))
@@ -93,10 +93,11 @@ def latency(sizes: Sizes, report: Report) -> Outcome:
 def _ours(clients: "list[Client]", holds: "Holds", rate: float, seconds: float) -> dict[str, float]:
     holds.difference()
     times = latencies([client.once for client in clients], rate, seconds)
-    return _figures(rate, times, histogram_quantile(holds.difference(), 0.99))
+    return figures(rate, times, histogram_quantile(holds.difference(), 0.99))
 
 
-def _figures(rate: float, times: list[float], hold: float) -> dict[str, float]:
+def figures(rate: float, times: list[float], hold: float) -> dict[str, float]:
+    """Of latencies in seconds, in ms."""
     p50, p99 = percentile(times, 0.5), percentile(times, 0.99)
     named = {"p50 ms": p50 * 1000, "p99 ms": p99 * 1000, "lock p99 ms": hold * 1000}
     return {"rate/s": rate} | named

@@ -13,6 +13,7 @@ import pytest
 
 from bench import oracles
 from bench.loads.base import Scale, Tally
+from bench.parts.eventstore_goals import GOALS
 from bench.parts.growth import Filled
 from bench.parts.smallbank import MIX
 from bench.place import Place, Server, cluster, durability
@@ -25,6 +26,7 @@ pytestmark = pytest.mark.alone
 
 COMMAND_TIMEOUT_S = 200
 COPY = "bench_copy"
+EVENT_STORE_TIMEOUT_S = 500
 PARTS = ("singles", "hot", "latency", "counts", "memory", "smallbank")
 ANY_NUMBER = range(1 << 40)
 
@@ -105,6 +107,31 @@ def test_parts_in_their_short_form(mysql_cluster: Cluster, tmp_path: Path) -> No
     assert titles >= {
         f"SmallBank, {kind}: {name}" for kind in ("uniform", "hot spot") for name in MIX
     }
+
+
+def test_the_event_store_in_its_short_form(tmp_path: Path) -> None:
+    """On clusters and nodes of its own; every goal is there, measured or not."""
+    file, plot = tmp_path / "f.json", tmp_path / "f.png"
+    options = ["--part=eventstore", "--short", "--json", str(file), "--plot", str(plot)]
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", *options],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=EVENT_STORE_TIMEOUT_S,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "The bank's rules hold" in done.stdout
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    document = json.loads(file.read_text())
+    assert document["violations"] == []
+    (part,) = document["parts"].values()
+    assert all(finding["figures"] or finding["ratios"] for finding in part["findings"])
+    assert [row["load"] for row in part["goals"]] == [goal.load for goal in GOALS]
+    for row, goal in zip(part["goals"], GOALS, strict=True):
+        measured = bool(goal.finding) and not goal.needs_full
+        assert (row["is_met"] is not None) == measured == (not row["not_measured"])
+        assert measured <= ((row["ratio"] or 0) > 0)
 
 
 def test_accounts_filled_in_by_sql_hold_the_rules_and_can_be_used(mysql_cluster: Cluster) -> None:

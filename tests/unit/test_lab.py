@@ -15,7 +15,19 @@ from lab.result import (
     Spread,
 )
 from lab.run import check_known
-from lab.schedule import COORDINATORS, KILL, KINDS, SHARDS, schedule
+from lab.schedule import (
+    AWAY,
+    COORDINATORS,
+    KILL,
+    KINDS,
+    NODE,
+    READ_SIDE,
+    READS,
+    SHARDS,
+    SLOW,
+    of_group,
+    schedule,
+)
 from lab.seen import Read, distribution, histogram_spread, rates, seen, spread, thinned
 from lab.verdict import judge
 from lab.ways import WAYS, Way
@@ -32,7 +44,7 @@ SEEDS = range(50)
 def test_a_schedule_fits_into_its_time_and_has_every_kind(seconds: float) -> None:
     for seed in SEEDS:
         faults = schedule(seed, seconds)
-        assert {fault.kind for fault in faults} == set(KINDS)
+        assert {fault.kind for fault in faults} == {KILL, AWAY, SLOW}
         assert faults[0].at_s > 0
         for fault, later in pairwise(faults):
             assert fault.until_s < later.at_s
@@ -44,6 +56,23 @@ def test_a_schedule_fits_into_its_time_and_has_every_kind(seconds: float) -> Non
 def test_a_seed_gives_its_schedule_again_and_another_one_another() -> None:
     assert schedule(7, 32) == schedule(7, 32)
     assert len({tuple(schedule(seed, 32)) for seed in SEEDS}) == len(SEEDS)
+
+
+@pytest.mark.parametrize("seconds", [5.0, 32.0])
+def test_a_group_meets_the_likeness_of_every_fault_and_its_read_side_dies(seconds: float) -> None:
+    for seed in SEEDS:
+        faults = schedule(seed, seconds)
+        alike = of_group(faults)
+        assert {fault.kind for fault in alike} == set(KINDS)
+        assert {f.part for f in alike} <= {NODE, READ_SIDE, *COORDINATORS}
+        # What is done to a coordinator or to any shard comes at the same times, for as long.
+        same = [fault for fault in alike if fault.kind != READS]
+        assert [f._replace(part="") for f in same] == [f._replace(part="") for f in faults]
+        assert {f.part for f in same if f.kind in (AWAY, SLOW)} == {NODE}
+        assert sum(f.kind == READS for f in alike) == sum(f.kind == SLOW for f in faults)
+        for fault, later in pairwise(alike):
+            assert fault.until_s < later.at_s
+        assert alike[-1].until_s < seconds
 
 
 # What was seen
@@ -194,8 +223,12 @@ def test_balances_alone_tell_of_a_loss_and_of_a_double() -> None:
 # Before anything is started
 
 
+def test_only_protocols_are_named_to_the_service() -> None:
+    assert [way.protocol for way in WAYS.values()] == ["", "xa", "tcc", "saga", ""]
+
+
 def test_a_protocol_that_tandem_does_not_have() -> None:
-    check_known([WAYS["naive"], WAYS["xa"]])
+    check_known(list(WAYS.values()))
     with pytest.raises(LocalError, match='does not know the protocol "barter"'):
         check_known([WAYS["xa"], Way("barter", "Barter", "a goat for two sheep")])
 
@@ -220,11 +253,14 @@ def test_a_wish_that_cannot_be_met(
     assert [path.name for path in tmp_path.iterdir()] == ["something"]
 
 
-def test_a_missing_package_is_named_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "redis", None)
-    done = CliRunner().invoke(lab, ["--ways", "naive"])
+@pytest.mark.parametrize(("package", "way"), [("redis", "naive"), ("numba", "eventstore")])
+def test_a_missing_package_is_named_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, package: str, way: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    done = CliRunner().invoke(lab, ["--ways", way])
     assert done.exit_code == 1
-    assert "scripts/lab" in done.stderr
+    assert f"needs {package}, which is not installed: call scripts/lab" in done.stderr
 
 
 def test_the_version_of_a_redis() -> None:

@@ -19,7 +19,7 @@ from lab.result import (
     Spread,
     Verdict,
 )
-from lab.schedule import AWAY, KILL, SLOW
+from lab.schedule import AWAY, KILL, READS, SLOW
 
 
 def outcome(way: str, title: str, **changes: Any) -> Outcome:
@@ -66,6 +66,14 @@ NAIVE = outcome(
 XA = outcome("xa", "Two-phase commit")
 SAGA = outcome("saga", "Saga", rate=300.0, locks=Spread(0.001, 0.002, 0.003, 0.01, 60), gap_s=2.05)
 
+GROUP = outcome(
+    "eventstore",
+    "Event sourcing",
+    locks=None,
+    plain=Seen(100, 3, 0.0, 0.0, 0, 0, None),
+    faults=[*XA.faults, Disturbed(READS, "s1-reads", 8.5, 9.0)],
+)
+
 
 def comparison(outcomes: Sequence[Outcome]) -> Comparison:
     machine = Machine(2, 24.0, "a processor", 0.1, "3.11", "0.1.0")
@@ -98,12 +106,17 @@ def test_words_about_a_sum() -> None:
     assert "From second 1.5 on it was never right again." in lost
     assert lost.endswith("In the end 74.06 EUR of 2,000.00 EUR are gone, for ever.")
     assert right.endswith("was never wrong. In the end the sum is right.")
+    assert "who reads each shard by itself saw a wrong sum for 15.0 % of the time" in right
+    (group,) = words.about_sums([GROUP])
+    assert "who reads its read side by itself never saw a wrong sum. The service's" in group
 
 
 def test_the_page_stands_alone() -> None:
     told = page(comparison([NAIVE, XA, SAGA]))
     assert told.count("<svg") == told.count("</svg>") == 4
     assert "Three ways of moving money" in told
+    assert "Not alike" not in told
+    assert "read side" not in told
     assert "74.06 EUR" in told
     assert "a &lt;server&gt;" in told
     assert re.findall(r"https?:|//\w|@import|\bsrc=|<link|<script|url\((?!#)", told) == []
@@ -114,8 +127,25 @@ def test_the_page_stands_alone() -> None:
     assert {one or other for one, other in named} <= set(ids)
 
 
-def test_a_page_where_every_sum_stays_wrong_has_no_closer_look() -> None:
-    assert page(comparison([NAIVE])).count("<svg") == 3
+def test_a_ledger_group_is_said_to_be_no_two_shards_and_what_has_no_likeness() -> None:
+    told = page(comparison([GROUP, XA]))
+    assert "Not alike" in told
+    assert "No likeness: one of two shards away while the other goes on" in told
+    assert "on two shards (event sourcing: in one group), 2,000.00 EUR in all" in told
+    assert "a read side is away" in told
+    # Its read side is no part of what the others meet.
+    assert "Meanwhile 3 faults struck" in told
+
+
+def test_a_way_without_locks_is_named_beside_those_that_have_them() -> None:
+    told = " ".join(words.when_to_take_which([XA, SAGA, GROUP]))
+    assert "the same accounts: Event sourcing takes no locks; of the others Saga. Locks" in told
+    assert "Saga 3 ms, Two-phase commit 30 ms." in told
+    assert "Locks held" not in " ".join(words.when_to_take_which([XA, GROUP]))
+
+
+def test_a_sum_that_stays_wrong_or_was_always_right_is_not_looked_at_closer() -> None:
+    assert page(comparison([NAIVE, GROUP])).count("<svg") == 3
 
 
 def test_a_plot_takes_colour_and_font_from_the_page() -> None:
