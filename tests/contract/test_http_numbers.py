@@ -108,7 +108,7 @@ def test_rows_that_are_wrong_concern_themselves_alone(town: Town, api: httpx.Cli
         row(NO_NUMBER, b, 1),
         row(a, NO_NUMBER, 1),
         row(a, b, 2),
-        row(a, b, 1, amount=None),
+        row(a, b, 1) | {"amount": None},
     ]
     found = results(api, rows)
     assert [(one["status"], one.get("reason")) for one in found] == [
