@@ -23,7 +23,16 @@ _PORTS, _PORTS_OF_A_LANE = 9_000, 2_000
 
 
 # Those that take longest begin first, so that none is left to run beside nothing in the end.
-_ORDER = ("faults", "end_to_end", "auditing", "monitoring", "contract", "model", "unit")
+_ORDER = (
+    "faults",
+    "end_to_end",
+    "auditing",
+    "monitoring",
+    "contract",
+    "eventstore",
+    "model",
+    "unit",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

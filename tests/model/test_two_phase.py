@@ -13,8 +13,8 @@ from coordinator.protocols.two_phase_commit import TABLE, Event, Phase, Step, st
 from tests.model import recovery, steps
 from tests.model.explore import Move, Report, TooManyStates, explore
 from tests.model.settings import COVERED, LARGE, NEEDED, SMALL
-from tests.model.two_phase import TwoPhase
-from tests.model.world import Setting
+from tests.model.two_phase import TwoPhase, explored
+from tests.model.world import Draft, Setting, State
 
 SMALL_MAX = 200_000
 LARGE_MAX = 10_000_000
@@ -26,7 +26,7 @@ Record = Callable[[str, object], None]
 
 
 def run(setting: Setting, record: Record, states_max: int = SMALL_MAX) -> Report:
-    report = explore(TwoPhase(setting), states_max=states_max)
+    report = explored(setting, states_max)
     record("states", report.states)
     record("moves", report.moves)
     record("depth", report.depth)
@@ -62,6 +62,40 @@ def test_without_a_rule_something_goes_wrong(
     print(report.violation)
     record_property("steps", len(report.violation.trace))
     assert what in report.violation.what
+
+
+class Noting(TwoPhase):
+    """The model; it notes the states that are visited."""
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self.visited: set[State] = set()
+
+    def what_is_wrong(self, state: State) -> str | None:
+        self.visited.add(state)
+        return super().what_is_wrong(state)
+
+
+def visited(setting: Setting) -> set[State]:
+    model = Noting(setting)
+    assert explore(model, states_max=SMALL_MAX).violation is None
+    return model.visited
+
+
+TWINS = {name: setting for name, setting in SMALL.items() if setting.has_twins}
+
+
+@pytest.mark.parametrize("setting", TWINS.values(), ids=TWINS)
+def test_coordinators_that_are_alike_are_counted_once(setting: Setting) -> None:
+    """Told apart they reach nothing else: each state that they reach, or its mirror, is visited."""
+    apart = setting._replace(are_told_apart=True)
+    told_apart, together = visited(apart), visited(setting)
+    assert together < told_apart
+    assert len(together) < 0.6 * len(told_apart)
+    for state in told_apart - together:
+        mirrored = Draft(apart, state)
+        mirrored.exchange()
+        assert mirrored.freeze() in together
 
 
 @pytest.mark.parametrize("setting", OTHERS)

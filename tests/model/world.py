@@ -119,6 +119,13 @@ class Setting(NamedTuple):
     stays_attached: bool = False
     shows_early: bool = False
     without: frozenset[str] = frozenset()
+    # Two coordinators with one home are alike: states that differ in who is who alone are one.
+    are_told_apart: bool = False
+
+    @property
+    def has_twins(self) -> bool:
+        """Whether the two coordinators may change their places."""
+        return not self.are_told_apart and len(self.homes) == 2 and self.homes[0] == self.homes[1]
 
     def remote(self, home: int) -> tuple[int, ...]:
         return _others(self.shards, home)
@@ -277,6 +284,8 @@ class Draft:
                 if group.parts[self.setting.homes[group.owner]] == COMMITTED:
                     self.effects[group.owner] += 1
                 self.groups[number] = None
+        if self.setting.has_twins and self._twin(1) < self._twin(0):
+            self.exchange()
         if len(self.groups) > 1:
             self._sort_groups()
         if len(self.workers) > 1:
@@ -299,6 +308,23 @@ class Draft:
                 return True
         at_work = [*(c.group for c in self.coordinators), *(w.group for w in self.workers)]
         return number in at_work
+
+    def _twin(self, owner: int) -> tuple[object, ...]:
+        """What a coordinator is, apart from its number; to be compared with its twin."""
+        phase, _, *rest = self.coordinators[owner]
+        groups = sorted(group[1:] for group in self.groups if group and group.owner == owner)
+        return (phase or "", *rest, self.effects[owner], groups)
+
+    def exchange(self) -> None:
+        """Each of two coordinators takes the other's place, with all that is its own."""
+        self.coordinators.reverse()
+        self.effects.reverse()
+        self.groups = [group and group._replace(owner=1 - group.owner) for group in self.groups]
+        # A recoverer is nobody's.
+        self.workers = [
+            worker._replace(owner=1 - worker.owner) if worker.owner >= 0 else worker
+            for worker in self.workers
+        ]
 
     def _sort_groups(self) -> None:
         """Slots have no meaning: states that differ in their order alone are one."""
