@@ -196,7 +196,7 @@ def _room_for(connections: int) -> int:
     return room
 
 
-def _prepare_for_groups() -> None:
+def prepare_for_groups() -> None:
     """Load what ledger groups need before there are workers, once for all of them: what is compiled
     takes 20 s where it never was before.
     """
@@ -215,7 +215,7 @@ def main() -> int:
             for text in told:
                 log.warning("%s", text, extra={"event": "access.weak"})
             if settings.eventstore.secret:
-                _prepare_for_groups()
+                prepare_for_groups()
             Server(settings).run()
     except SettingsError as error:
         print(f"tandem: {error}", file=sys.stderr)

@@ -186,6 +186,12 @@ class Connection:
         answer = self._http.getresponse()
         return answer.status, answer.read()
 
+    def get(self, path: str) -> bytes:
+        """What is there. Raises RuntimeError if it is not answered 200."""
+        self._http.request("GET", path)
+        answer = self._http.getresponse()
+        return _successful(answer.status, answer.read())
+
     def post(self, path: str, document: object, expected: str) -> None:
         """Send a batch of which every item is to have the status `expected`."""
         answer = _successful(*self.send(path, msgspec.json.encode(document)))

@@ -1,4 +1,5 @@
-"""A ledger group over HTTP: batches as NDJSON or as Arrow streams, with account ids and keys.
+"""A ledger group over HTTP: batches as NDJSON or as Arrow streams, with account ids and keys, or as
+Arrow streams with drawn ids and the numbers that the group has given its accounts.
 
 Clients make them column by column, so that what is measured is not how fast Python makes texts.
 """
@@ -8,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -18,13 +20,14 @@ from bench.loads.batches import CURRENCY, Batches, Connection
 from bench.place import Place
 from tandem.local.progress import Report
 
-Kind = Literal["NDJSON", "Arrow"]
+Kind = Literal["NDJSON", "Arrow", "Arrow numbers"]
 Bytes = NDArray[np.uint8]
 Numbers = NDArray[np.int64]
 
 BATCH = 8192
 _DIGITS = 7
 _KEY_DIGITS = 12
+_ID_BYTES = 16
 # Of three digits, so that all lines are of one length.
 _AMOUNT_MIN, _AMOUNT_MAX = 100, 999
 _PAUSE_S = 0.05
@@ -32,12 +35,25 @@ _COMMITTED = b'"status":"committed"'
 
 
 class Wishes(NamedTuple):
-    """Transfers: keys and ids as texts of one length each, a row for each."""
+    """Transfers: `keys` as texts of one length, a row for each; the places of both accounts among
+    those of the load; and of all of these accounts the ids, as texts of one length, and the
+    numbers, if they are asked for.
+    """
 
     keys: Bytes
-    sources: Bytes
-    destinations: Bytes
+    source_places: Numbers
+    destination_places: Numbers
     amounts: Numbers
+    ids: Bytes
+    numbers: Numbers
+
+    @property
+    def sources(self) -> Bytes:
+        return self.ids[self.source_places]
+
+    @property
+    def destinations(self) -> Bytes:
+        return self.ids[self.destination_places]
 
 
 class Columns:
@@ -46,7 +62,9 @@ class Columns:
     def __init__(
         self, place: Place, scale: Scale, run: str, kind: Kind, *, is_hot: bool = False
     ) -> None:
-        self.title = f"{kind} batches of {BATCH:,}, ids and keys" + ", one hot account" * is_hot
+        told = "account numbers" if kind == "Arrow numbers" else "ids and keys"
+        media = kind.partition(" ")[0]
+        self.title = f"{media} batches of {BATCH:,}, {told}" + ", one hot account" * is_hot
         self._accounts = Batches(place, scale, run, digits=_DIGITS)
         self._url, self._run, self._kind, self._is_hot = place.urls[0], run, kind, is_hot
         self._clients = scale.clients
@@ -61,8 +79,14 @@ class Columns:
 
     def open(self) -> "ColumnsRunner":
         names = [f"{self._run}-{number}" for number in range(self._clients)]
+        ids, numbers = self.ids, np.empty(0, np.int64)
+        if self._kind == "Arrow numbers":
+            numbers = numbers_of(self._url, ids)
         return ColumnsRunner(
-            [Client(self._url, name, self.ids, self._kind, is_hot=self._is_hot) for name in names]
+            [
+                Client(self._url, name, ids, numbers, self._kind, is_hot=self._is_hot)
+                for name in names
+            ]
         )
 
     def violations(self, total: Tally) -> list[str]:
@@ -101,10 +125,13 @@ class ColumnsRunner:
 class Client:
     """Sends one batch after the other on one connection."""
 
-    def __init__(self, url: str, name: str, ids: list[str], kind: Kind, *, is_hot: bool) -> None:
+    def __init__(
+        self, url: str, name: str, ids: list[str], numbers: Numbers, kind: Kind, *, is_hot: bool
+    ) -> None:
         self._connection = Connection(url)
         self._name, self._is_hot = name, is_hot
         self._ids = np.array([list(id_.encode()) for id_ in ids], np.uint8)
+        self._numbers = numbers
         self._format = _FORMATS[kind]
         self._chance = np.random.default_rng(random.Random(name).getrandbits(64))
         self._count = 0
@@ -145,9 +172,18 @@ class Client:
         others = (sources + chance.integers(1, accounts, BATCH)) % accounts
         keys = with_numbers(f"{self._name}-", np.arange(self._count, self._count + BATCH))
         self._count += BATCH
-        destinations = self._ids[np.zeros_like(others) if self._is_hot else others]
+        destinations = np.zeros_like(others) if self._is_hot else others
         amounts = chance.integers(_AMOUNT_MIN, _AMOUNT_MAX + 1, BATCH)
-        return Wishes(keys, self._ids[sources], destinations, amounts)
+        return Wishes(keys, sources, destinations, amounts, self._ids, self._numbers)
+
+
+def numbers_of(url: str, ids: list[str]) -> Numbers:
+    """The numbers that a group has given accounts: each is asked for."""
+    connection, numbers = Connection(url), np.empty(len(ids), np.int64)
+    for place, id_ in enumerate(ids):
+        numbers[place] = msgspec.json.decode(connection.get(f"/v1/accounts/{id_}"))["number"]
+    connection.close()
+    return numbers
 
 
 def with_numbers(prefix: str, numbers: Numbers) -> Bytes:
@@ -193,7 +229,26 @@ def stream(wishes: Wishes) -> bytes:
         "amount": pa.array(wishes.amounts),
         "currency": pa.DictionaryArray.from_arrays(np.zeros(count, np.int32), [CURRENCY]),
     }
-    records = pa.record_batch(columns)
+    return _written(pa.record_batch(columns))
+
+
+def numbered_stream(wishes: Wishes) -> bytes:
+    """The same by numbers. A drawn id has the bytes of a key, the last of them."""
+    count = len(wishes.amounts)
+    ids = np.zeros((count, _ID_BYTES), np.uint8)
+    taken = min(_ID_BYTES, wishes.keys.shape[1])
+    ids[:, :taken] = wishes.keys[:, -taken:]
+    columns = {
+        "id": pa.Array.from_buffers(pa.binary(_ID_BYTES), count, [None, pa.py_buffer(ids)]),
+        "source": pa.array(wishes.numbers[wishes.source_places], pa.uint32()),
+        "destination": pa.array(wishes.numbers[wishes.destination_places], pa.uint32()),
+        "amount": pa.array(wishes.amounts),
+        "currency": pa.DictionaryArray.from_arrays(np.zeros(count, np.int32), [CURRENCY]),
+    }
+    return _written(pa.record_batch(columns))
+
+
+def _written(records: pa.RecordBatch) -> bytes:
     sink = pa.BufferOutputStream()
     with ipc.new_stream(sink, records.schema) as writing:
         writing.write_batch(records)
@@ -226,4 +281,7 @@ class _Format(NamedTuple):
 _FORMATS: dict[Kind, _Format] = {
     "NDJSON": _Format("application/x-ndjson", lines, _committed_lines),
     "Arrow": _Format("application/vnd.apache.arrow.stream", stream, _committed_rows),
+    "Arrow numbers": _Format(
+        "application/vnd.apache.arrow.stream", numbered_stream, _committed_rows
+    ),
 }

@@ -158,6 +158,9 @@ def _group_loads(place: Place, sizes: Sizes, name: str, report: Report) -> dict[
         "alone": _alone("a group", place, Batches(place, one, f"{name}o"), name),
         "NDJSON": _titled(Columns(place, scale, f"{name}n", "NDJSON"), "a group, NDJSON"),
         "Arrow": _titled(Columns(place, scale, f"{name}a", "Arrow"), "a group, Arrow"),
+        "numbers": _titled(
+            Columns(place, scale, f"{name}b", "Arrow numbers"), "a group, Arrow, account numbers"
+        ),
     }
 
 

@@ -12,6 +12,7 @@ from bench.quantiles import medians, percentile
 # Transfers/s.
 GOAL_SOCKET = 2_000_000
 GOAL_COLUMNS = 600_000
+GOAL_NUMBERS = 1_500_000
 GOAL_REPLAY = 3_000_000
 GOAL_CATCH_UP = 500_000
 # To the MySQL engine in the same run; to accounts drawn uniformly.
@@ -41,6 +42,7 @@ def compared(found: Mapping[str, Figures]) -> dict[str, Finding]:
         "zipf 2": finding(found["zipf 2"], group, GOAL_SKEW),
         "NDJSON": to_rate(found["NDJSON"], GOAL_COLUMNS),
         "Arrow": to_rate(found["Arrow"], GOAL_COLUMNS),
+        "numbers": to_rate(found["numbers"], GOAL_NUMBERS),
         "node": to_rate(node, GOAL_SOCKET),
         "node hot": finding(found["node hot"], node, GOAL_SKEW),
         "many": finding(found["many"], node, GOAL_SKEW),

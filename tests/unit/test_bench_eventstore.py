@@ -11,7 +11,7 @@ from pyarrow import ipc
 
 from bench.group_oracles import miscounted
 from bench.loads.base import Tally
-from bench.loads.columns import Wishes, digits, lines, stream, with_numbers
+from bench.loads.columns import Wishes, digits, lines, numbered_stream, stream, with_numbers
 from bench.loads.honest import HonestTally
 from bench.loads.ledger_node import BATCH, LedgerNode
 from bench.loads.reads import PAGE, History, balance_at, statement
@@ -29,7 +29,7 @@ from bench.parts.eventstore_findings import (
 from bench.parts.eventstore_goals import GOALS, rows
 from bench.parts.eventstore_rates import compared_at
 from bench.report import document, show
-from coordinator.http.batches import arrow_stream
+from coordinator.http.batches import arrow_numbers, arrow_stream
 from coordinator.http.json_text import read_lines
 from tandem.local.progress import silent
 
@@ -47,7 +47,8 @@ class Fixed:
 def _wishes() -> Wishes:
     ids = np.array([list(b"a.1"), list(b"a.2")], np.uint8)
     keys = with_numbers("k-", np.array([8, 9]))
-    return Wishes(keys, ids, ids[::-1], np.array([100, 999]))
+    places = np.array([0, 1])
+    return Wishes(keys, places, places[::-1], np.array([100, 999]), ids, np.array([70, 71]))
 
 
 ITEMS = [
@@ -71,6 +72,15 @@ def test_a_stream_is_what_the_api_reads() -> None:
     data = stream(_wishes())
     assert [value for value, fault in arrow_stream.read(data, lambda: None, 10_000)] == ITEMS
     assert ipc.open_stream(data).read_all().num_rows == 2
+
+
+def test_a_stream_of_numbers_is_what_the_api_reads() -> None:
+    found = arrow_numbers.read(numbered_stream(_wishes()), 10, 10_000)
+    assert not found.faults
+    assert found.columns.source.tolist() == [70, 71]
+    assert found.columns.destination.tolist() == [71, 70]
+    assert found.columns.amount.tolist() == [100, 999]
+    assert len(set(map(bytes, found.columns.id))) == 2
 
 
 def test_digits_have_zeros_in_front() -> None:
