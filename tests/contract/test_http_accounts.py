@@ -62,7 +62,8 @@ def test_opening_again_with_the_same_terms_changes_nothing(town: Town) -> None:
     with town.unchanged(but_decided=True):
         answer = put(town, name)
         assert answer.status_code == 200
-        assert answer.json() == town.other.get(f"/v1/accounts/{name}").json()
+        shown = town.other.get(f"/v1/accounts/{name}").json()
+        assert placeless(answer.json()) == placeless(shown)
         assert answer.json()["balance"] == 7
 
 
@@ -150,7 +151,8 @@ def test_a_status_is_changed(town: Town, status: str) -> None:
         answer = patch(town, name, status)
         assert answer.status_code == 200
         assert answer.json()["status"] == status
-    assert town.other.get(f"/v1/accounts/{name}").json() == answer.json()
+    shown = town.other.get(f"/v1/accounts/{name}").json()
+    assert placeless(shown) == placeless(answer.json())
     assert patch(town, name, "open").json()["status"] == "open"
 
 
