@@ -10,6 +10,8 @@ from eventstore.server import logs
 from eventstore.wire.proofs import CLUSTER_BYTES_MAX
 
 SECRET_BYTES_MIN = 16
+# What whoever replays a list takes at most.
+ACCOUNTS_MOST, TRANSFERS_MOST = 2**28, 2**40
 
 
 class Address(click.ParamType[tuple[str, int]]):
@@ -44,6 +46,20 @@ def main() -> None:
 )
 @click.option("--reads", type=Address(), help="Where its read side listens; clients are told.")
 @click.option("--begin", is_flag=True, help="Begin a list if the folder has none.")
+@click.option(
+    "--accounts-max",
+    type=click.IntRange(1, ACCOUNTS_MOST),
+    default=2**26,
+    show_default=True,
+    help="How many accounts it takes; address space is reserved for all of them, 128 bytes each.",
+)
+@click.option(
+    "--transfers-max",
+    type=click.IntRange(1, TRANSFERS_MOST),
+    default=100_000_000,
+    show_default=True,
+    help="How many transfers it takes in all; each takes 38 to 77 bytes of memory, for ever.",
+)
 def node(
     folder: Path,
     listen: tuple[str, int],
@@ -51,14 +67,19 @@ def node(
     secret_file: Path,
     reads: tuple[str, int] | None,
     begin: bool,
+    accounts_max: int,
+    transfers_max: int,
 ) -> None:
     """Serve the list in FOLDER: decide commands, and answer when they are durable."""
     # It takes a second, which --help does not have to wait for.
+    from eventstore.machine.machine import Limits
     from eventstore.server.process import Options, run_node
 
     logs.configure(logging.INFO)
     secret = read_secret(secret_file)
-    sys.exit(run_node(Options(folder, listen, check_cluster(cluster), secret, reads, begin)))
+    limits = Limits(accounts_max, transfers_max)
+    options = Options(folder, listen, check_cluster(cluster), secret, reads, begin, machine=limits)
+    sys.exit(run_node(options))
 
 
 @main.command()

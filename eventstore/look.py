@@ -5,7 +5,7 @@ Nothing here locks or writes anything, but for `make_snapshot`, in a folder of i
 
 from pathlib import Path
 
-from eventstore.machine.machine import Limits, Machine
+from eventstore.machine.machine import REPLAY_LIMITS, Machine
 from eventstore.recent import Recent
 from eventstore.segments.chain import link_of
 from eventstore.segments.errors import NoList, NotThere, Where
@@ -22,8 +22,6 @@ from eventstore.verify import replay
 _KEY = bytes(16)
 # Linux's list of all locks on files.
 _LOCKS = Path("/proc/locks")
-# More than any node's: whoever replays a list takes it as it is.
-_LIMITS = Limits(accounts=2**28, transfers=2**40, currencies=2**24)
 
 
 class ListView:
@@ -42,7 +40,7 @@ class ListView:
 
     def new_machine(self) -> Machine:
         """A machine to replay the list with, from its first frame."""
-        return Machine(_KEY, Recent(Reader(self._folder, self.identity)).command, _LIMITS)
+        return Machine(_KEY, Recent(Reader(self._folder, self.identity)).command, REPLAY_LIMITS)
 
     def replayed(self, *, at_us: int | None = None) -> tuple[Machine, Frame | None]:
         """The machine after all frames, or after those up to a time, and the last of them. It

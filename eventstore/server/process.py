@@ -10,7 +10,9 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from eventstore.node.node import Node
+from eventstore.machine.errors import LimitReached
+from eventstore.machine.machine import Limits as MachineLimits
+from eventstore.node.node import Node, Settings
 from eventstore.segments.errors import ListError
 from eventstore.server.beginning import identity_in
 from eventstore.server.ending import End, Why
@@ -35,6 +37,7 @@ class Options(NamedTuple):
     reads: tuple[str, int] | None
     may_begin: bool
     limits: Limits = Limits()
+    machine: MachineLimits = MachineLimits()
 
 
 def run_node(options: Options) -> int:
@@ -42,8 +45,9 @@ def run_node(options: Options) -> int:
     end = End()
     try:
         identity = identity_in(options.folder, options.cluster, may_begin=options.may_begin)
-        node = Node.open(options.folder, identity, on_death=end.tell_death)
-    except ListError as error:
+        settings = Settings(machine=options.machine)
+        node = Node.open(options.folder, identity, settings, on_death=end.tell_death)
+    except (ListError, LimitReached) as error:
         log.critical("the node does not start: %s", error, extra={"event": "node.not_started"})
         return 1
     service = NodeService(node, options.folder, identity)

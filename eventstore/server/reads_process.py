@@ -14,8 +14,7 @@ from typing import NamedTuple
 
 from eventstore.client import Client
 from eventstore.machine.errors import LimitReached
-from eventstore.machine.machine import Limits as MachineLimits
-from eventstore.machine.machine import Machine
+from eventstore.machine.machine import REPLAY_LIMITS, Machine
 from eventstore.reading.errors import ReadingError
 from eventstore.reading.follower import Follower
 from eventstore.reading.side import ReadSide, drop
@@ -148,7 +147,7 @@ def _machine(folder: Path, identity: Identity) -> tuple[Machine, At]:
     recent = Recent(Reader(folder, identity))
 
     def new_machine() -> Machine:
-        return Machine(os.urandom(16), recent.command, MachineLimits())
+        return Machine(os.urandom(16), recent.command, REPLAY_LIMITS)
 
     found = snapshots.newest(
         folder / FOLDER, identity, snapshots.in_list(Reader(folder, identity)), new_machine

@@ -48,6 +48,42 @@ def balances(folder: Path) -> dict[str, int]:
     return {account.id: account.balance for account in found}
 
 
+# --- limits -------------------------------------------------------------------------------------
+
+
+def test_a_limit_is_told_with_its_option_and_can_be_raised(folder: Path) -> None:
+    with process(folder, "--begin", "--accounts-max", "2", "--transfers-max", "1") as node:
+        with node.connected() as client:
+            client.submit(*accounts("bank", "a")).result(PATIENCE_S)
+            client.submit(*transfers(wish("1", "bank", "a", 5))).result(PATIENCE_S)
+            for limit, more in (
+                ("transfers", transfers(wish("2", "bank", "a", 5))),
+                ("accounts", accounts("b")),
+            ):
+                with pytest.raises(NotTaken, match=f"{limit} would be .* --{limit}-max"):
+                    client.submit(*more).result(PATIENCE_S)
+        node.signal(signal.SIGTERM)
+        assert node.end() == 0
+    with process(folder, "--transfers-max", "2") as node, node.connected() as client:
+        answer = client.submit(*transfers(wish("2", "bank", "a", 5))).result(PATIENCE_S)
+        assert codes(answer) == [Code.DONE]
+        node.signal(signal.SIGTERM)
+        assert node.end() == 0
+    assert balances(folder) == {"bank": -10, "a": 10}
+
+
+def test_a_limit_below_what_there_is(folder: Path) -> None:
+    with process(folder, "--begin") as node:
+        with node.connected() as client:
+            client.submit(*accounts("bank", "a", "b")).result(PATIENCE_S)
+        node.signal(signal.SIGTERM)
+        assert node.end() == 0
+    with process(folder, "--accounts-max", "2") as node:
+        text = node.wait_for("node.not_started")["message"]
+    assert "limit of 2 accounts" in text
+    assert "--accounts-max" in text
+
+
 # --- beginning ----------------------------------------------------------------------------------
 
 

@@ -293,7 +293,7 @@ def test_a_limit_is_told_before_anything_is_applied() -> None:
     assert node.machine.digest() == before
     assert codes(node, Opening("c"), *wishes[:2]) == [Code.DONE] * 3
     assert len(node.machine) == 3
-    with pytest.raises(LimitReached, match="Start the node with a higher limit of transfers"):
+    with pytest.raises(LimitReached, match="start the node with a higher --transfers-max"):
         node.apply(wishes[2:])
 
 
