@@ -58,7 +58,7 @@ def test_names_are_those_that_python_finds(frame: Packed) -> None:
     assert found.tolist() == expected.tolist()
 
 
-@pytest.mark.parametrize("length", [1, 7, 8, 9, 63, 64])
+@pytest.mark.parametrize("length", [1, 7, 8, 9, 63, 64, 127, 128, 129, 136, 255, 256])
 def test_the_digest_is_blake2b(length: int) -> None:
     account = "a" * length
     commands, texts = (
