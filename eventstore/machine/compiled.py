@@ -94,3 +94,20 @@ def _prefetch(typing_context: Any, array: Any, index: Any) -> Any:
 
 
 prefetch: Any = intrinsic(_prefetch)
+
+
+def _word_at(typing_context: Any, array: Any, at: Any) -> Any:
+    """`word_at(array, at)`: the eight bytes of an array of bytes from `at` on, as one little-endian
+    word. All of them must be there.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        made = context.make_array(signature.args[0])(context, builder, arguments[0])
+        pointer = _ir.IntType(64).as_pointer()
+        address = builder.bitcast(builder.gep(made.data, [arguments[1]]), pointer)
+        return builder.load(address, align=1)
+
+    return types.uint64(array, types.uint64), generate
+
+
+word_at: Any = intrinsic(_word_at)

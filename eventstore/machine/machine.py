@@ -19,7 +19,7 @@ from eventstore.machine.errors import LimitReached
 from eventstore.machine.index import Index
 from eventstore.machine.kernel import AHEAD, Frame, State, decide
 from eventstore.machine.memory import Fill
-from eventstore.machine.naming import names, numbers
+from eventstore.machine.naming import look_up, numbers_of
 from eventstore.machine.refusals import Terms, reuse
 from eventstore.machine.state import ACCOUNT_BYTES, Accounts, Standing
 from eventstore.machine.texts import Body
@@ -107,7 +107,7 @@ class Machine:
         self._check_header(time_us, seq)
         words = as_words(commands)
         found = contents(commands, words, texts, len(self._accounts))
-        named, opened = names(commands, words, found.named, texts)
+        words, named, opened = look_up(commands, words, found.named, texts, self._accounts)
         self._check_limits(found, currencies_among(words, list(opened)))
         self._accounts.index.make_room(found.openings)
         self._transfers.make_room(found.transfers)
@@ -138,8 +138,8 @@ class Machine:
     def numbers_of(
         self, commands: Commands, named: NDArray[np.int64], texts: bytes
     ) -> NDArray[np.int64]:
-        """The accounts that commands name: see `naming.numbers`."""
-        return numbers(commands, named, texts, self._accounts.index)
+        """The accounts that transfers name: see `naming.numbers_of`."""
+        return numbers_of(as_words(commands), named, texts, self._accounts)
 
     def account(self, number: int) -> Standing:
         """The account with this number, as it is now. Raises Bug if there is none."""

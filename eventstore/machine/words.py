@@ -56,6 +56,12 @@ def destination_of(words: Words, i: Number) -> Number:
 
 
 @inlined
+def with_accounts(words: Words, i: Number, source: Number, destination: Number) -> None:
+    """Put the accounts of a command into words that may be written to."""
+    words[i, 3] = np.uint64(source) | np.uint64(destination) << _UPPER
+
+
+@inlined
 def currency_of(words: Words, i: Number) -> Number:
     return np.int64(words[i, _CURRENCY])
 
