@@ -29,10 +29,10 @@ def are_equal(one: Any, at: Number, other: Any, other_at: Number, length: Number
         here, there = np.uint64(at + 8 * word), np.uint64(other_at + 8 * word)
         if word_at(one, here) != word_at(other, there):
             return False
+    bits = _NONE
     for byte in range(length & ~7, length):
-        if one[at + byte] != other[other_at + byte]:
-            return False
-    return True
+        bits |= np.uint64(one[at + byte] ^ other[other_at + byte])
+    return bits == _NONE
 
 
 @inlined

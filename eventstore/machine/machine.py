@@ -248,9 +248,9 @@ class Machine:
         self, seq: int, commands: Commands, texts: bytes, codes: Codes, details: Details
     ) -> None:
         """Find out which of the transfers whose ids were known have other bodies."""
-        if not len(details):
-            return
         known = details[codes[details["command"]] == Code.REPLAYED]
+        if not len(known):
+            return
         ends = list(accumulate(commands["text"].tolist()))
 
         def body(index: int) -> Body:

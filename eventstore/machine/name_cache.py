@@ -91,8 +91,8 @@ def fetch(named: Named, hashed: Word) -> None:
 
 @inlined
 def recall(named: Named, hashed: Word) -> Number:
-    """The account that may have an id with this hash; -1 if there is none. Begins to fetch where its
-    id ends.
+    """The account that may have an id with this hash; -1 if there is none. Begins to fetch where
+    its id ends.
     """
     line = _line_of(named, hashed)
     for slot in range(8):

@@ -117,9 +117,11 @@ def _transfers(
 
 
 @inlined
-def _find_sides(words: Words, i: Number, texts: Texts, at: Number, spans: Numbers, s: Number) -> Truth:
-    """Whether the texts that begin at a byte are those of a transfer; then spans `s` and `s + 1` are
-    where source and destination are named: of no size where they are not.
+def _find_sides(
+    words: Words, i: Number, texts: Texts, at: Number, spans: Numbers, s: Number
+) -> Truth:
+    """Whether the texts that begin at a byte are those of a transfer; then spans `s` and `s + 1`
+    are where source and destination are named: of no size where they are not.
     """
     end = at + text_of(words, i)
     for part in range(_PARTS):

@@ -10,8 +10,8 @@ from eventstore.machine import entries
 from eventstore.machine.currencies import Currencies
 from eventstore.machine.entries import ENTRY_BYTES
 from eventstore.machine.index import Index
-from eventstore.machine.name_cache import NameCache, Named
 from eventstore.machine.memory import Fill, reserve_bytes, reserve_words
+from eventstore.machine.name_cache import NameCache, Named
 from eventstore.machine.rules import (
     CURRENCY_AT,
     CURRENCY_BITS,
