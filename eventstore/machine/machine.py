@@ -94,6 +94,7 @@ class Machine:
         self._seq = 0
         # The frame that is being applied. If that comes to no end, the state is of no use any more.
         self._underway: int | None = None
+        self._last: Words | None = None
 
     # --- what changes it ------------------------------------------------------------------------
 
@@ -117,7 +118,7 @@ class Machine:
             if codes[index] == Code.DONE:
                 self._accounts.add_id(account)
         self._compare(seq, commands, texts, codes, details)
-        self._seq, self._underway = seq, None
+        self._seq, self._underway, self._last = seq, None, words
         return Outcomes(codes, details)
 
     # --- what reads it --------------------------------------------------------------------------
@@ -140,6 +141,14 @@ class Machine:
     ) -> NDArray[np.int64]:
         """The accounts that transfers name: see `naming.numbers_of`."""
         return numbers_of(as_words(commands), named, texts, self._accounts)
+
+    def words_of(self, seq: int, commands: Commands) -> Words:
+        """The commands of a frame. Of the one that was applied last, transfers have the numbers of
+        accounts that they name, where these were there before it.
+        """
+        if seq == self._seq and self._last is not None:
+            return self._last
+        return as_words(commands)
 
     def account(self, number: int) -> Standing:
         """The account with this number, as it is now. Raises Bug if there is none."""
