@@ -52,7 +52,8 @@ Bodies = Callable[[int], Body]
 
 class Limits(NamedTuple):
     """What a machine may grow to. An account takes 64 bytes and its id, a transfer 38 to 77, and
-    half as much again while their table is growing. Address space is reserved for all accounts.
+    half as much again while their table is growing; the cache of names takes 32 MiB at most.
+    Address space is reserved for all accounts.
     """
 
     accounts: int = 2**26
