@@ -8,10 +8,13 @@
     index.py      ids to numbers; grows without a stop
     entries.py    all that is in an index, to keep it and to fill another one with it
     state.py      account rows and the accounts' ids
+    naming.py     the accounts that commands give by name
+    name_cache.py numbers of accounts that were named lately, by the bytes of their ids
     currencies.py what accounts are in, which their rows name by an index
     texts.py      what the texts of commands say
     refusals.py   a stored outcome as the ledger's own refusal
 
 What is compiled knows numbers only: `words.py` reads commands so. `compiled.py` says how it is
-compiled and kept, `memory.py` where tables get their memory, `siphash.py` has the index's hash.
+compiled and kept, `memory.py` where tables get their memory, `siphash.py` has the index's hash,
+`bytewise.py` takes texts eight bytes at a time.
 """

@@ -94,3 +94,35 @@ def _prefetch(typing_context: Any, array: Any, index: Any) -> Any:
 
 
 prefetch: Any = intrinsic(_prefetch)
+
+
+def _address_of_word(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    made = context.make_array(signature.args[0])(context, builder, arguments[0])
+    pointer = _ir.IntType(64).as_pointer()
+    return builder.bitcast(builder.gep(made.data, [arguments[1]]), pointer)
+
+
+def _word_at(typing_context: Any, array: Any, at: Any) -> Any:
+    """`word_at(array, at)`: the eight bytes of an array of bytes from `at` on, as one little-endian
+    word. All of them must be there.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load(_address_of_word(context, builder, signature, arguments), align=1)
+
+    return types.uint64(array, types.uint64), generate
+
+
+def _put_word(typing_context: Any, array: Any, at: Any, word: Any) -> Any:
+    """`put_word(array, at, word)`: put a word where `word_at` reads it."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        address = _address_of_word(context, builder, signature, arguments)
+        builder.store(arguments[2], address, align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.uint64, types.uint64), generate
+
+
+word_at: Any = intrinsic(_word_at)
+put_word: Any = intrinsic(_put_word)

@@ -19,7 +19,7 @@ from eventstore.machine.errors import LimitReached
 from eventstore.machine.index import Index
 from eventstore.machine.kernel import AHEAD, Frame, State, decide
 from eventstore.machine.memory import Fill
-from eventstore.machine.naming import names, numbers
+from eventstore.machine.naming import look_up, numbers_of
 from eventstore.machine.refusals import Terms, reuse
 from eventstore.machine.state import ACCOUNT_BYTES, Accounts, Standing
 from eventstore.machine.texts import Body
@@ -52,7 +52,8 @@ Bodies = Callable[[int], Body]
 
 class Limits(NamedTuple):
     """What a machine may grow to. An account takes 64 bytes and its id, a transfer 38 to 77, and
-    half as much again while their table is growing. Address space is reserved for all accounts.
+    half as much again while their table is growing; the cache of names takes 32 MiB at most.
+    Address space is reserved for all accounts.
     """
 
     accounts: int = 2**26
@@ -96,6 +97,7 @@ class Machine:
         self._seq = 0
         # The frame that is being applied. If that comes to no end, the state is of no use any more.
         self._underway: int | None = None
+        self._last: Words | None = None
 
     # --- what changes it ------------------------------------------------------------------------
 
@@ -109,7 +111,7 @@ class Machine:
         self._check_header(time_us, seq)
         words = as_words(commands)
         found = contents(commands, words, texts, len(self._accounts))
-        named, opened = names(commands, words, found.named, texts)
+        words, named, opened = look_up(commands, words, found.named, texts, self._accounts)
         self._check_limits(found, currencies_among(words, list(opened)))
         self._accounts.index.make_room(found.openings)
         self._transfers.make_room(found.transfers)
@@ -119,7 +121,7 @@ class Machine:
             if codes[index] == Code.DONE:
                 self._accounts.add_id(account)
         self._compare(seq, commands, texts, codes, details)
-        self._seq, self._underway = seq, None
+        self._seq, self._underway, self._last = seq, None, words
         return Outcomes(codes, details)
 
     # --- what reads it --------------------------------------------------------------------------
@@ -146,8 +148,16 @@ class Machine:
     def numbers_of(
         self, commands: Commands, named: NDArray[np.int64], texts: bytes
     ) -> NDArray[np.int64]:
-        """The accounts that commands name: see `naming.numbers`."""
-        return numbers(commands, named, texts, self._accounts.index)
+        """The accounts that transfers name: see `naming.numbers_of`."""
+        return numbers_of(as_words(commands), named, texts, self._accounts)
+
+    def words_of(self, seq: int, commands: Commands) -> Words:
+        """The commands of a frame. Of the one that was applied last, transfers have the numbers of
+        accounts that they name, where these were there before it.
+        """
+        if seq == self._seq and self._last is not None:
+            return self._last
+        return as_words(commands)
 
     def account(self, number: int) -> Standing:
         """The account with this number, as it is now. Raises Bug if there is none."""
@@ -263,9 +273,9 @@ class Machine:
         self, seq: int, commands: Commands, texts: bytes, codes: Codes, details: Details
     ) -> None:
         """Find out which of the transfers whose ids were known have other bodies."""
-        if not len(details):
-            return
         known = details[codes[details["command"]] == Code.REPLAYED]
+        if not len(known):
+            return
         ends = list(accumulate(commands["text"].tolist()))
 
         def body(index: int) -> Body:

@@ -6,6 +6,7 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
+from eventstore.machine.bytewise import is_ascii
 from eventstore.machine.compiled import WORDS, Number, Truth, compiled, inlined
 from eventstore.machine.texts import Body, account_id, transfer_texts
 from eventstore.machine.words import (
@@ -57,9 +58,8 @@ def _is_plain(words: Words, i: Number, texts: Texts, start: Number, end: Number)
             return False
         if parts == _DESTINATION and is_by_name(destination_of(words, i)) != (length > 0):
             return False
-        for byte in range(at, at + length):
-            if texts[byte] >= 0x80:
-                return False
+        if not is_ascii(texts, at, length):
+            return False
         at += length
         parts += 1
     return at == end and parts == _TRANSFER_PARTS

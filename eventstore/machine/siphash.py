@@ -1,4 +1,4 @@
-"""SipHash-1-3 of two words, for hash tables: https://cr.yp.to/siphash/siphash-20120918.pdf."""
+"""SipHash-1-3, word by word, for hash tables: https://cr.yp.to/siphash/siphash-20120918.pdf."""
 
 import numpy as np
 
@@ -14,27 +14,43 @@ _LENGTH = _word(16 << 56)
 _END = _word(0xFF)
 
 
+State = tuple[Word, Word, Word, Word]
+
+
 @inlined
 def siphash(key_0: Word, key_1: Word, first: Word, second: Word) -> Word:
     """The hash of 16 bytes, given as two little-endian words (uint64), as uint64. Whoever does not
     know the key cannot look for words whose hashes share bits.
     """
-    a, b = key_0 ^ _START_0, key_1 ^ _START_1
-    c, d = key_0 ^ _START_2, key_1 ^ _START_3
-    a, b, c, d = _take(a, b, c, d, first)
-    a, b, c, d = _take(a, b, c, d, second)
-    a, b, c, d = _take(a, b, c, d, _LENGTH)
+    state = take(take(begin(key_0, key_1), first), second)
+    return finish(take(state, _LENGTH))
+
+
+@inlined
+def begin(key_0: Word, key_1: Word) -> State:
+    """The state before the first word."""
+    return key_0 ^ _START_0, key_1 ^ _START_1, key_0 ^ _START_2, key_1 ^ _START_3
+
+
+@inlined
+def take(state: State, word: Word) -> State:
+    """The state after a word. The last one has what is left of the text, and the text's length in
+    its top byte.
+    """
+    a, b, c, d = state
+    a, b, c, d = _mix(a, b, c, d ^ word)
+    return a ^ word, b, c, d
+
+
+@inlined
+def finish(state: State) -> Word:
+    """The hash."""
+    a, b, c, d = state
     c ^= _END
     a, b, c, d = _mix(a, b, c, d)
     a, b, c, d = _mix(a, b, c, d)
     a, b, c, d = _mix(a, b, c, d)
     return a ^ b ^ c ^ d
-
-
-@inlined
-def _take(a: Word, b: Word, c: Word, d: Word, word: Word) -> tuple[Word, Word, Word, Word]:
-    a, b, c, d = _mix(a, b, c, d ^ word)
-    return a ^ word, b, c, d
 
 
 @inlined

@@ -11,6 +11,7 @@ from eventstore.machine.currencies import Currencies
 from eventstore.machine.entries import ENTRY_BYTES
 from eventstore.machine.index import Index
 from eventstore.machine.memory import Fill, reserve_bytes, reserve_words
+from eventstore.machine.name_cache import NameCache, Named
 from eventstore.machine.rules import (
     CURRENCY_AT,
     CURRENCY_BITS,
@@ -54,6 +55,7 @@ class Accounts:
             raise Bug(f"rows have room for {CURRENCY_BITS + 1} currencies, not {currencies_limit}")
         self.rows: Rows = reserve_words(limit * _ROW_WORDS).view(np.int64).reshape(limit, -1)
         self.index = Index(key)
+        self.names = NameCache(key)
         self.currencies = Currencies(currencies_limit)
         # Where each id ends, in the ids one after the other.
         self._ends: NDArray[np.uint64] = reserve_words(limit)
@@ -71,6 +73,11 @@ class Accounts:
         self._ids[start:end] = np.frombuffer(encoded, np.uint8)
         self._ends[self._count] = end
         self._count += 1
+
+    @property
+    def named(self) -> Named:
+        """What the names of accounts are looked up in first."""
+        return Named(self.names.lines, self._ids, self._ends)
 
     def id_of(self, number: int) -> str:
         """The id of the account with this number. Raises Bug if there is none."""

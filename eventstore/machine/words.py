@@ -16,7 +16,7 @@ _BYTE, _SHORT = np.uint64(0xFF), np.uint64(0xFFFF)
 _HALF = np.uint64(0xFFFFFFFF)
 _PROTOCOL_AT, _TEXT_AT = np.uint64(8), np.uint64(16)
 _UPPER = np.uint64(32)
-_CURRENCY = 4
+_ACCOUNTS, _CURRENCY = 3, 4
 
 
 def as_words(commands: Commands) -> Words:
@@ -32,6 +32,13 @@ def as_words(commands: Commands) -> Words:
 def currencies_among(words: Words, indexes: list[int]) -> list[int]:
     """The currencies of these commands."""
     found: list[int] = words[indexes, _CURRENCY].tolist()
+    return found
+
+
+def is_named(words: Words) -> NDArray[np.bool_]:
+    """Of each command whether it gives an account by name."""
+    accounts = np.ascontiguousarray(words[:, _ACCOUNTS])
+    found: NDArray[np.bool_] = (accounts.view("<u4").reshape(-1, 2) == NOBODY).any(axis=1)
     return found
 
 
@@ -53,6 +60,12 @@ def source_of(words: Words, i: Number) -> Number:
 @inlined
 def destination_of(words: Words, i: Number) -> Number:
     return np.int64(words[i, 3] >> _UPPER)
+
+
+@inlined
+def with_accounts(words: Words, i: Number, source: Number, destination: Number) -> None:
+    """Put the accounts of a command into words that may be written to."""
+    words[i, 3] = np.uint64(source) | np.uint64(destination) << _UPPER
 
 
 @inlined

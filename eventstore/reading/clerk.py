@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from eventstore.machine.machine import Machine
 from eventstore.machine.texts import Body, account_id
-from eventstore.machine.words import as_words
+from eventstore.machine.words import is_named
 from eventstore.reading.block import Block
 from eventstore.reading.entering import ROOM_BYTES, Decided, Place, enter
 from eventstore.reading.heads import Heads
@@ -42,8 +42,9 @@ class Clerk:
         codes.flags.writeable = False
         done, is_transfer = codes == Code.DONE, commands["kind"] == Kind.TRANSFER
         changes = self._change_accounts(frame, np.flatnonzero(done & ~is_transfer))
-        named = self._names(frame, np.flatnonzero(done & is_transfer & _is_named(commands)))
-        decided = Decided(as_words(commands), codes, named, header.seq, header.time_us)
+        words = self._machine.words_of(header.seq, commands)
+        named = self._names(frame, np.flatnonzero(is_named(words) & done & is_transfer))
+        decided = Decided(words, codes, named, header.seq, header.time_us)
         place = Place(block.words, block.accounts, block.filled, int(is_kept))
         block.filled = int(enter(decided, self._heads.rows, self._heads.names, place, self._room))
         return changes
@@ -84,11 +85,6 @@ class Clerk:
         if number is None:
             raise Bug(f"a command was done on {account!r}, and there is no such account")
         return number
-
-
-def _is_named(commands: NDArray[np.void]) -> NDArray[np.bool_]:
-    found: NDArray[np.bool_] = (commands["source"] == NOBODY) | (commands["destination"] == NOBODY)
-    return found
 
 
 def _bodies(frame: Frame, at: NDArray[np.int64]) -> list[Body]:

@@ -25,7 +25,17 @@ from eventstore.reading.heads import (
 )
 from eventstore.reading.sha256 import ROOM, VARIANT, Room, digest
 from eventstore.reading.shapes import Words
-from eventstore.reading.texts import TEXT_BYTES_MAX, put_begin, put_name, put_number, put_transfer
+from eventstore.reading.texts import (
+    TEXT_BYTES_MAX,
+    begin,
+    put_amount,
+    put_chain,
+    put_copy,
+    put_digits,
+    put_name,
+    put_number,
+    put_transfer,
+)
 from eventstore.rows import Code, Kind
 
 # For so many commands at a time memory is fetched in advance.
@@ -86,31 +96,51 @@ def _swapped(word: Number) -> Number:
 
 @inlined
 def _chain(
-    rows: Rows, names: Names, account: Number, other: Number, amount: Number, room: Room
+    rows: Rows,
+    names: Names,
+    account: Number,
+    other: Number,
+    is_taken: Number,
+    amount_end: Number,
+    stamp_end: Number,
+    room: Room,
 ) -> None:
-    """The chain of an account after the entry that its row already counts. The text has the
-    transfer's id and the stamp behind its end, ready: see `_enter`.
+    """The chain of an account after the entry that its row already counts. The text has what is
+    the same for both entries behind its end, see `_prepare`.
     """
     text = room.text
     row = rows[account]
-    at = put_begin(text, row[CHAIN : CHAIN + 4])
+    at = put_chain(text, row[CHAIN : CHAIN + 4])
     at = put_name(text, at, names, row[NAME_AT], row[META] & NAME_BITS)
     at = put_number(text, at, row[COUNT])
-    for i in range(_TRANSFER_BYTES):
-        text[at + i] = text[_TRANSFER_AT + i]
-    at = put_number(text, at + _TRANSFER_BYTES, amount)
+    at = put_copy(text, at, text, _TRANSFER_AT, _TRANSFER_BYTES)
+    at = put_amount(text, at, is_taken, _AMOUNT_AT, amount_end)
     at = put_number(text, at, row[BALANCE])
     at = put_name(text, at, names, rows[other, NAME_AT], rows[other, META] & NAME_BITS)
-    at = put_number(text, at, row[STAMP])
+    at = put_copy(text, at, text, _STAMP_AT, stamp_end - _STAMP_AT)
     digest(room, at)
     for i in range(4):
         first, second = _swapped(room.state[2 * i]), _swapped(room.state[2 * i + 1])
         row[CHAIN + i] = np.int64(first | second << _UPPER)
 
 
-# Where in the room's text a transfer's id is kept while its two entries are made.
+# Where in the room's text a transfer's id, its amount's digits, and its stamp are kept while its
+# two entries are made.
 _TRANSFER_AT, _TRANSFER_BYTES = TEXT_BYTES_MAX, 40
-ROOM_BYTES = _TRANSFER_AT + 64
+_AMOUNT_AT = _TRANSFER_AT + _TRANSFER_BYTES
+_STAMP_AT = _AMOUNT_AT + 32
+ROOM_BYTES = _STAMP_AT + 32
+
+
+@inlined
+def _prepare(
+    frame: Decided, i: Number, slot: Number, stamp: Number, room: Room
+) -> tuple[Number, Number]:
+    """Keep what is the same for both entries of a transfer; where amount and stamp end."""
+    first, second = id_of(frame.commands, i)
+    put_transfer(room.text, _TRANSFER_AT, slot, first, second)
+    amount_end = put_digits(room.text, _AMOUNT_AT, np.uint64(amount_of(frame.commands, i)))
+    return amount_end, put_number(room.text, _STAMP_AT, stamp)
 
 
 @inlined
@@ -141,12 +171,14 @@ def _enter(
     names: Names,
     place: Place,
     filled: Number,
+    amount_end: Number,
+    stamp_end: Number,
     room: Room,
 ) -> None:
     rows[account, BALANCE] += amount
     rows[account, COUNT] += 1
     rows[account, STAMP] = stamp
-    _chain(rows, names, account, other, amount, room)
+    _chain(rows, names, account, other, amount < 0, amount_end, stamp_end, room)
     if place.is_kept:
         _write(place, filled, frame, i, rows, account, other)
         place.words[filled, 3] = np.uint64(amount)
@@ -188,6 +220,7 @@ def enter(frame: Decided, rows: Rows, names: Names, place: Place, room: Room) ->
     write their entries; gives how many are there then. There must be room for two a command.
     """
     filled = place.filled
+    begin(room.text)
     _fetch_rows(frame, 0, rows)
     for start in range(0, len(frame.commands), _AHEAD):
         _fetch_rows(frame, start + _AHEAD, rows)
@@ -199,13 +232,13 @@ def enter(frame: Decided, rows: Rows, names: Names, place: Place, room: Room) ->
             destination = _side(frame, i, 1, destination_of(frame.commands, i))
             amount = amount_of(frame.commands, i)
             stamp = max(frame.time_us, rows[source, STAMP], rows[destination, STAMP])
-            first, second = id_of(frame.commands, i)
             slot = rows[source, META] >> SLOT_AT & SLOT_BITS
-            put_transfer(room.text, _TRANSFER_AT, slot, first, second)
+            ends = _prepare(frame, i, slot, stamp, room)
             ways = ((source, destination, -amount), (destination, source, amount))
             for account, other, change in ways:
                 _enter(
-                    *(frame, i, account, other, change, stamp, rows, names, place, filled, room),
+                    *(frame, i, account, other, change, stamp, rows, names, place, filled),
+                    *(ends[0], ends[1], room),
                 )
                 filled += place.is_kept
     return filled

@@ -50,7 +50,8 @@ class Heads:
         """Address space is reserved for `limit` accounts; memory is taken for those there are."""
         self._limit = limit
         self.rows: Rows = reserve_words(limit * HEAD_WORDS).view(np.int64).reshape(limit, -1)
-        self.names: Names = reserve_bytes(limit * _NAME_BYTES_MAX)
+        # Compiled functions read eight bytes at once, also at the end.
+        self.names: Names = reserve_bytes(limit * _NAME_BYTES_MAX + 8)
         self.name_bytes = 0
         self._count = 0
 
