@@ -23,7 +23,7 @@ _KEY = bytes(16)
 # Linux's list of all locks on files.
 _LOCKS = Path("/proc/locks")
 # More than any node's: whoever replays a list takes it as it is.
-_LIMITS = Limits(accounts=2**28, transfers=2**40, currencies=2**24)
+_LIMITS = Limits(accounts=2**28, transfers=2**40, currencies=2**24, attempts=2**28)
 
 
 class ListView:

@@ -7,7 +7,7 @@ from numba import types
 from numpy.typing import NDArray
 
 from eventstore.machine.compiled import WORDS, Number, Truth, compiled, inlined
-from eventstore.machine.texts import Body, account_id, transfer_texts
+from eventstore.machine.texts import Body, check_parts
 from eventstore.machine.words import (
     Words,
     destination_of,
@@ -34,11 +34,7 @@ def check_texts(commands: Commands, words: Words, texts: bytes) -> None:
     ends = list(accumulate(commands["text"].tolist()))
     for index in odd[:count].tolist():
         row, end = commands[index], ends[index]
-        body = Body(row, texts[end - int(row["text"]) : end])
-        if row["kind"] == Kind.TRANSFER:
-            transfer_texts(body)
-        else:
-            account_id(body)
+        check_parts(Body(row, texts[end - int(row["text"]) : end]))
 
 
 @inlined

@@ -291,3 +291,26 @@ def _command(row: Any, texts: list[str]) -> str:
             source, to = (name or number for name, number in zip(names, numbers, strict=True))
             told = f"transfer {amount} {currency} from {source} to {to}, key {key!r}"
             return told + (f", metadata {metadata}" if metadata else "")
+        case Kind.BEGIN | Kind.CALL | Kind.ADVANCE:
+            return _step(kind, row, texts)
+
+
+def _step(kind: Any, row: Any, texts: list[str]) -> str:
+    """A command of TC/C or Saga in words."""
+    from eventstore.rows import CallCode, Kind, ProtocolCode, step_parts
+
+    amount, currency = int(row["amount"]), row["currency"].tobytes().rstrip(b"\0").decode("ascii")
+    whose = f"of {row['id'].tobytes().hex()} by {ProtocolCode(int(row['protocol'])).name.lower()}"
+    if kind == Kind.ADVANCE:
+        attempt, reason, detail = texts
+        phase, event = step_parts(int(row["step"]))
+        why = f" ({reason}: {detail})" if reason else ""
+        return f"take {attempt} {whose} on from {phase.name.lower()}: {event.name.lower()}{why}"
+    if kind == Kind.CALL:
+        source, destination, attempt = texts
+        what, to = CallCode(int(row["step"])).name.lower(), destination or f"#{row['destination']}"
+        return f"{what} {attempt} {whose}: {amount} {currency} from {source} to {to}"
+    key, metadata, source, destination, attempt = texts
+    who = source or f"#{row['source']}"
+    told = f"begin {attempt} {whose}: {amount} {currency} from {who} to {destination}, key {key!r}"
+    return told + (f", metadata {metadata}" if metadata else "")
