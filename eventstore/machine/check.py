@@ -53,9 +53,10 @@ class Contents(NamedTuple):
     """What a frame has in it."""
 
     openings: int
-    # Those that may use up an id, and those that may be the first of an attempt.
+    # Those that may use up an id; those that may be the first of an attempt; all of TC/C and Saga.
     transfers: int
     attempts: int
+    steps: int
     # (n, 2): the index of each command of which the texts name an account that must be looked up
     # or opened, and the byte at which its texts begin.
     named: np.ndarray[tuple[int, int], np.dtype[np.int64]]
@@ -67,13 +68,13 @@ def contents(commands: Commands, words: Words, texts: bytes, accounts: int) -> C
         raise Bug(f"a frame has {len(words)} commands, more than {COMMANDS_MAX}")
     named = np.empty((len(words), 2), np.int64)
     found = _look_through(words, accounts, named)
-    fault, at, openings, transfers, attempts, count, length = found
+    fault, at, openings, transfers, attempts, steps, count, length = found
     if fault != _FINE:
         told = _FAULTS[fault].format(accounts=accounts)
         raise Bug(f"command {at} of a frame is {commands[at]}: {told}; nothing was applied")
     if length != len(texts):
         raise Bug(f"a frame's commands have {length} bytes of texts, and there are {len(texts)}")
-    return Contents(openings, transfers, attempts, named[:count])
+    return Contents(openings, transfers, attempts, steps, named[:count])
 
 
 @inlined
@@ -89,11 +90,7 @@ def _needs_names(words: Words, i: Number) -> Truth:
 @inlined
 def _fault(words: Words, i: Number, accounts: Number) -> Number:
     kind = kind_of(words, i)
-    if kind == Kind.CALL:
-        return _fault_of_call(words, i, accounts)
-    if kind == Kind.ADVANCE:
-        return _fault_of_advance(words, i)
-    if step_of(words, i) != 0:
+    if step_of(words, i) != 0 and kind != Kind.CALL and kind != Kind.ADVANCE:
         return _SPARE
     if kind == Kind.TRANSFER:
         return _fault_of_transfer(words, i, accounts)
@@ -103,6 +100,10 @@ def _fault(words: Words, i: Number, accounts: Number) -> Number:
         return _fault_of_status(words, i, accounts)
     if kind == Kind.BEGIN:
         return _fault_of_begin(words, i, accounts)
+    if kind == Kind.CALL:
+        return _fault_of_call(words, i, accounts)
+    if kind == Kind.ADVANCE:
+        return _fault_of_advance(words, i)
     return _KIND
 
 
@@ -191,28 +192,30 @@ def _is_known(number: Number, accounts: Number) -> Truth:
     return number < accounts or is_by_name(number)
 
 
-@compiled(types.UniTuple(types.int64, 7)(WORDS, types.int64, types.int64[:, ::1]))
+@compiled(types.UniTuple(types.int64, 8)(WORDS, types.int64, types.int64[:, ::1]))
 def _look_through(
     words: Words, accounts: Number, named: np.ndarray[tuple[int, int], np.dtype[np.int64]]
-) -> tuple[int, int, int, int, int, int, int]:
-    """The first fault and where it is; counts of openings, transfers, attempts, named; bytes of
-    texts.
+) -> tuple[int, int, int, int, int, int, int, int]:
+    """The first fault and where it is; counts of openings, transfers, attempts, steps, named; bytes
+    of texts.
     """
-    openings, transfers, attempts, count, start = 0, 0, 0, 0, 0
+    openings, transfers, attempts, steps, count, start = 0, 0, 0, 0, 0, 0
     for i in range(len(words)):
         fault = _fault(words, i, accounts)
         if fault != _FINE:
-            return fault, i, openings, transfers, attempts, count, start
+            return fault, i, openings, transfers, attempts, steps, count, start
         kind = kind_of(words, i)
         if kind == Kind.OPEN:
             openings += 1
-        if kind == Kind.TRANSFER or kind == Kind.BEGIN:
+        if kind == Kind.TRANSFER:
             transfers += 1
-        if kind == Kind.BEGIN or kind == Kind.CALL:
-            attempts += 1
+        if kind >= Kind.BEGIN:
+            steps += 1
+            transfers += kind == Kind.BEGIN
+            attempts += kind != Kind.ADVANCE
         if _needs_names(words, i):
             named[count, 0] = i
             named[count, 1] = start
             count += 1
         start += text_of(words, i)
-    return _FINE, 0, openings, transfers, attempts, count, start
+    return _FINE, 0, openings, transfers, attempts, steps, count, start

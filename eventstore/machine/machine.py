@@ -18,7 +18,7 @@ from eventstore.machine.check import Contents, contents
 from eventstore.machine.entries import ENTRY_BYTES
 from eventstore.machine.errors import LimitReached
 from eventstore.machine.index import Index
-from eventstore.machine.kernel import AHEAD, decide
+from eventstore.machine.kernel import AHEAD, decide, decide_with_attempts
 from eventstore.machine.memory import Fill
 from eventstore.machine.moves import BROKEN
 from eventstore.machine.naming import names, numbers
@@ -125,7 +125,10 @@ class Machine:
         self._transfers.make_room(found.transfers)
         self._attempts.index.make_room(found.attempts)
         self._underway = seq
-        codes, details = self._decide(time_us, seq, words, named)
+        has_attempts = found.steps > 0 or len(self._attempts) > 0
+        frame = Frame(words, named, time_us, place(seq, 0))
+        codes, details = self._decide(frame, decide_with_attempts if has_attempts else decide)
+        _check_codes(frame, codes)
         for index, account in opened.items():
             if codes[index] == Code.DONE:
                 self._accounts.add_id(account)
@@ -279,20 +282,14 @@ class Machine:
         if (there := len(self._attempts)) + more > self._limits.attempts:
             raise LimitReached("attempts", self._limits.attempts, there, more)
 
-    def _decide(self, time_us: int, seq: int, words: Words, named: Words) -> tuple[Codes, Details]:
-        codes, details = np.empty(len(words), np.uint8), np.empty(len(words), DETAIL)
+    def _decide(self, frame: Frame, by: Callable[..., int]) -> tuple[Codes, Details]:
+        count = len(frame.words)
+        codes, details = np.empty(count, np.uint8), np.empty(count, DETAIL)
         numbers = details.view(np.int64).reshape(-1, DETAIL.itemsize // 8)
-        accounts = self._accounts
+        accounts, attempts = self._accounts, self._attempts
         tables = accounts.currencies.table, accounts.index.tables, self._transfers.tables
-        state = State(accounts.rows, *tables, self._attempts.rows, self._attempts.index.tables)
-        frame = Frame(words, named, time_us, place(seq, 0))
-        filled = decide(frame, state, codes, numbers, np.empty(AHEAD, np.uint64))
-        if len(broken := np.flatnonzero(codes == BROKEN)):
-            row = words[broken[0]].tolist()
-            raise Bug(
-                f"command {broken[0]} of frame {seq}, {row}, was to take what is held or expected, "
-                "and that is not there: this machine's state is of no use"
-            )
+        state = State(accounts.rows, *tables, attempts.rows, attempts.index.tables)
+        filled = by(frame, state, codes, numbers, np.empty(AHEAD, np.uint64))
         return codes, details[:filled].copy()
 
     def _compare(
@@ -329,6 +326,16 @@ class Machine:
         if found is None or found.begun is None:
             raise Bug(f"{advance.row} has recorded an outcome, and its attempt did not begin")
         return found.begun
+
+
+def _check_codes(frame: Frame, codes: Codes) -> None:
+    broken = np.flatnonzero(codes == BROKEN)
+    if len(broken):
+        at, (seq, _) = int(broken[0]), place_parts(frame.place)
+        raise Bug(
+            f"command {at} of frame {seq}, {frame.words[at].tolist()}, was to take what is held or "
+            "expected, and that is not there: this machine's state is of no use"
+        )
 
 
 def _check_first(first: Body, row: np.void, first_place: int) -> None:
