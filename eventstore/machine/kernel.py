@@ -71,7 +71,7 @@ def _transfer(
         return Code.NO_SOURCE
     # From here on the outcome is recorded, whatever it is.
     if has_attempts:
-        keep(state, known, at, first, second, hashed, frame.place + i)
+        keep(state, known, at, first, second, frame.place + i)
     else:
         index.put(state.transfers, at, first, second, frame.place + i)
     destination = named(frame, i, 2, destination_of(frame.words, i), state.accounts)

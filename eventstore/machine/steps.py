@@ -29,7 +29,8 @@ from eventstore.machine.attempts import (
     with_source,
     with_state,
 )
-from eventstore.machine.compiled import Number, Truth, Word, called, inlined
+from eventstore.machine.compiled import Number, Truth, Word, called, compiled, inlined, types
+from eventstore.machine.index import Tables
 from eventstore.machine.moves import SUM_OVERFLOW, MoveKind, move
 from eventstore.machine.outcomes import Numbers, explain, write
 from eventstore.machine.protocols import (
@@ -47,12 +48,13 @@ from eventstore.machine.protocols import (
 )
 from eventstore.machine.rules import META as ACCOUNT_META
 from eventstore.machine.rules import UNFINISHED_AT
-from eventstore.machine.views import Frame, State, named
+from eventstore.machine.views import FRAME, STATE, Frame, State
 from eventstore.machine.words import (
     amount_of,
     currency_of,
     destination_of,
     id_of,
+    is_by_name,
     kind_of,
     protocol_of,
     source_of,
@@ -62,6 +64,28 @@ from eventstore.rows import Code, Kind, PhaseCode, StateCode
 
 _ONE_UNFINISHED = 1 << UNFINISHED_AT
 _BYTE, _EVENT_AT = 0xFF, 8
+
+
+# --- ids ----------------------------------------------------------------------------------------
+
+
+@called
+def _look_up(tables: Tables, first: Word, second: Word) -> tuple[Number, Word, Word]:
+    """What `index.find` gives, and the hash. Not inlined: it is long, and needed often here."""
+    hashed = index.hash_of(tables, first, second)
+    number, at = index.find(tables, first, second, hashed)
+    return number, at, hashed
+
+
+@called
+def _change(tables: Tables, first: Word, second: Word, number: Number) -> None:
+    """Give an id that is there another number."""
+    index.change(tables, first, second, index.hash_of(tables, first, second), number)
+
+
+@called
+def _put(tables: Tables, at: Word, first: Word, second: Word, number: Number) -> None:
+    index.put(tables, at, first, second, number)
 
 
 # --- the id of a transfer -----------------------------------------------------------------------
@@ -82,14 +106,13 @@ def keep(
     at: Word,
     first: Word,
     second: Word,
-    hashed: Word,
     number: Number,
 ) -> None:
     """Keep, under the id of a transfer, `number`; `known` and `at` are what `index.find` gave."""
     if known < 0:
-        index.put(state.transfers, at, first, second, number)
+        _put(state.transfers, at, first, second, number)
     else:
-        index.change(state.transfers, first, second, hashed, number)
+        _change(state.transfers, first, second, number)
 
 
 # --- rows ---------------------------------------------------------------------------------------
@@ -102,9 +125,18 @@ def _attempt_words(frame: Frame, i: Number) -> tuple[Word, Word]:
 
 
 @inlined
+def _account(frame: Frame, i: Number, side: Number, number: Number, accounts: Tables) -> Number:
+    """The account that is given by a number or, for NOBODY, by name; -1 if there is none."""
+    if not is_by_name(number):
+        return number
+    return _look_up(accounts, frame.names[i, side], frame.names[i, side + 1])[0]
+
+
+@inlined
 def _find(frame: Frame, i: Number, state: State) -> tuple[Number, Word]:
     first, second = _attempt_words(frame, i)
-    return index.find(state.attempts, first, second, index.hash_of(state.attempts, first, second))
+    number, at, _ = _look_up(state.attempts, first, second)
+    return number, at
 
 
 @inlined
@@ -114,7 +146,7 @@ def _row_for(frame: Frame, i: Number, state: State, number: Number, at: Word) ->
         return number
     first, second = _attempt_words(frame, i)
     new = index.count_of(state.attempts)
-    index.put(state.attempts, at, first, second, new)
+    _put(state.attempts, at, first, second, new)
     row = state.attempt_rows[new]
     row[ID_0], row[ID_1] = id_of(frame.words, i)
     row[AMOUNT] = amount_of(frame.words, i)
@@ -155,8 +187,7 @@ def _begin(
     filled: Number,
 ) -> Number:
     first, second = id_of(frame.words, i)
-    hashed = index.hash_of(state.transfers, first, second)
-    known, place = index.find(state.transfers, first, second, hashed)
+    known, place, _ = _look_up(state.transfers, first, second)
     if 0 <= known < MARK:
         write(details, filled, known)
         return Code.REPLAYED
@@ -164,7 +195,7 @@ def _begin(
         write(details, filled, state.attempt_rows[known - MARK, BEGUN])
         _never(frame, i, state, number, at)
         return Code.IN_USE
-    source = named(frame, i, 0, source_of(frame.words, i), state.accounts)
+    source = _account(frame, i, 0, source_of(frame.words, i), state.accounts)
     if source < 0:
         _never(frame, i, state, number, at)
         return Code.NO_SOURCE
@@ -179,12 +210,12 @@ def _begin(
         row[ACCOUNTS] = with_source(row[ACCOUNTS], source)
         row[META] = with_phase(row[META], target_in(line))
         state.rows[source, ACCOUNT_META] += _ONE_UNFINISHED
-        keep(state, known, place, first, second, hashed, MARK + new)
+        keep(state, known, place, first, second, MARK + new)
         return code
     if code == SUM_OVERFLOW:
         code = np.int64(Code.HELD_OVERFLOW)
     explain(code, state, source, -1, details, filled)
-    keep(state, known, place, first, second, hashed, frame.place + i)
+    keep(state, known, place, first, second, frame.place + i)
     return code
 
 
@@ -209,7 +240,7 @@ def _call(
         write(details, filled, 0 if number < 0 else state.attempt_rows[number, CALLED], before)
         return Code.STANDS
     what, after, code = move_in(line), target_in(line), np.int64(Code.DONE)
-    destination = named(frame, i, 2, destination_of(frame.words, i), state.accounts)
+    destination = _account(frame, i, 2, destination_of(frame.words, i), state.accounts)
     if before != StateCode.ABSENT:
         # What was tried is confirmed, or cancelled, where that was.
         destination = destination_in(state.attempt_rows[number, ACCOUNTS])
@@ -261,8 +292,7 @@ def _advance(
         state.rows[source, ACCOUNT_META] -= _ONE_UNFINISHED
     if record_in(line) != Record.NOTHING:
         first, second = id_of(frame.words, i)
-        hashed = index.hash_of(state.transfers, first, second)
-        index.change(state.transfers, first, second, hashed, frame.place + i)
+        _change(state.transfers, first, second, frame.place + i)
     write(details, filled, row[BEGUN], target_in(line))
     return Code.STEPPED
 
@@ -270,7 +300,7 @@ def _advance(
 # --- all of them --------------------------------------------------------------------------------
 
 
-@called
+@compiled(types.int64(FRAME, types.int64, STATE, types.int64[:, ::1], types.int64))
 def step(frame: Frame, i: Number, state: State, details: Numbers, filled: Number) -> Number:
     """Decide a BEGIN, a CALL or an ADVANCE: its Code, or BROKEN for a mistake of our own, after
     which the state is of no use.

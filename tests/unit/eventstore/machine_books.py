@@ -75,12 +75,13 @@ Command = Opening | Change | Wish
 
 class Answer(NamedTuple):
     """What became of a command: for REPLAYED and REUSED, with the place of the first; for a refusal
-    of the ledger, with that.
+    of the ledger, with that; of a step, with where the attempt stands.
     """
 
     code: Code
     first: int | None = None
     refusal: Refusal | None = None
+    stands: int | None = None
 
 
 # --- the machine's side -------------------------------------------------------------------------
