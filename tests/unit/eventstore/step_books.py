@@ -30,6 +30,7 @@ from eventstore.rows import (
     step_number,
 )
 from ledger.decide import Move, Moved, move, refuse_reuse
+from ledger.errors import Bug
 from ledger.model import Reason, Refusal, Transfer
 from tests.unit.eventstore import machine_books
 from tests.unit.eventstore.machine_books import Answer, Ledger, Node, Wish
@@ -299,6 +300,8 @@ class StepLedger(Ledger):
             if isinstance(moved, Refusal):
                 return Answer(Code.REFUND_OVERFLOW, None, moved)
         if step.outcome:
+            if wish.id in self.first:
+                raise Bug(f"a second outcome is recorded of {wish}: {step.outcome}")
             self.first[wish.id] = wish, where
         part = part._replace(phase=step.phase.value)
         self.parts[key] = part

@@ -181,9 +181,9 @@ def _last(*commands: Command) -> Answer:
         (Code.EXPECTED_OVERFLOW, [_FAR._replace(amount=AMOUNT_MAX), Call(_TOP, _C.TRY),
                                   Call(_TOP._replace(key="more", amount=1), _C.TRY)]),
         (Code.REFUND_OVERFLOW, [
-            Begin(SAGA), Wish("b", "a", AMOUNT_MAX, key="fills"),
+            Opening("c", None), Begin(SAGA), Wish("b", "a", AMOUNT_MAX, key="fills"),
             Advance(SAGA, saga.Phase.CREDITING, saga.Event.REFUSED),
-            Wish("b", "a", 5, key="fills more"),
+            Wish("c", "a", 5, key="fills more"),
             Advance(SAGA, saga.Phase.COMPENSATING, saga.Event.DUE),
         ]),
     ],
