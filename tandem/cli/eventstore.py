@@ -144,8 +144,9 @@ def show(folder: Path, seq: int, as_json: bool) -> None:
 def state(folder: Path, at: int | None, accounts: tuple[str, ...], as_json: bool) -> None:
     """Rebuild the accounts of FOLDER from the list, as they were at any moment.
 
-    A frame belongs to a moment if it is stamped with it, or before. What comes behind the newest
-    snapshot of that time is replayed; without one, all of it is.
+    So are the transfers to and from other shards that were not finished then, unless only some
+    accounts are asked for. A frame belongs to a moment if it is stamped with it, or before. What
+    comes behind the newest snapshot of that time is replayed; without one, all of it is.
     """
     with _told(), shown() as report:
         view = _view(folder)
@@ -159,6 +160,7 @@ def state(folder: Path, at: int | None, accounts: tuple[str, ...], as_json: bool
             when = f" at {time_text(at)}" if at is not None else ""
             raise CommandError(f"there is no account {', '.join(missing)} in {folder}{when}")
         found = [machine.account(number).account for number in numbers if number is not None]
+        attempts = [] if accounts else [_attempt(each) for each in machine.unfinished()]
     if as_json:
         print_json(
             {
@@ -178,6 +180,7 @@ def state(folder: Path, at: int | None, accounts: tuple[str, ...], as_json: bool
                     }
                     for each in found
                 ],
+                "unfinished": attempts,
             }
         )
         return
@@ -185,6 +188,12 @@ def state(folder: Path, at: int | None, accounts: tuple[str, ...], as_json: bool
     for each in found:
         made.add_row(each.id, f"{each.balance}", each.currency, f"{each.held}", each.status)
     console().print(made)
+    if attempts:
+        columns = tuple(attempts[0])
+        made = table(*columns, title="Transfers to and from other shards that are not finished")
+        for attempt in attempts:
+            made.add_row(*(str(attempt[name]) for name in columns))
+        console().print(made)
     if last:
         click.echo(f"After frame {machine.seq:,}, of {time_text(last.header.time_us)}.")
 
@@ -293,6 +302,18 @@ def _command(row: Any, texts: list[str]) -> str:
             return told + (f", metadata {metadata}" if metadata else "")
         case Kind.BEGIN | Kind.CALL | Kind.ADVANCE:
             return _step(kind, row, texts)
+
+
+def _attempt(each: Any) -> dict[str, Any]:
+    """An attempt in words: what it is here, on the side of its source, of its destination."""
+    return {
+        "transfer": each.transfer.hex(),
+        "protocol": each.protocol.name.lower(),
+        "amount": each.amount,
+        "phase": each.phase.name.lower(),
+        "state": each.state.name.lower(),
+        "since": time_text(each.since_us),
+    }
 
 
 def _step(kind: Any, row: Any, texts: list[str]) -> str:
