@@ -32,12 +32,12 @@ class KeptDamaged(ReadingError):
 
 
 class NotEntered(ReadingError):
-    """A step of TC/C or Saga was done, and what it does to accounts is not entered yet."""
+    """A frame has a step of TC/C or Saga, and what these do is not entered yet."""
 
     def __init__(self, seq: int, index: int) -> None:
         super().__init__(
             f"command {index} of frame {seq} is a step of TC/C or Saga, which this version of the"
-            " read side does not enter: its balances would be wrong from there on. The list is not"
+            " read side does not enter: what it says would be wrong from there on. The list is not"
             " touched by this, and the node goes on; only reads are away"
         )
         self.seq, self.index = seq, index
