@@ -89,8 +89,8 @@ class Clerk:
 
 
 def _check_kinds(frame: Frame) -> None:
-    """An entry names both accounts by numbers, and a step knows that of its own side alone. Whatever
-    became of a step, those who read events and outcomes behind it would not be told all.
+    """An entry names both accounts by numbers, and a step knows that of its own side alone.
+    Whatever became of it, who reads events or outcomes behind it would not be told all.
     """
     steps = np.flatnonzero(frame.body.commands["kind"] >= Kind.BEGIN)
     if len(steps):
