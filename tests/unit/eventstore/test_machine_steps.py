@@ -61,39 +61,31 @@ _status = st.sampled_from([Status.OPEN, Status.OPEN, Status.FROZEN, Status.CLOSE
 _times = st.integers(NOW - 3, NOW + 3)
 
 
+def _commands_of(wish: Wish) -> list[Command]:
+    """All that can be asked of a transfer; what matters most several times."""
+    protocol, found = PROTOCOLS[wish.protocol], list[Command]()
+    calls = dict.fromkeys(call for _, call in protocol.calls)
+    for attempt in ("g1", "g1", "g2"):
+        found += [Begin(wish, attempt)] * 3
+        found += [Call(wish, call, attempt) for call in calls]
+        steps = [pair for pair in protocol.phases if pair[0] is not protocol.begin]
+        found += [Advance(wish, *pair, attempt) for pair in steps]
+    # The same transfer within the group, another protocol, and another body.
+    odd = wish._replace(amount=2)
+    return [*found, wish, wish._replace(protocol=""), odd, Begin(odd), Begin(odd, "g3")]
+
+
 @st.composite
 def _histories(draw: st.DrawFn) -> list[list[Command]]:
     """Frames of commands about few transfers: most have to do with each other."""
     wishes = draw(st.lists(_wishes, min_size=1, max_size=3))
-    beginning = [
-        Opening(id_, draw(_limits), draw(_currencies)) for id_ in IDS[: draw(st.integers(2, 4))]
-    ]
-    wish, attempt = st.sampled_from(wishes), st.sampled_from(["g1", "g1", "g2"])
-
-    def calls(each: Wish, name: str) -> st.SearchStrategy[Command]:
-        kinds = sorted({call for _, call in PROTOCOLS[each.protocol].calls})
-        return st.builds(Call, st.just(each), st.sampled_from(kinds), st.just(name))
-
-    def advances(each: Wish, name: str) -> st.SearchStrategy[Command]:
-        protocol = PROTOCOLS[each.protocol]
-        pairs = [pair for pair in protocol.phases if pair[0] is not protocol.begin]
-        return st.sampled_from(pairs).map(lambda pair: Advance(each, *pair, name))
-
-    steps = st.tuples(wish, attempt).flatmap(
-        lambda both: st.one_of(
-            st.just(Begin(*both)), calls(*both), calls(*both), *[advances(*both)] * 3
-        )
+    beginning = draw(
+        st.tuples(*[st.builds(Opening, st.just(id_), _limits, _currencies) for id_ in IDS[:3]])
     )
-    # The same transfer within the group, or another body under its id or its attempt.
-    odd = st.builds(lambda each, n: each._replace(amount=n), wish, st.integers(1, 2))
-    others = st.one_of(
-        wish,
-        wish.map(lambda each: each._replace(protocol="")),
-        st.builds(Begin, odd, attempt),
-        st.builds(Change, _ids, _status),
-        st.builds(Opening, _ids, _limits, _currencies),
-    )
-    frames = draw(st.lists(st.lists(st.one_of(*[steps] * 5, others), max_size=15), max_size=5))
+    commands = st.sampled_from([each for wish in wishes for each in _commands_of(wish)])
+    others = st.builds(Change, _ids, _status) | st.builds(Opening, _ids, _limits, _currencies)
+    mixed = st.one_of(*[commands] * 9, others)
+    frames = draw(st.lists(st.lists(mixed, max_size=15), max_size=5))
     return [list(beginning), *frames]
 
 
@@ -272,3 +264,28 @@ def test_an_attempt_has_a_name() -> None:
         for command in (Begin(TCC, name), Call(TCC, _C.TRY, name), _TRIED._replace(attempt=name)):
             with pytest.raises(Bug, match="which is no attempt"):
                 node.apply([command])
+
+
+def test_what_is_recorded_is_found_while_tables_grow() -> None:
+    """An id leads to its attempt, and later to an outcome, also where it was not moved yet."""
+    node = StepNode(KEY, Limits(10, 10_000, attempts=10_000))
+    node.apply([Opening("a", None), Opening("b", None)])
+    wishes = [TCC._replace(key=str(n), by_name=True) for n in range(3000)]
+    for start in range(0, len(wishes), 100):
+        frame = [Begin(wish) for wish in wishes[start : start + 100]]
+        # Those of some frames before, so that tables move in between.
+        late = wishes[max(start - 600, 0) : max(start - 500, 0)]
+        decided_late = [Advance(wish, _P.TRYING, _E.TRIED) for wish in late]
+        codes = {answer.code for answer in node.apply([*frame, *decided_late])}
+        assert codes <= {Code.DONE, Code.STEPPED}
+        for index, wish in enumerate(late, len(frame)):
+            assert node.machine.place_of(id_bytes(wish)) == place(node.machine.seq, index)
+    done = sum(node.machine.place_of(id_bytes(wish)) is not None for wish in wishes)
+    assert done == len(wishes) - 600
+    unfinished = list(node.machine.unfinished())
+    assert len(unfinished) == len(wishes)
+    assert [each.phase for each in unfinished].count(PhaseCode.TRYING) == 600
+    other = reloaded(node, Limits(10, 10_000, attempts=10_000))
+    assert list(other.machine.unfinished()) == unfinished
+    standing = node.machine.account(0)
+    assert (standing.account.held, standing.unfinished) == (600 * 5, 3000)
