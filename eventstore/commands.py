@@ -12,15 +12,19 @@ from eventstore.rows import (
     CURRENCY_BYTES,
     NOBODY,
     UNLIMITED,
+    CallCode,
     Commands,
+    EventCode,
     Kind,
+    PhaseCode,
     ProtocolCode,
     StatusCode,
     currency_number,
     pack_texts,
+    step_number,
 )
 from ledger.ids import transfer_id
-from ledger.model import Status, Transfer
+from ledger.model import Refusal, Status, Transfer
 
 PROTOCOLS = {"": ProtocolCode.UNNAMED} | {code.name.lower(): code for code in ProtocolCode}
 # A row of `rows.COMMAND`.
@@ -56,11 +60,35 @@ class Packer:
 
     def transfer(self, wish: Transfer) -> "Packer":
         """Carry out a transfer. Its id, if it has none yet, is that of its source and key."""
-        id_ = wish.id or transfer_id(wish.source, wish.key)
         texts = [wish.key, wish.metadata or "", wish.source, wish.destination]
-        currency, protocol = _currency_bytes(wish.currency), _CODES[wish.protocol]
-        digest = bytes.fromhex(id_.partition("-")[2])
-        return self._add(_TRANSFER, digest, wish.amount, currency, texts, protocol)
+        return self._add(_TRANSFER, *_terms(wish), texts, _CODES[wish.protocol])
+
+    # --- TC/C and Saga; an attempt is named by a gtrid, unlike all others at the same transfer --
+
+    def begin(self, wish: Transfer, attempt: str) -> "Packer":
+        """Begin an attempt at a transfer to another shard, by the transfer's protocol."""
+        texts = [wish.key, wish.metadata or "", wish.source, wish.destination, attempt]
+        return self._add(Kind.BEGIN, *_terms(wish), texts, _CODES[wish.protocol])
+
+    def call(self, wish: Transfer, attempt: str, call: CallCode) -> "Packer":
+        """Call the destination of an attempt that has begun on another shard."""
+        texts = [wish.source, wish.destination, attempt]
+        return self._add(Kind.CALL, *_terms(wish), texts, _CODES[wish.protocol], call)
+
+    def advance(
+        self,
+        wish: Transfer,
+        attempt: str,
+        phase: PhaseCode,
+        event: EventCode,
+        refusal: Refusal | None = None,
+    ) -> "Packer":
+        """Take an attempt that is in `phase` further, by what was heard of its destination; of an
+        event REFUSED `refusal` says why.
+        """
+        texts = [attempt, refusal.reason.value, refusal.detail] if refusal else [attempt, "", ""]
+        step, protocol = step_number(phase, event), _CODES[wish.protocol]
+        return self._add(Kind.ADVANCE, _digest_of(wish), 0, _NO_CURRENCY, texts, protocol, step)
 
     def _add(
         self,
@@ -70,9 +98,10 @@ class Packer:
         currency: bytes,
         texts: list[str],
         protocol: int = 0,
+        step: int = 0,
     ) -> "Packer":
         packed = pack_texts(texts)
-        row = _ROW.pack(id_, amount, NOBODY, NOBODY, currency, kind, protocol, len(packed), 0)
+        row = _ROW.pack(id_, amount, NOBODY, NOBODY, currency, kind, protocol, len(packed), step)
         self._rows.append(row)
         self._texts.append(packed)
         return self
@@ -81,6 +110,16 @@ class Packer:
     def packed(self) -> Packed:
         """All that was gathered."""
         return Packed(np.frombuffer(bytearray().join(self._rows), COMMAND), b"".join(self._texts))
+
+
+def _terms(wish: Transfer) -> tuple[bytes, int, bytes]:
+    """Its id, amount and currency, as a row has them."""
+    return _digest_of(wish), wish.amount, _currency_bytes(wish.currency)
+
+
+def _digest_of(wish: Transfer) -> bytes:
+    id_ = wish.id or transfer_id(wish.source, wish.key)
+    return bytes.fromhex(id_.partition("-")[2])
 
 
 @lru_cache(256)

@@ -22,7 +22,12 @@ CURRENCY_BYTES = 8
 # code. `source` and `destination` are account numbers, or NOBODY where the account was not known to
 # whoever wrote the command: its id then stands in the texts, and the machine looks it up.
 # `currency` is 3 to 8 letters and digits in ASCII, with zero bytes behind them; of a status it is
-# zero. `text` is how many bytes of the frame's texts belong to this command. `spare` is zero.
+# zero. `text` is how many bytes of the frame's texts belong to this command. `step` is of a CALL
+# the call's code, of an ADVANCE what `step_number` makes; of all others zero.
+#
+# What TC/C and Saga do in a group are BEGIN, CALL and ADVANCE. The id is the transfer's; which
+# attempt at it is meant stands in the texts. The other shard's account is NOBODY, its id in the
+# texts. Of an ADVANCE both accounts are, without ids, and amount and currency are zero.
 COMMAND = np.dtype(
     [
         ("id", "<u8", (2,)),
@@ -33,7 +38,7 @@ COMMAND = np.dtype(
         ("kind", "u1"),
         ("protocol", "u1"),
         ("text", "<u2"),
-        ("spare", "<u4"),
+        ("step", "<u4"),
     ]
 )
 # What the text of a refusal is made of, or the place of the command that used the id first.
@@ -65,6 +70,10 @@ class Kind(IntEnum):
     OPEN = 1
     STATUS = 2
     TRANSFER = 3
+    # From here on only a machine of version 2 knows them.
+    BEGIN = 4
+    CALL = 5
+    ADVANCE = 6
 
 
 class StatusCode(IntEnum):
@@ -82,6 +91,57 @@ class ProtocolCode(IntEnum):
     XA = 1
     TCC = 2
     SAGA = 3
+
+
+# What `coordinator/protocols` calls so, of both protocols: see the tables there.
+
+
+class PhaseCode(IntEnum):
+    """Where an attempt is, in the group of its source."""
+
+    NONE = 0  # nobody has asked here to begin it
+    TRYING = 1
+    CONFIRMING = 2
+    CANCELLING = 3
+    CONFIRMED = 4
+    CANCELLED = 5
+    CREDITING = 6
+    COMPENSATING = 7
+    COMPLETED = 8
+    COMPENSATED = 9
+    NOT_BEGUN = 10  # its BEGIN was answered with no, and nothing of it is recorded: it never begins
+
+
+class StateCode(IntEnum):
+    """Where an attempt is, in the group of its destination."""
+
+    ABSENT = 0
+    TRIED = 1
+    REFUSED = 2
+    CONFIRMED = 3
+    CANCELLED = 4
+    CREDITED = 5
+
+
+class CallCode(IntEnum):
+    """What is asked of the destination."""
+
+    TRY = 1
+    CONFIRM = 2
+    CANCEL = 3
+    CREDIT = 4
+
+
+class EventCode(IntEnum):
+    """What was heard from it, or is due."""
+
+    TRIED = 1
+    REFUSED = 2
+    EXPIRED = 3
+    CONFIRMED = 4
+    CANCELLED = 5
+    CREDITED = 6
+    DUE = 7
 
 
 class Code(IntEnum):
@@ -108,6 +168,21 @@ class Code(IntEnum):
     # Of a status.
     NO_ACCOUNT = 15
     NOT_EMPTY = 16  # balance, held, expected, unfinished transfers from it
+    # Of a CALL or an ADVANCE: it was done now. The place of the attempt's BEGIN, or of its first
+    # CALL; the phase, or the state, that it has come to.
+    STEPPED = 17
+    # Of a BEGIN, a CALL, an ADVANCE: it fits no more, or not yet, and nothing has changed. The
+    # same; the place is 0 where there is none.
+    STANDS = 18
+    # Another attempt at the transfer is not decided yet; the place of its BEGIN. Burns no key.
+    IN_USE = 19
+    # The attempt is known with another amount or protocol: a mistake of whoever sends it, and
+    # nothing has changed. The places of its BEGIN and of its first CALL, 0 where there is none.
+    UNLIKE = 20
+    # What is held, expected, or given back would be beyond what can be kept.
+    HELD_OVERFLOW = 21  # balance, held
+    EXPECTED_OVERFLOW = 22  # balance, expected
+    REFUND_OVERFLOW = 23  # balance, expected; nothing has changed, it can be tried again
 
 
 # The outcomes of transfers that are recorded under their ids.
@@ -133,6 +208,16 @@ def place_parts(place: int) -> tuple[int, int]:
     return place >> 16, place & 0xFFFF
 
 
+def step_number(phase: PhaseCode, event: EventCode) -> int:
+    """`COMMAND.step` of an ADVANCE: from the phase that it expects, by an event."""
+    return phase | event << 8
+
+
+def step_parts(step: int) -> tuple[PhaseCode, EventCode]:
+    """The phase and the event that `step_number` was given."""
+    return PhaseCode(step & 0xFF), EventCode(step >> 8)
+
+
 # Those of the HTTP API.
 _CURRENCY = re.compile("[A-Z0-9]{3,8}")
 
@@ -154,7 +239,10 @@ def currency_text(number: int) -> str:
 # --- texts --------------------------------------------------------------------------------------
 #
 # Of a transfer: key, metadata (empty: none), and the ids of source and destination where they are
-# NOBODY (else empty). Of an opening and of a status: the account's id.
+# NOBODY (else empty). Of an opening and of a status: the account's id. Of a BEGIN: those of a
+# transfer, and the attempt's name. Of a CALL: the ids of source and destination (empty where it has
+# a number), and the name. Of an ADVANCE: the name; and of what was refused the reason and the
+# detail, else both empty.
 
 
 def pack_texts(parts: Sequence[str]) -> bytes:

@@ -8,13 +8,17 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from eventstore.rows import Code, Commands, Details, Outcomes
+from eventstore.machine.machine import VERSION
+from eventstore.rows import Code, Commands, Details, Kind, Outcomes
 from eventstore.segments.chain import GENESIS, Link, link_of
-from eventstore.segments.errors import Differs
+from eventstore.segments.errors import Differs, NewerMachine
 from eventstore.segments.files import DISK, Files
 from eventstore.segments.frame import Frame, Identity
 from eventstore.segments.reader import Reader
 from ledger.errors import Bug
+
+# The first version of the machine that knows BEGIN, CALL and ADVANCE.
+_WITH_ATTEMPTS = 2
 
 
 class Machine(Protocol):
@@ -70,7 +74,10 @@ def verify(
 
 
 def replay(frame: Frame, machine: Machine) -> None:
-    """Raise Differs if the machine decides a frame in another way."""
+    """Raise Differs if the machine decides a frame in another way; NewerMachine, or Bug, if by its
+    version it cannot have been decided so.
+    """
+    _check_version(frame)
     seq, (commands, stored, texts) = frame.header.seq, frame.body
     computed = machine.apply(frame.header.time_us, seq, commands, texts)
     if len(computed.codes) != len(commands):
@@ -86,6 +93,18 @@ def replay(frame: Frame, machine: Machine) -> None:
         if was != would_be:
             raise Differs(seq, command, was, would_be)
     raise Bug(f"frame {seq}: its outcomes differ, and those of no command do: {computed.details}")
+
+
+def _check_version(frame: Frame) -> None:
+    """A frame is decided by the rules of its own version, and what version 1 knows is the same in
+    all: that it has nothing else is all that there is to see to.
+    """
+    seq, version, commands = frame.header.seq, frame.header.machine, frame.body.commands
+    if version > VERSION:
+        raise NewerMachine(seq, version, VERSION)
+    if version < _WITH_ATTEMPTS and np.any(commands["kind"] >= Kind.BEGIN):
+        first = commands[commands["kind"] >= Kind.BEGIN][0]
+        raise Bug(f"frame {seq} is of version {version} of the machine, which knows no {first}")
 
 
 def _by_command(details: Details) -> dict[int, tuple[int, ...]]:

@@ -5,6 +5,11 @@
     kernel.py     the loop that decides them, in their order
     rules.py      the ladder of refusals and the postings, on account rows
     moves.py      one side of a transfer by itself, on one account row
+    steps.py      TC/C and Saga: an attempt begins, is called, is taken further
+    protocols.py  the tables by which it is
+    attempts.py   the attempts, all that there ever were
+    outcomes.py   what is told of an outcome besides its code
+    views.py      a frame and the state, as compiled functions are given them
     index.py      ids to numbers; grows without a stop
     entries.py    all that is in an index, to keep it and to fill another one with it
     state.py      account rows and the accounts' ids

@@ -74,6 +74,14 @@ def inlined(function: Function) -> Function:
     return made
 
 
+def called(function: Function) -> Function:
+    """Compile with whatever calls it, and leave it apart: for what is rare, and would make a loop
+    that is run often slower.
+    """
+    made: Function = njit(nogil=True, _nrt=False)(function)
+    return made
+
+
 def _prefetch(typing_context: Any, array: Any, index: Any) -> Any:
     """`prefetch(array, index)`: begin to fetch the cache line of the element that stands at `index`
     when the array is taken as flat. Changes nothing, whatever the index is.

@@ -178,6 +178,18 @@ def put(tables: Tables, at: Word, first: Word, second: Word, number: Number) -> 
 
 
 @inlined
+def change(tables: Tables, first: Word, second: Word, hashed: Word, number: Number) -> None:
+    """Give an id that is there another number."""
+    table, old = tables
+    at = _probe(table, first, second, hashed)
+    if table[at + _FILLED] != _ZERO:
+        table[at + _FILLED] = np.uint64(number) + _ONE
+    else:
+        # It was not moved yet, and will be with this number.
+        old[_probe(old, first, second, hashed) + _FILLED] = np.uint64(number) + _ONE
+
+
+@inlined
 def count_of(tables: Tables) -> Number:
     """How many ids there are."""
     return np.int64(tables.table[_COUNT])

@@ -4,33 +4,20 @@ A transfer whose id is known is REPLAYED here, with the place of the first comma
 Whether its body is the same is found afterwards, in Python: neither answer changes the state.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 
 from eventstore.machine import index
-from eventstore.machine.compiled import (
-    WORDS,
-    Number,
-    Truth,
-    Word,
-    compiled,
-    inlined,
-    prefetch,
-    types,
-)
-from eventstore.machine.currencies import TABLE, Table, index_for
-from eventstore.machine.index import TABLES, Tables
+from eventstore.machine.attempts import BEGUN, MARK
+from eventstore.machine.compiled import Number, Truth, Word, compiled, inlined, prefetch, types
+from eventstore.machine.currencies import index_for
+from eventstore.machine.outcomes import COMMAND, Numbers, explain, has_details, write
 from eventstore.machine.rules import (
     BALANCE,
     CHANGES,
     EXPECTED,
     HELD,
-    LIMIT,
     META,
-    Rows,
-    currency_in,
     new_row,
     post,
     refuse,
@@ -39,74 +26,23 @@ from eventstore.machine.rules import (
     unfinished_in,
     with_status,
 )
+from eventstore.machine.steps import is_pending, keep, step
+from eventstore.machine.views import FRAME, STATE, Frame, State, named
 from eventstore.machine.words import (
     Words,
     amount_of,
     currency_of,
     destination_of,
     id_of,
-    is_by_name,
     kind_of,
     source_of,
 )
 from eventstore.rows import Code, Kind, StatusCode
 
-Numbers = NDArray[np.int64]
-
 # For so many commands at a time memory is fetched in advance: what they need stays near until then.
 AHEAD = 64
 _ROW_WORDS = np.uint64(8)
-_COMMAND, _A, _B, _C, _D = range(5)
-
-
-class Frame(NamedTuple):
-    """A frame's commands. `names` is of shape (commands, 4), two words for the id of the source (or
-    of the account) and two for that of the destination, where these are given by name; or of shape
-    (0, 4) if none are. `place` is that of the first command.
-    """
-
-    words: Words
-    names: NDArray[np.uint64]
-    now: int
-    place: int
-
-
-class State(NamedTuple):
-    """What the commands change: the accounts, what they are in, their index, and the transfers'."""
-
-    rows: Rows
-    currencies: Table
-    accounts: Tables
-    transfers: Tables
-
-
 _NUMBERS = types.int64[:, ::1]
-_FRAME = types.NamedTuple((WORDS, types.uint64[:, ::1], types.int64, types.int64), Frame)
-_STATE = types.NamedTuple((_NUMBERS, TABLE, TABLES, TABLES), State)
-
-
-@inlined
-def _named(frame: Frame, i: Number, side: Number, number: Number, accounts: Tables) -> Number:
-    """The account that is given by a number or, for NOBODY, by name; -1 if there is none."""
-    if not is_by_name(number):
-        return number
-    first, second = frame.names[i, side], frame.names[i, side + 1]
-    return index.find(accounts, first, second, index.hash_of(accounts, first, second))[0]
-
-
-@inlined
-def _write(
-    details: Numbers, filled: Number, a: Number, b: Number = 0, c: Number = 0, d: Number = 0
-) -> None:
-    details[filled, _A] = a
-    details[filled, _B] = b
-    details[filled, _C] = c
-    details[filled, _D] = d
-
-
-@inlined
-def _has_details(code: Number) -> Truth:
-    return code >= Code.SOURCE_CURRENCY and code != Code.NO_ACCOUNT
 
 
 # --- transfers ----------------------------------------------------------------------------------
@@ -114,50 +50,38 @@ def _has_details(code: Number) -> Truth:
 
 @inlined
 def _transfer(
-    frame: Frame, i: Number, state: State, hashed: Word, details: Numbers, filled: Number
+    frame: Frame,
+    i: Number,
+    state: State,
+    hashed: Word,
+    details: Numbers,
+    filled: Number,
+    has_attempts: Truth,
 ) -> Number:
     first, second = id_of(frame.words, i)
     known, at = index.find(state.transfers, first, second, hashed)
-    if known >= 0:
-        _write(details, filled, known)
+    if known >= 0 and not (has_attempts and known >= MARK):
+        write(details, filled, known)
         return Code.REPLAYED
-    source = _named(frame, i, 0, source_of(frame.words, i), state.accounts)
+    if has_attempts and is_pending(known, state):
+        write(details, filled, state.attempt_rows[known - MARK, BEGUN])
+        return Code.IN_USE
+    source = named(frame, i, 0, source_of(frame.words, i), state.accounts)
     if source < 0:
         return Code.NO_SOURCE
     # From here on the outcome is recorded, whatever it is.
-    index.put(state.transfers, at, first, second, frame.place + i)
-    destination = _named(frame, i, 2, destination_of(frame.words, i), state.accounts)
+    if has_attempts:
+        keep(state, known, at, first, second, frame.place + i)
+    else:
+        index.put(state.transfers, at, first, second, frame.place + i)
+    destination = named(frame, i, 2, destination_of(frame.words, i), state.accounts)
     amount, currency = amount_of(frame.words, i), currency_of(frame.words, i)
     code = refuse(state.rows, state.currencies, source, destination, amount, currency)
     if code == Code.DONE:
         post(state.rows, source, destination, amount, frame.now)
     else:
-        _explain(code, state, source, destination, details, filled)
+        explain(code, state, source, destination, details, filled)
     return code
-
-
-@inlined
-def _explain(
-    code: Number,
-    state: State,
-    source: Number,
-    destination: Number,
-    details: Numbers,
-    filled: Number,
-) -> None:
-    """What the text of this refusal is made of, for those that have numbers in it."""
-    rows = state.rows
-    if code == Code.SOURCE_CURRENCY:
-        _write(details, filled, currency_in(rows[source, META], state.currencies))
-    elif code == Code.DESTINATION_CURRENCY:
-        _write(details, filled, currency_in(rows[destination, META], state.currencies))
-    elif code == Code.FUNDS:
-        limit = rows[source, LIMIT]
-        _write(details, filled, rows[source, BALANCE], rows[source, HELD], limit)
-    elif code == Code.SOURCE_OVERFLOW:
-        _write(details, filled, rows[source, BALANCE], rows[source, HELD])
-    elif code == Code.DESTINATION_OVERFLOW:
-        _write(details, filled, rows[destination, BALANCE], rows[destination, EXPECTED])
 
 
 # --- accounts -----------------------------------------------------------------------------------
@@ -169,7 +93,7 @@ def _open(frame: Frame, i: Number, state: State, details: Numbers, filled: Numbe
     hashed = index.hash_of(state.accounts, first, second)
     known, at = index.find(state.accounts, first, second, hashed)
     if known >= 0:
-        _write(details, filled, known)
+        write(details, filled, known)
         return Code.EXISTS
     number = index.count_of(state.accounts)
     index.put(state.accounts, at, first, second, number)
@@ -181,7 +105,7 @@ def _open(frame: Frame, i: Number, state: State, details: Numbers, filled: Numbe
 @inlined
 def _set_status(frame: Frame, i: Number, state: State, details: Numbers, filled: Number) -> Number:
     rows = state.rows
-    account = _named(frame, i, 0, source_of(frame.words, i), state.accounts)
+    account = named(frame, i, 0, source_of(frame.words, i), state.accounts)
     if account < 0:
         return Code.NO_ACCOUNT
     status, meta = amount_of(frame.words, i), rows[account, META]
@@ -191,7 +115,7 @@ def _set_status(frame: Frame, i: Number, state: State, details: Numbers, filled:
             rows[account, HELD],
             rows[account, EXPECTED],
         )
-        _write(details, filled, balance, held, expected, unfinished_in(meta))
+        write(details, filled, balance, held, expected, unfinished_in(meta))
         return Code.NOT_EMPTY
     if status_in(meta) != status:
         rows[account, META] = with_status(meta, status)
@@ -214,15 +138,15 @@ def _fetch(frame: Frame, start: Number, end: Number, state: State, hashes: Words
             prefetch(state.rows, np.uint64(destination_of(frame.words, i)) * _ROW_WORDS)
 
 
-@compiled(types.int64(_FRAME, _STATE, types.uint8[::1], _NUMBERS, types.uint64[::1]))
-def decide(
-    frame: Frame, state: State, codes: NDArray[np.uint8], details: Numbers, hashes: Words
+@inlined
+def _decide(
+    frame: Frame,
+    state: State,
+    codes: NDArray[np.uint8],
+    details: Numbers,
+    hashes: Words,
+    has_attempts: Truth,
 ) -> Number:
-    """Decide all commands of a frame; gives the number of details.
-
-    `codes` is filled with an outcome for each command, the beginning of `details`, of shape
-    (commands, 5), with those of `rows.DETAIL`. `hashes` is room for AHEAD words.
-    """
     filled = 0
     for start in range(0, len(frame.words), AHEAD):
         end = min(start + AHEAD, len(frame.words))
@@ -230,13 +154,40 @@ def decide(
         for i in range(start, end):
             kind = kind_of(frame.words, i)
             if kind == Kind.TRANSFER:
-                code = _transfer(frame, i, state, hashes[i - start], details, filled)
+                hashed = hashes[i - start]
+                code = _transfer(frame, i, state, hashed, details, filled, has_attempts)
             elif kind == Kind.OPEN:
                 code = _open(frame, i, state, details, filled)
+            elif has_attempts and kind >= Kind.BEGIN:
+                code = step(frame, i, state, details, filled)
             else:
                 code = _set_status(frame, i, state, details, filled)
             codes[i] = code
-            if _has_details(code):
-                details[filled, _COMMAND] = i
+            if has_details(code):
+                details[filled, COMMAND] = i
                 filled += 1
     return filled
+
+
+_DECIDE = types.int64(FRAME, STATE, types.uint8[::1], _NUMBERS, types.uint64[::1])
+
+
+@compiled(_DECIDE)
+def decide(
+    frame: Frame, state: State, codes: NDArray[np.uint8], details: Numbers, hashes: Words
+) -> Number:
+    """Decide all commands of a frame; gives the number of details. There are no attempts, neither
+    in the frame nor in the state: that makes the loop quicker.
+
+    `codes` is filled with an outcome for each command, the beginning of `details`, of shape
+    (commands, 5), with those of `rows.DETAIL`. `hashes` is room for AHEAD words.
+    """
+    return _decide(frame, state, codes, details, hashes, False)
+
+
+@compiled(_DECIDE)
+def decide_with_attempts(
+    frame: Frame, state: State, codes: NDArray[np.uint8], details: Numbers, hashes: Words
+) -> Number:
+    """The same, whatever there is."""
+    return _decide(frame, state, codes, details, hashes, True)

@@ -13,17 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eventstore.machine import entries
+from eventstore.machine.attempts import ATTEMPT_BYTES, MARK, Attempt, Attempts
 from eventstore.machine.check import Contents, contents
 from eventstore.machine.entries import ENTRY_BYTES
 from eventstore.machine.errors import LimitReached
 from eventstore.machine.index import Index
-from eventstore.machine.kernel import AHEAD, Frame, State, decide
+from eventstore.machine.kernel import AHEAD, decide, decide_with_attempts
 from eventstore.machine.memory import Fill
+from eventstore.machine.moves import BROKEN
 from eventstore.machine.naming import look_up, numbers_of
 from eventstore.machine.refusals import Terms, reuse
 from eventstore.machine.state import ACCOUNT_BYTES, Accounts, Standing
-from eventstore.machine.texts import Body
-from eventstore.machine.words import Words, as_words, currencies_among
+from eventstore.machine.texts import Body, attempt_of, attempt_words
+from eventstore.machine.views import Frame, State
+from eventstore.machine.words import Words, as_words, currencies_among, kinds_in
 from eventstore.rows import (
     CURRENCY_BYTES,
     DETAIL,
@@ -39,10 +42,12 @@ from eventstore.rows import (
 from ledger.errors import Bug
 
 # The rules by which this machine decides, and what it dumps: see `Header.machine` of a frame.
-VERSION = 1
+# Version 2 knows attempts. Whatever version 1 knows it decides as version 1 did, so that one
+# machine replays frames of both.
+VERSION = 2
 KEY_BYTES = 16
-# So that places, and stamps, fit into 64 bits.
-SEQ_MAX = 2**47 - 1
+# So that places stay below MARK, and stamps fit into 64 bits.
+SEQ_MAX = 2**46 - 1
 TIME_MAX = 2**63 - 1
 
 # The command that stands at a place of the list; the machine asks for those that came before the
@@ -52,19 +57,21 @@ Bodies = Callable[[int], Body]
 
 class Limits(NamedTuple):
     """What a machine may grow to. An account takes 64 bytes and its id, a transfer 38 to 77, and
-    half as much again while their table is growing; the cache of names takes 32 MiB at most.
-    Address space is reserved for all accounts.
+    half as much again while their table is growing; an attempt at a transfer to or from another
+    shard 102 to 141, for ever; the cache of names takes 32 MiB at most. Address space is reserved
+    for all accounts and attempts.
     """
 
     accounts: int = 2**26
     transfers: int = 100_000_000
     # An opening looks through those that there are.
     currencies: int = 4096
+    attempts: int = 2**24
 
 
 _DEFAULT_LIMITS = Limits()
 # More than any node's: whoever replays a list takes it as it is.
-REPLAY_LIMITS = Limits(accounts=2**28, transfers=2**40, currencies=2**24)
+REPLAY_LIMITS = Limits(accounts=2**28, transfers=2**40, currencies=2**24, attempts=2**28)
 
 
 class Sizes(NamedTuple):
@@ -75,12 +82,14 @@ class Sizes(NamedTuple):
     id_bytes: int
     currencies: int
     transfers: int
+    attempts: int = 0
 
     @property
     def dump_bytes(self) -> int:
         """How long all pieces of its dump are."""
         of_accounts = self.accounts * ACCOUNT_BYTES + self.id_bytes
-        return of_accounts + self.currencies * CURRENCY_BYTES + self.transfers * ENTRY_BYTES
+        of_ids = self.currencies * CURRENCY_BYTES + self.transfers * ENTRY_BYTES
+        return of_accounts + of_ids + self.attempts * ATTEMPT_BYTES
 
 
 class Machine:
@@ -94,6 +103,7 @@ class Machine:
         self._limits = limits
         self._accounts = Accounts(key, limits.accounts, limits.currencies)
         self._transfers = Index(key)
+        self._attempts = Attempts(key, limits.attempts)
         self._seq = 0
         # The frame that is being applied. If that comes to no end, the state is of no use any more.
         self._underway: int | None = None
@@ -113,10 +123,16 @@ class Machine:
         found = contents(commands, words, texts, len(self._accounts))
         words, named, opened = look_up(commands, words, found.named, texts, self._accounts)
         self._check_limits(found, currencies_among(words, list(opened)))
+        if len(self._attempts) + found.attempts > self._limits.attempts:
+            self._check_attempts(words, named)
         self._accounts.index.make_room(found.openings)
         self._transfers.make_room(found.transfers)
+        self._attempts.index.make_room(found.attempts)
         self._underway = seq
-        codes, details = self._decide(time_us, seq, words, named)
+        has_attempts = found.steps > 0 or len(self._attempts) > 0
+        frame = Frame(words, named, time_us, place(seq, 0))
+        codes, details = self._decide(frame, decide_with_attempts if has_attempts else decide)
+        _check_codes(frame, codes)
         for index, account in opened.items():
             if codes[index] == Code.DONE:
                 self._accounts.add_id(account)
@@ -176,13 +192,28 @@ class Machine:
         return self._accounts.currencies_of(count), [*map(names.text_of, range(len(names)))]
 
     def place_of(self, transfer: bytes) -> int | None:
-        """Where the first command with this id of 128 bits (as in `rows.COMMAND`) stands."""
+        """Where the outcome of the transfer with this id of 128 bits (as in `rows.COMMAND`) is
+        recorded: its first command, or the ADVANCE by which it was decided. None as long as there
+        is none.
+        """
         first, second = np.frombuffer(transfer, "<u8", 2).tolist()
-        return self._transfers.find(first, second)
+        found = self._transfers.find(first, second)
+        return None if found is None or found >= MARK else found
+
+    def attempt(self, transfer: bytes, name: str) -> Attempt | None:
+        """An attempt at the transfer with this id of 128 bits; None if it was never heard of."""
+        return self._attempts.find(*attempt_words(transfer, name))
+
+    def unfinished(self) -> Iterator[Attempt]:
+        """The attempts that somebody has to take further, in the order in which they came; see
+        `Attempts.unfinished`.
+        """
+        return self._attempts.unfinished()
 
     def digest(self) -> bytes:
         """SHA-256 of the state. Two machines that were given the same frames have the same one,
-        whatever their keys are and however their tables have grown.
+        whatever their keys are and however their tables have grown. Without attempts it is what it
+        was before there were any.
         """
         digest = sha256(b"tandem.machine.1")
         accounts = self._accounts
@@ -192,6 +223,9 @@ class Machine:
             digest.update(part)
         for index in (accounts.index, self._transfers):
             digest.update(len(index).to_bytes(8, "little") + index.sums())
+        if len(self._attempts):
+            digest.update(self._attempts.bytes_of_rows())
+            digest.update(self._attempts.index.sums())
         digest.update(self._seq.to_bytes(8, "little"))
         return digest.digest()
 
@@ -202,7 +236,8 @@ class Machine:
         """What `load` needs to know of a dump that is made now."""
         accounts = self._accounts
         id_bytes, currencies = len(accounts.bytes_of_ids()[0]), len(accounts.currencies)
-        return Sizes(self._seq, len(accounts), id_bytes, currencies, len(self._transfers))
+        of_accounts = self._seq, len(accounts), id_bytes, currencies
+        return Sizes(*of_accounts, len(self._transfers), len(self._attempts))
 
     def dump(self) -> Iterator[memoryview]:
         """The state, piece by piece; each is to be used before the next, and all of them before the
@@ -211,6 +246,7 @@ class Machine:
         self._check_whole()
         yield from self._accounts.dump()
         yield from entries.dump(self._transfers)
+        yield from self._attempts.dump()
 
     def load(self, sizes: Sizes, fill: Fill) -> None:
         """Take a state that was dumped, into a machine that was given no frame. Its key may be any:
@@ -222,12 +258,13 @@ class Machine:
         """
         if self._seq or self._underway is not None:
             raise Bug(f"a state is loaded into a new machine, not into one after frame {self._seq}")
-        for limit in ("accounts", "transfers", "currencies"):
+        for limit in ("accounts", "transfers", "currencies", "attempts"):
             if (more := getattr(sizes, limit)) > (value := getattr(self._limits, limit)):
                 raise LimitReached(limit, value, 0, more)
         self._underway = sizes.seq
         self._accounts.load(sizes.accounts, sizes.id_bytes, sizes.currencies, fill)
         entries.load(self._transfers, sizes.transfers, fill)
+        self._attempts.load(sizes.attempts, fill)
         self._seq, self._underway = sizes.seq, None
 
     # --- the steps of `apply` -------------------------------------------------------------------
@@ -259,14 +296,25 @@ class Machine:
             if there + more > value:
                 raise LimitReached(limit, value, there, more)
 
-    def _decide(self, time_us: int, seq: int, words: Words, named: Words) -> tuple[Codes, Details]:
-        codes, details = np.empty(len(words), np.uint8), np.empty(len(words), DETAIL)
+    def _check_attempts(self, words: Words, named: Words) -> None:
+        """As if no attempt of the frame were refused; those that are known are counted exactly, for
+        what has begun has to come to its end at the limit too.
+        """
+        at = {Kind.BEGIN: 2, Kind.CALL: 0}
+        asked = ((i, at[kind]) for i, kind in enumerate(kinds_in(words).tolist()) if kind in at)
+        keys = {(int(named[i, k]), int(named[i, k + 1])) for i, k in asked}
+        more = sum(self._attempts.index.find(*key) is None for key in keys)
+        if (there := len(self._attempts)) + more > self._limits.attempts:
+            raise LimitReached("attempts", self._limits.attempts, there, more)
+
+    def _decide(self, frame: Frame, by: Callable[..., int]) -> tuple[Codes, Details]:
+        count = len(frame.words)
+        codes, details = np.empty(count, np.uint8), np.empty(count, DETAIL)
         numbers = details.view(np.int64).reshape(-1, DETAIL.itemsize // 8)
-        accounts = self._accounts
+        accounts, attempts = self._accounts, self._attempts
         tables = accounts.currencies.table, accounts.index.tables, self._transfers.tables
-        state = State(accounts.rows, *tables)
-        frame = Frame(words, named, time_us, place(seq, 0))
-        filled = decide(frame, state, codes, numbers, np.empty(AHEAD, np.uint64))
+        state = State(accounts.rows, *tables, attempts.rows, attempts.index.tables)
+        filled = by(frame, state, codes, numbers, np.empty(AHEAD, np.uint64))
         return codes, details[:filled].copy()
 
     def _compare(
@@ -282,10 +330,14 @@ class Machine:
             row = commands[index]
             return Body(row, texts[ends[index] - int(row["text"]) : ends[index]])
 
+        def body_at(at: int) -> Body:
+            first_seq, first_index = place_parts(at)
+            return body(first_index) if first_seq == seq else self._bodies(at)
+
         for index, first_place in zip(known["command"].tolist(), known["a"].tolist(), strict=True):
-            first_seq, first_index = place_parts(first_place)
-            first = body(first_index) if first_seq == seq else self._bodies(first_place)
-            asked = body(index)
+            first, asked = body_at(first_place), body(index)
+            if first.row["kind"] == Kind.ADVANCE:
+                first = body_at(self._begun(first))
             if first.row.tobytes() == asked.row.tobytes() and first.texts == asked.texts:
                 # The same in every byte: who sends a whole batch again waits for nobody.
                 continue
@@ -293,10 +345,27 @@ class Machine:
             if reuse(first, asked, self):
                 codes[index] = Code.REUSED
 
+    def _begun(self, advance: Body) -> int:
+        """The place of the BEGIN of what an ADVANCE has taken further."""
+        found = self.attempt(advance.row["id"].tobytes(), attempt_of(advance))
+        if found is None or found.begun is None:
+            raise Bug(f"{advance.row} has recorded an outcome, and its attempt did not begin")
+        return found.begun
+
+
+def _check_codes(frame: Frame, codes: Codes) -> None:
+    broken = np.flatnonzero(codes == BROKEN)
+    if len(broken):
+        at, (seq, _) = int(broken[0]), place_parts(frame.place)
+        raise Bug(
+            f"command {at} of frame {seq}, {frame.words[at].tolist()}, was to take what is held or "
+            "expected, and that is not there: this machine's state is of no use"
+        )
+
 
 def _check_first(first: Body, row: np.void, first_place: int) -> None:
     same = first.row["id"].tobytes() == row["id"].tobytes()
-    if not same or first.row["kind"] != Kind.TRANSFER:
+    if not same or first.row["kind"] not in (Kind.TRANSFER, Kind.BEGIN):
         raise Bug(
             f"at place {place_parts(first_place)} the list has {first.row}, where the machine has "
             f"first seen the id of {row}: it was built from another list"

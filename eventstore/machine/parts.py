@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from eventstore.machine.bytewise import is_ascii
 from eventstore.machine.compiled import WORDS, Number, Truth, compiled, inlined
-from eventstore.machine.texts import Body, account_id, transfer_texts
+from eventstore.machine.texts import Body, check_parts
 from eventstore.machine.words import (
     Words,
     destination_of,
@@ -35,11 +35,7 @@ def check_texts(commands: Commands, words: Words, texts: bytes) -> None:
     ends = list(accumulate(commands["text"].tolist()))
     for index in odd[:count].tolist():
         row, end = commands[index], ends[index]
-        body = Body(row, texts[end - int(row["text"]) : end])
-        if row["kind"] == Kind.TRANSFER:
-            transfer_texts(body)
-        else:
-            account_id(body)
+        check_parts(Body(row, texts[end - int(row["text"]) : end]))
 
 
 @inlined

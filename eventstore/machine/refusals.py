@@ -8,9 +8,18 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from eventstore.machine.protocols import FIRST, REACTIONS
 from eventstore.machine.texts import Body, account_id, transfer_of
-from eventstore.rows import NOBODY, Code, Kind, currency_text
-from ledger.decide import change_status, decide, refuse_reuse
+from eventstore.rows import (
+    NOBODY,
+    CallCode,
+    Code,
+    Kind,
+    ProtocolCode,
+    StateCode,
+    currency_text,
+)
+from ledger.decide import Move, change_status, decide, move, refuse_reuse
 from ledger.errors import Bug
 from ledger.model import Account, Posting, Refusal, Status, Transfer
 
@@ -40,9 +49,13 @@ def refusal(code: Code, body: Body, detail: np.void | None, directory: Directory
     """Why the ledger refused a command. `detail` is its row of `rows.DETAIL`, None if it has none.
 
     Raises Bug for an outcome that is no refusal of the ledger: DONE, REPLAYED, EXISTS, NO_ACCOUNT;
-    and for REUSED, which two commands are needed for: see `reuse`.
+    and for what two commands are needed for: REUSED, see `reuse`, and REFUND_OVERFLOW, see
+    `refund_refusal`.
     """
     kind = body.row["kind"]
+    if kind in (Kind.BEGIN, Kind.CALL):
+        transfer = transfer_of(body, lambda number: directory.terms(number).id)
+        return _move_refusal(code, _first_move(body.row), transfer, detail)
     if kind == Kind.TRANSFER:
         transfer = transfer_of(body, lambda number: directory.terms(number).id)
         return transfer_refusal(code, transfer, detail)
@@ -87,6 +100,32 @@ def transfer_refusal(code: Code, transfer: Transfer, detail: np.void | None) -> 
     raise Bug(f"{code!r} of {transfer} with {numbers} is no refusal")
 
 
+def refund_refusal(begin: Body, detail: np.void | None, directory: Directory) -> Refusal:
+    """Why an attempt's money is not given back yet (REFUND_OVERFLOW); `begin` is its BEGIN."""
+    transfer = transfer_of(begin, lambda number: directory.terms(number).id)
+    return _move_refusal(Code.REFUND_OVERFLOW, Move.REFUND, transfer, detail)
+
+
+def _first_move(row: np.void) -> Move:
+    """What a BEGIN does to its source, or a CALL that may be refused to its destination."""
+    if row["kind"] == Kind.BEGIN:
+        kind = FIRST[ProtocolCode(int(row["protocol"]))].source
+    else:
+        kind = REACTIONS[StateCode.ABSENT, CallCode(int(row["step"]))].move
+    if kind is None:
+        raise Bug(f"{row} does nothing to its account, and was refused")
+    return Move[kind.name]
+
+
+def _move_refusal(code: Code, what: Move, transfer: Transfer, detail: np.void | None) -> Refusal:
+    source, destination = _accounts(code, transfer, _numbers(detail))
+    account = destination if what in (Move.EXPECT, Move.CREDIT) else source
+    found = move(what, transfer, account, now=0)
+    if not isinstance(found, Refusal):
+        raise Bug(f"{code!r} is no refusal of {what} for {transfer}, by {_numbers(detail)}")
+    return found
+
+
 def closing_refusal(account: str, currency: str, detail: np.void | None) -> Refusal:
     """Why an account is not closed (NOT_EMPTY)."""
     balance, held, expected, unfinished = numbers = _numbers(detail)
@@ -123,9 +162,11 @@ def _accounts(
         case Code.FUNDS:
             limit = numbers.c
             source = source._replace(balance=numbers.a, held=numbers.b, overdraft_limit=limit)
-        case Code.SOURCE_OVERFLOW:
+        case Code.SOURCE_OVERFLOW | Code.HELD_OVERFLOW:
             source = source._replace(balance=numbers.a, held=numbers.b)
-        case Code.DESTINATION_OVERFLOW:
+        case Code.REFUND_OVERFLOW:
+            source = source._replace(balance=numbers.a, expected=numbers.b)
+        case Code.DESTINATION_OVERFLOW | Code.EXPECTED_OVERFLOW:
             destination = destination._replace(balance=numbers.a, expected=numbers.b)
     return source, destination
 

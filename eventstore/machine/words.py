@@ -42,6 +42,12 @@ def is_named(words: Words) -> NDArray[np.bool_]:
     return found
 
 
+def kinds_in(words: Words) -> NDArray[np.uint64]:
+    """The kinds of all commands."""
+    kinds: NDArray[np.uint64] = words[:, 5] & _BYTE
+    return kinds
+
+
 @inlined
 def id_of(words: Words, i: Number) -> tuple[Word, Word]:
     return words[i, 0], words[i, 1]
@@ -89,7 +95,7 @@ def text_of(words: Words, i: Number) -> Number:
 
 
 @inlined
-def spare_of(words: Words, i: Number) -> Number:
+def step_of(words: Words, i: Number) -> Number:
     return np.int64(words[i, 5] >> _UPPER)
 
 

@@ -10,6 +10,7 @@ from eventstore.machine.texts import Body, account_id
 from eventstore.machine.words import is_named
 from eventstore.reading.block import Block
 from eventstore.reading.entering import ROOM_BYTES, Decided, Place, enter
+from eventstore.reading.errors import NotEntered
 from eventstore.reading.heads import Heads
 from eventstore.reading.sha256 import new_room
 from eventstore.rows import NOBODY, Code, Kind, StatusCode
@@ -35,11 +36,12 @@ class Clerk:
 
     def enter(self, frame: Frame, block: Block, *, is_kept: bool) -> list[StatusChange]:
         """Enter a frame; its entries go into the block if they are to be kept. Gives the changes of
-        status in their order.
+        status in their order. Raises NotEntered: nothing was entered then.
         """
         header, (commands, outcomes, _) = frame.header, frame.body
         codes = outcomes.codes.view()
         codes.flags.writeable = False
+        _check_kinds(frame)
         done, is_transfer = codes == Code.DONE, commands["kind"] == Kind.TRANSFER
         changes = self._change_accounts(frame, np.flatnonzero(done & ~is_transfer))
         words = self._machine.words_of(header.seq, commands)
@@ -85,6 +87,15 @@ class Clerk:
         if number is None:
             raise Bug(f"a command was done on {account!r}, and there is no such account")
         return number
+
+
+def _check_kinds(frame: Frame) -> None:
+    """An entry names both accounts by numbers, and a step knows that of its own side alone.
+    Whatever became of it, who reads events or outcomes behind it would not be told all.
+    """
+    steps = np.flatnonzero(frame.body.commands["kind"] >= Kind.BEGIN)
+    if len(steps):
+        raise NotEntered(frame.header.seq, int(steps[0]))
 
 
 def _bodies(frame: Frame, at: NDArray[np.int64]) -> list[Body]:

@@ -4,6 +4,7 @@
     |-- KeptDamaged      what is kept does not hold: nothing is answered from it
     |-- CatchingUp       it has not seen yet what it had seen before it was started again
     |-- NotYet           a moment was asked for that is later than the last frame it has seen
+    |-- NotEntered       a frame has what cannot be entered yet: steps of TC/C and Saga
     |-- BooksClosed      books were asked that are not open
     |-- HoldsList        what is kept was to be dropped, in a folder that is a node's
     `-- Ended            something failed before: it answers nothing more
@@ -29,6 +30,18 @@ class KeptDamaged(ReadingError):
         )
         self.file, self.offset, self.what = file, offset, what
         self.found, self.expected = found, expected
+
+
+class NotEntered(ReadingError):
+    """A frame has a step of TC/C or Saga, and what these do is not entered yet."""
+
+    def __init__(self, seq: int, index: int) -> None:
+        super().__init__(
+            f"command {index} of frame {seq} is a step of TC/C or Saga, which this version of the"
+            " read side does not enter: what it says would be wrong from there on. The list is not"
+            " touched by this, and the node goes on; only reads are away"
+        )
+        self.seq, self.index = seq, index
 
 
 class CatchingUp(ReadingError):

@@ -4,6 +4,7 @@
     |-- Damaged          what is stored does not hold: nothing was changed, skipped or cut
     |   `-- OtherList    it is whole, and of another cluster, group or branch
     |-- NewerFormat      a newer version of Tandem wrote it; nothing was changed
+    |-- NewerMachine     the same: a newer version of the machine has decided it
     |-- NoList           there is no segment in the folder
     |-- ListExists       a list was to begin in a folder that has one
     |-- NotThere         a frame was asked for that is behind the end of the list
@@ -59,6 +60,17 @@ class NewerFormat(ListError):
             f" up to {known}. Nothing was changed. Run the version of Tandem that wrote it"
         )
         self.file, self.offset, self.found = file, offset, found
+
+
+class NewerMachine(ListError):
+    """A frame was decided by rules that this version does not know."""
+
+    def __init__(self, seq: int, found: int, known: int) -> None:
+        super().__init__(
+            f"frame {seq} was decided by version {found} of the machine, and this version of Tandem"
+            f" knows those up to {known}. Nothing was changed. Run the version that wrote it"
+        )
+        self.seq, self.found = seq, found
 
 
 class NoList(ListError):

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eventstore.machine.refusals import Terms, refusal
-from eventstore.machine.texts import Body, transfer_of
-from eventstore.rows import Code, place_parts
+from eventstore.machine.texts import Body, advance_texts, transfer_of
+from eventstore.rows import Code, Kind, place_parts
 from eventstore.segments.frame import Frame
 from eventstore.segments.reader import Reader
 from eventstore.wire.questions import At, First, Known
@@ -39,13 +39,13 @@ class Firsts:
     def at(self, place: int) -> First:
         """What was decided of the transfer that stands at a place of the list: see `rows.place`."""
         body, at = self._body(place)
-        transfer = self._transfer(body, at)
+        transfer = self._transfer(*self._begun(place))
         return First(transfer, *self._why(place, body), at)
 
     def known(self, place: int, *, is_other: bool) -> Known:
         """The same for whoever has sent that transfer again, or another one under its id."""
         body, at = self._body(place)
-        other = self._transfer(body, at) if is_other else None
+        other = self._transfer(*self._begun(place)) if is_other else None
         return Known(other, *self._why(place, body), at)
 
     def _body(self, place: int) -> tuple[Body, At]:
@@ -54,6 +54,14 @@ class Firsts:
         row, end = frame.body.commands[index], int(ends[index])
         body = Body(row, frame.body.texts[end - int(row["text"]) : end])
         return body, At(seq, frame.header.time_us)
+
+    def _begun(self, place: int) -> tuple[Body, At]:
+        """The command with the transfer's body: of what an ADVANCE has decided the BEGIN."""
+        body, at = self._body(place)
+        if body.row["kind"] != Kind.ADVANCE:
+            return body, at
+        seq, index = place_parts(place)
+        return self._body(int(self._find(seq).details[index]["a"]))
 
     def _transfer(self, body: Body, at: At) -> Transfer:
         return transfer_of(body, lambda number: self._accounts.terms(number).id, at.time_us)
@@ -65,6 +73,9 @@ class Firsts:
         code = Code(int(frame.body.outcomes.codes[index]))
         if code == Code.DONE:
             return None, None
+        if code == Code.STEPPED:
+            told = advance_texts(body)
+            return told.reason or None, told.detail or None
         why = refusal(code, body, details.get(index), self._accounts)
         return why.reason.value, why.detail
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from eventstore.segments.files import Files
 from eventstore.snapshots.errors import SnapshotDamaged
-from eventstore.snapshots.header import HEADER_BYTES, Header, decode, hash_of
+from eventstore.snapshots.header import HEADER_BYTES, Header, decode, hash_of, header_of
 
 BLOCK_BYTES = 2**20
 HASH_BYTES = 32
@@ -70,9 +70,9 @@ class BlockReader:
     def __init__(self, path: Path, files: Files) -> None:
         self._path, self._files = path, files
         self._offset = 0
-        encoded = self._bytes(HEADER_BYTES)
+        encoded = header_of(self._bytes(HEADER_BYTES))
         self.header = decode(encoded, str(path))
-        self._offset, self._before = HEADER_BYTES, hash_of(encoded)
+        self._offset, self._before = len(encoded), hash_of(encoded)
         # What was not read yet of the content, and what was not asked for yet of a block.
         self._left = self.header.sizes.dump_bytes
         self._block = memoryview(b"")

@@ -86,12 +86,11 @@ def check_header(
     file, link = str(path), header.link
     if link.seq != seq:
         raise SnapshotDamaged(file, 0, "seq, by its name,", link.seq, seq)
-    for what, found, expected in (
-        ("list", header.identity, identity),
-        ("version of the machine", header.machine, VERSION),
-    ):
-        if found != expected:
-            raise NotOfThisList(file, what, found, expected)
+    if header.identity != identity:
+        raise NotOfThisList(file, "list", header.identity, identity)
+    # An older one has the same state, without attempts.
+    if header.machine > VERSION:
+        raise NotOfThisList(file, "version of the machine", header.machine, f"at most {VERSION}")
     if not is_in_list(link):
         told = f"{seq}, with the hash {link.hash.hex()},"
         raise NotOfThisList(file, "its frame", told, "in the list")

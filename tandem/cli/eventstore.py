@@ -158,8 +158,9 @@ def show(folder: Path, seq: int, as_json: bool) -> None:
 def state(folder: Path, at: int | None, accounts: tuple[str, ...], as_json: bool) -> None:
     """Rebuild the accounts of FOLDER from the list, as they were at any moment.
 
-    A frame belongs to a moment if it is stamped with it, or before. What comes behind the newest
-    snapshot of that time is replayed; without one, all of it is.
+    So are the transfers to and from other shards that were not finished then, unless only some
+    accounts are asked for. A frame belongs to a moment if it is stamped with it, or before. What
+    comes behind the newest snapshot of that time is replayed; without one, all of it is.
     """
     with _told(), shown() as report:
         view = _view(folder)
@@ -173,6 +174,7 @@ def state(folder: Path, at: int | None, accounts: tuple[str, ...], as_json: bool
             when = f" at {time_text(at)}" if at is not None else ""
             raise CommandError(f"there is no account {', '.join(missing)} in {folder}{when}")
         found = [machine.account(number).account for number in numbers if number is not None]
+        attempts = [] if accounts else [_attempt(each) for each in machine.unfinished()]
     if as_json:
         print_json(
             {
@@ -192,6 +194,7 @@ def state(folder: Path, at: int | None, accounts: tuple[str, ...], as_json: bool
                     }
                     for each in found
                 ],
+                "unfinished": attempts,
             }
         )
         return
@@ -199,6 +202,12 @@ def state(folder: Path, at: int | None, accounts: tuple[str, ...], as_json: bool
     for each in found:
         made.add_row(each.id, f"{each.balance}", each.currency, f"{each.held}", each.status)
     console().print(made)
+    if attempts:
+        columns = tuple(attempts[0])
+        made = table(*columns, title="Transfers to and from other shards that are not finished")
+        for attempt in attempts:
+            made.add_row(*(str(attempt[name]) for name in columns))
+        console().print(made)
     if last:
         click.echo(f"After frame {machine.seq:,}, of {time_text(last.header.time_us)}.")
 
@@ -364,3 +373,38 @@ def _command(row: Any, texts: list[str]) -> str:
             source, to = (name or number for name, number in zip(names, numbers, strict=True))
             told = f"transfer {amount} {currency} from {source} to {to}, key {key!r}"
             return told + (f", metadata {metadata}" if metadata else "")
+        case Kind.BEGIN | Kind.CALL | Kind.ADVANCE:
+            return _step(kind, row, texts)
+
+
+def _attempt(each: Any) -> dict[str, Any]:
+    """An attempt in words: what it is here, on the side of its source, of its destination."""
+    return {
+        "transfer": each.transfer.hex(),
+        "protocol": each.protocol.name.lower(),
+        "amount": each.amount,
+        "phase": each.phase.name.lower(),
+        "state": each.state.name.lower(),
+        "since": time_text(each.since_us),
+    }
+
+
+def _step(kind: Any, row: Any, texts: list[str]) -> str:
+    """A command of TC/C or Saga in words."""
+    from eventstore.rows import CallCode, Kind, ProtocolCode, step_parts
+
+    amount, currency = int(row["amount"]), row["currency"].tobytes().rstrip(b"\0").decode("ascii")
+    whose = f"of {row['id'].tobytes().hex()} by {ProtocolCode(int(row['protocol'])).name.lower()}"
+    if kind == Kind.ADVANCE:
+        attempt, reason, detail = texts
+        phase, event = step_parts(int(row["step"]))
+        why = f" ({reason}: {detail})" if reason else ""
+        return f"take {attempt} {whose} on from {phase.name.lower()}: {event.name.lower()}{why}"
+    if kind == Kind.CALL:
+        source, destination, attempt = texts
+        what, to = CallCode(int(row["step"])).name.lower(), destination or f"#{row['destination']}"
+        return f"{what} {attempt} {whose}: {amount} {currency} from {source} to {to}"
+    key, metadata, source, destination, attempt = texts
+    who = source or f"#{row['source']}"
+    told = f"begin {attempt} {whose}: {amount} {currency} from {who} to {destination}, key {key!r}"
+    return told + (f", metadata {metadata}" if metadata else "")

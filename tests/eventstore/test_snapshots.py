@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from eventstore.machine.errors import LimitReached
-from eventstore.machine.machine import Limits, Machine
+from eventstore.machine.machine import VERSION, Limits, Machine
 from eventstore.segments.chain import Link
 from eventstore.segments.errors import DiskAlmostFull, FileFailed, FolderInUse
 from eventstore.segments.files import DISK, Disk
@@ -184,14 +184,14 @@ def test_one_of_another_past_is_discarded(
     assert events(caplog) == [("snapshot.discarded", path.name)]
 
 
-def test_one_of_another_version_of_the_machine_is_discarded(
+def test_one_of_a_newer_version_of_the_machine_is_discarded(
     folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept(folder, 2)
-    monkeypatch.setattr("eventstore.snapshots.writer.VERSION", 2)
+    monkeypatch.setattr("eventstore.snapshots.writer.VERSION", VERSION + 1)
     path = kept(folder, 5)
     assert found(folder).link == link(2)
-    assert "version of the machine is 2, and should be 1" in caplog.text
+    assert f"the machine is {VERSION + 1}, and should be at most {VERSION}" in caplog.text
     assert events(caplog) == [("snapshot.discarded", path.name)]
 
 

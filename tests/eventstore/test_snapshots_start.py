@@ -18,6 +18,7 @@ from eventstore.rows import Code
 from eventstore.segments.chain import link_of
 from eventstore.segments.errors import Differs
 from eventstore.segments.reader import Reader
+from eventstore.snapshots.header import HEADER_BYTES
 from eventstore.snapshots.names import FOLDER, snapshot_name
 from eventstore.snapshots.reader import seqs
 from eventstore.snapshots.writer import write
@@ -275,7 +276,7 @@ def test_a_damaged_snapshot_is_named(folder: Path, offset: int) -> None:
     path.write_bytes(data)
     done = run("verify", folder)
     assert done.exit_code == 1
-    assert f"{path}, at byte {0 if 0 <= offset < 208 else 208}: " in done.output
+    assert f"{path}, at byte {0 if 0 <= offset < HEADER_BYTES else HEADER_BYTES}: " in done.output
     assert whole.name not in done.output
 
 

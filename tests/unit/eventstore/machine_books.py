@@ -33,7 +33,7 @@ from ledger.model import Account, Posting, Refusal, Status, Transfer
 
 KEY = bytes(range(16))
 # Room for all that a test does, and no more: address space is taken for each machine.
-LIMITS = Limits(accounts=1000, transfers=10_000)
+LIMITS = Limits(accounts=1000, transfers=10_000, attempts=1000)
 NOW = 1_000_000
 _PROTOCOLS = {"": 0, "xa": 1, "tcc": 2, "saga": 3}
 
@@ -75,12 +75,13 @@ Command = Opening | Change | Wish
 
 class Answer(NamedTuple):
     """What became of a command: for REPLAYED and REUSED, with the place of the first; for a refusal
-    of the ledger, with that.
+    of the ledger, with that; of a step, with where the attempt stands.
     """
 
     code: Code
     first: int | None = None
     refusal: Refusal | None = None
+    stands: int | None = None
 
 
 # --- the machine's side -------------------------------------------------------------------------

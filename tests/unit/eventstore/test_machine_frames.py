@@ -189,7 +189,7 @@ def _apply(node: Node, rows: np.ndarray, texts: bytes, **header: int) -> Outcome
     ("kind", "field", "value", "told"),
     [
         (Kind.TRANSFER, "kind", 0, "its kind is none of"),
-        (Kind.TRANSFER, "kind", 4, "its kind is none of"),
+        (Kind.TRANSFER, "kind", 7, "its kind is none of"),
         (Kind.TRANSFER, "amount", 0, "a transfer moves 1 or more"),
         (Kind.TRANSFER, "amount", -(2**63), "a transfer moves 1 or more"),
         (Kind.TRANSFER, "protocol", 4, "a protocol is one of"),
@@ -216,9 +216,9 @@ def _apply(node: Node, rows: np.ndarray, texts: bytes, **header: int) -> Outcome
         (Kind.STATUS, "id", 1, "command 1 of .* does not use"),
         (Kind.STATUS, "currency", b"\0" * 7 + b"\1", "command 1 of .* a status has no currency"),
         *[
-            (kind, "spare", spare, "command 1 of .* what is spare is zero")
-            for kind in Kind
-            for spare in (1, 2**31)
+            (kind, "step", step, "command 1 of .* what is spare is zero")
+            for kind in (Kind.TRANSFER, Kind.OPEN, Kind.STATUS)
+            for step in (1, 2**31)
         ],
     ],
 )

@@ -16,7 +16,7 @@ from eventstore.snapshots.names import is_scratch, scratch_name, snapshot_name, 
 HEADER = Header(
     Identity(UUID(int=0xC1), UUID(int=0x6B), 3),
     Link(42, 7, 1_700_000_000_000_000, bytes(range(32))),
-    *(1, 2**20, Sizes(42, 10, 55, 2, 1000), bytes(range(32, 64))),
+    *(1, 2**20, Sizes(42, 10, 55, 2, 1000, 7), bytes(range(32, 64))),
 )
 
 _words, _hashes = st.integers(0, 2**64 - 1), st.binary(min_size=32, max_size=32)
@@ -26,7 +26,7 @@ _headers = st.builds(
     ),
     identity=st.builds(Identity, st.uuids(), st.uuids(), _words),
     link=st.builds(Link, _words, _words, st.integers(0, 2**63 - 1), _hashes),
-    sizes=st.tuples(*[_words] * 4),
+    sizes=st.tuples(*[_words] * 5),
     machine=st.integers(0, 2**32 - 1),
     block_bytes=st.integers(0, 2**32 - 1),
     digest=_hashes,
@@ -36,7 +36,7 @@ _headers = st.builds(
 @given(_headers)
 def test_a_header_is_read_as_it_was_written(header: Header) -> None:
     encoded = encode(header)
-    assert len(encoded) == HEADER_BYTES == 208
+    assert len(encoded) == HEADER_BYTES == 216
     assert decode(encoded, "file") == header
 
 
@@ -51,14 +51,14 @@ def test_each_changed_bit_is_noticed() -> None:
 
 def test_a_part_of_it_is_none() -> None:
     for length in range(HEADER_BYTES):
-        with pytest.raises(SnapshotDamaged, match=f"header is {length}, and should be 208"):
+        with pytest.raises(SnapshotDamaged, match=f"header is {length}, and should be 216"):
             decode(encode(HEADER)[:length], "file")
 
 
 def test_a_newer_format_is_named() -> None:
     encoded = bytearray(encode(HEADER))
     encoded[6] = 9
-    with pytest.raises(NotOfThisList, match="format is 9, and should be 1"):
+    with pytest.raises(NotOfThisList, match="format is 9, and should be 2"):
         decode(bytes(encoded), "file")
 
 
