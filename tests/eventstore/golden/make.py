@@ -21,6 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 from uuid import UUID
 
 from eventstore.events import events_in
@@ -39,7 +40,7 @@ from eventstore.snapshots.writer import write
 from eventstore.verify import replay
 
 # Relative, so that it can be run beside the code of another checkout.
-from .commands import epochs
+from .commands import Wanted, epochs
 
 GROUP = Identity(UUID(int=0xC1), UUID(int=0x6B), 1)
 KEY = bytes(range(16))
@@ -49,29 +50,34 @@ SNAPSHOT_BEHIND_EPOCH = 2
 # Several blocks.
 BLOCK_BYTES = 1000
 NOW = 1_700_000_000_000_000
-PATIENCE_S = 60
+# Longer than anything here takes.
+PATIENCE_S, PAUSE_S = 60, 3600.0
 
 # --- the list -----------------------------------------------------------------------------------
 
 
 def make(folder: Path, key: bytes = KEY, transfers: int = 0) -> None:
-    """Write the list, and the snapshot in it, into a folder that is there. The process is for
-    nothing else: what its nodes draw is given from then on.
-    """
+    """Write the list, and the snapshot in it, into a folder that is there."""
     begin(folder)
     given = _Given(key)
-    # And the pause after which an empty frame comes by itself does not pass.
-    node_module.secrets = given.secrets  # type: ignore[attr-defined]
-    node_module.PAUSE_S = 3600.0
-    for epoch, wanted in enumerate(epochs(transfers), start=1):
-        node = Node.open(folder, GROUP, SETTINGS, clock_us=given.clock_us)
-        for each in wanted:
-            # One after the other: what comes together may share a frame.
-            made: Any = node.submit(*each) if each else node.barrier()
-            made.result(PATIENCE_S)
-        node.stop()
-        if epoch == SNAPSHOT_BEHIND_EPOCH:
-            _keep_snapshot(folder, key)
+    with (
+        patch.object(node_module, "secrets", given.secrets),
+        # Of a pause in which an empty frame comes by itself nobody knows when it is over.
+        patch.object(node_module, "PAUSE_S", PAUSE_S),
+    ):
+        for epoch, wanted in enumerate(epochs(transfers), start=1):
+            _start(folder, given, wanted)
+            if epoch == SNAPSHOT_BEHIND_EPOCH:
+                _keep_snapshot(folder, key)
+
+
+def _start(folder: Path, given: "_Given", wanted: list[Wanted]) -> None:
+    node = Node.open(folder, GROUP, SETTINGS, clock_us=given.clock_us)
+    for each in wanted:
+        # One after the other: what comes together may share a frame.
+        made: Any = node.submit(*each) if each else node.barrier()
+        made.result(PATIENCE_S)
+    node.stop()
 
 
 class _Given:
