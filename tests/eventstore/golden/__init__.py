@@ -1,0 +1,1 @@
+"""Lists as older versions have written them: they replay for ever (rule E4)."""
