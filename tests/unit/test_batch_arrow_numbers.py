@@ -182,7 +182,7 @@ def test_they_are_rows_that_a_node_takes() -> None:
     assert commands["protocol"].tolist() == [3, 2, 2]
     assert set(commands["kind"].tolist()) == {int(Kind.TRANSFER)}
     assert set(commands["text"].tolist()) == {8}
-    assert not commands["spare"].any()
+    assert not commands["step"].any()
     check(commands, texts, accounts=4)
     check_texts(commands, as_words(commands), texts)
     empty = pack_numbered(read(of(0)).columns, ProtocolCode.TCC)
