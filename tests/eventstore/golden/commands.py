@@ -65,6 +65,8 @@ def _refusals() -> list[Wanted]:
             wish("r8", "alice", "us:one", 1),
             wish("r9", "alice", "bob", 756),
             wish("r10", "bob", "alice", 751),
+            # As far down as it may go.
+            wish("r16", "bob", "alice", 750),
         ),
         # To the edges of 64 bits.
         _paid(
