@@ -35,4 +35,6 @@ class OneWrite:
             self._client.sendall(head)
 
     def __getattr__(self, name: str) -> Any:
+        # Whatever it is for, as to send a file, nothing may come before the head.
+        self.flush()
         return getattr(self._client, name)

@@ -19,6 +19,9 @@ class Client:
     def sendall(self, data: bytes) -> None:
         self.sent.append(data)
 
+    def sendfile(self, data: bytes) -> None:
+        self.sent.append(data)
+
     def fileno(self) -> int:
         return 7
 
@@ -55,6 +58,15 @@ def test_the_head_of_a_stream_does_not_wait() -> None:
 
 def test_all_else_is_the_sockets() -> None:
     assert OneWrite(Client()).fileno() == 7
+
+
+def test_a_file_comes_behind_the_head() -> None:
+    client = Client()
+    one = OneWrite(client)
+    one.sendall(HEAD)
+    one.sendfile(b"body")
+    one.flush()
+    assert client.sent == [HEAD, b"body"]
 
 
 def test_a_client_that_has_gone_is_told() -> None:
