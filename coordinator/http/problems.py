@@ -63,7 +63,7 @@ RETRY_AFTER_S = 1
 _NOT_SEEN: dict[type[NotSeen], tuple[int, str]] = {
     NotYet: (409, "not-yet"),
     NotInList: (409, "not-in-list"),
-    NoList: (400, "malformed"),
+    NoList: (409, "not-in-list"),
 }
 
 

@@ -248,7 +248,7 @@ def test_shards_without_a_list_refuse_to_wait_for_a_frame(mysql_cluster: Cluster
     ):
         for min_seq in (0, 5, "5-0-0123abcd"):
             answer = town.api.get(f"{path}{'&' if '?' in path else '?'}min_seq={min_seq}")
-            is_problem(answer, 400, "malformed", "keep no list", "nothing has happened")
+            is_problem(answer, 409, "not-in-list", "keep no list", "nothing has happened")
         assert "as_of" not in town.api.get(path).json()
     assert "seq" not in town.transfer(alice, bob, 4).json()
     answer = town.api.get("/v1/trial-balance")

@@ -87,9 +87,9 @@ def every_outcome(of: dict[str, str]) -> Items:
 
 
 def told(found: Items, of: dict[str, str]) -> Items:
-    """Results without what is this town's alone."""
+    """Results without what is this town's, or this run's, alone."""
     text = json.dumps(
-        [{name: value for name, value in one.items() if name != "id"} for one in found]
+        [{name: value for name, value in one.items() if name not in ("id", "seq")} for one in found]
     )
     for name, account in of.items():
         text = text.replace(account, name)

@@ -41,6 +41,7 @@ def test_every_part_of_the_contract_is_in_the_document() -> None:
     }
     assert found == {
         ("PUT", "/v1/accounts/{id}"),
+        ("GET", "/v1/trial-balance"),
         ("PATCH", "/v1/accounts/{id}"),
         ("GET", "/v1/accounts/{id}"),
         ("POST", "/v1/accounts/batch"),

@@ -6,7 +6,7 @@ from itertools import count
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventstore import events
@@ -207,6 +207,7 @@ def test_events_are_what_the_ledger_says(frames: list[list[Command]]) -> None:
 # --- pages --------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(_FRAMES, st.lists(st.integers(1, 4), min_size=1), st.data())
 def test_pages_make_up_the_same_from_any_place(
     frames: list[list[Command]], limits: list[int], data: st.DataObject
