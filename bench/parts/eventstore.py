@@ -159,7 +159,7 @@ def _group_loads(place: Place, sizes: Sizes, name: str, report: Report) -> dict[
         "NDJSON": _titled(Columns(place, scale, f"{name}n", "NDJSON"), "a group, NDJSON"),
         "Arrow": _titled(Columns(place, scale, f"{name}a", "Arrow"), "a group, Arrow"),
         "numbers": _titled(
-            Columns(place, scale, f"{name}b", "Arrow numbers"), "a group, Arrow, account numbers"
+            Columns(place, scale, f"{name}u", "Arrow numbers"), "a group, Arrow, account numbers"
         ),
     }
 
