@@ -2,12 +2,18 @@
 
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from tandem.local import ports
 from tests import reaper, warm
 from tests.cluster import Cluster, started
 from tests.extended import is_extended
+
+# How long examples take says how busy the machine is. Whole tests have a time limit.
+_TOO_SLOW = [hypothesis.HealthCheck.too_slow]
+hypothesis.settings.register_profile("tandem", deadline=None, suppress_health_check=_TOO_SLOW)
+hypothesis.settings.load_profile("tandem")
 
 
 def pytest_configure(config: pytest.Config) -> None:
