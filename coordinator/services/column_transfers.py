@@ -19,6 +19,10 @@ from coordinator.telemetry.metrics import Metrics
 from ledger.columns import Columns, NumberedColumns
 from ledger.errors import Bug
 
+# After so many answers that are told one by one others of this process have their turn: whoever
+# sends a whole batch again has thousands.
+_TURN = 500
+
 
 class ColumnTransfers:
     """See the module."""
@@ -73,7 +77,9 @@ class ColumnTransfers:
             return answers
         answers = {}
         if batch.decided:
-            for index, decided in batch.decided.others.items():
+            for number, (index, decided) in enumerate(batch.decided.others.items()):
+                if number % _TURN == _TURN - 1:
+                    _give_way()
                 asked = batch.packed.asked(index)
                 answers[index] = answer_of(asked, decided, was_sent_before=False)
             self._count(batch, batch.decided.taken, answers, began)
@@ -95,3 +101,7 @@ class ColumnTransfers:
         for protocol, number in committed.items():
             counts[protocol, "committed", None] += number
         self._metrics.answered(counts, time.monotonic() - began)
+
+
+def _give_way() -> None:
+    time.sleep(0)

@@ -165,6 +165,20 @@ def test_those_that_are_not_committed_just_now(
     assert totals(metrics) == {"replayed": 1, "rejected": 2}
 
 
+def test_others_have_their_turn_while_a_batch_that_came_again_is_answered(
+    service: ColumnTransfers, shards: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns: list[None] = []
+    monkeypatch.setattr("coordinator.services.column_transfers._TURN", 1)
+    monkeypatch.setattr(
+        "coordinator.services.column_transfers._give_way", lambda: turns.append(None)
+    )
+    batch = submit(service)
+    replayed = {key: committed(transfer(key), was_known=True) for key in KEYS}
+    shards.group.columns[0].set_result(decided(**replayed))
+    assert len(service.wait(batch, 0)) == len(turns) == 3
+
+
 def test_what_was_not_taken_goes_on_by_itself(
     service: ColumnTransfers, shards: Here, commands: Commands, metrics: Metrics
 ) -> None:
