@@ -9,6 +9,7 @@ import socket
 import struct
 import sys
 import time
+from importlib.util import find_spec
 from typing import Any
 
 from flask import Flask
@@ -198,8 +199,11 @@ def _room_for(connections: int) -> int:
 
 def prepare_for_groups() -> None:
     """Load what ledger groups need before there are workers, once for all of them: what is compiled
-    takes 20 s where it never was before.
+    takes 20 s where it never was before. Where its packages are not there, nothing: a cluster of
+    MySQL shards needs none of it, even if a secret is set.
     """
+    if not find_spec("numba"):
+        return
     import coordinator.shards.group.node  # noqa: F401
 
     kinds.prepare()

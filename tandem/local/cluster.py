@@ -179,10 +179,10 @@ class LocalCluster:
             f"{s.name}={ports.HOST}:{self._shard_door(s.name, s.port)}/{mysql.DATABASE}"
             for s in cluster.of_kind("mysql")
         )
-        groups = (
+        groups = [
             f"{node.name}=ledger://{ports.HOST}:{self._shard_door(node.name, node.port)}"
             for node in cluster.of_kind("node")
-        )
+        ]
         return {
             "TANDEM_CLUSTER_ID": cluster.cluster_id,
             "TANDEM_ZOOKEEPER_HOSTS": f"{ports.HOST}:{keeper.port}",
@@ -193,7 +193,8 @@ class LocalCluster:
             "TANDEM_MYSQL_PASSWORD": cluster.service_password,
             "TANDEM_MYSQL_ADMIN_USER": mysql.ADMIN,
             "TANDEM_MYSQL_ADMIN_PASSWORD": cluster.admin_password,
-            "TANDEM_EVENTSTORE_SECRET": cluster.service_password,
+            # Who has it is taken to stand in front of a ledger group, and loads what that needs.
+            "TANDEM_EVENTSTORE_SECRET": cluster.service_password if groups else "",
             "TANDEM_SHARDS": ",".join([*shards, *groups]),
             "TANDEM_URL": ",".join(self.urls()),
         }
